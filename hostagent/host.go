@@ -1,0 +1,149 @@
+// Package hostagent is the hands: what one KVM host does on its own to bring the incarnations assigned to it to the state
+// that is wanted of them.
+//
+// Here: the session with the control plane, a bounded worker per desktop that does one step at a time, the durable
+// journal, the report of status and capacity, the limit on boots in flight. Not here: libvirt and QEMU (hostagent/libvirt),
+// files of disks (hostagent/disk), decisions about what a host shall run (orchestrator). Only cmd/daybreak-agent, the
+// simulator and tests call it.
+package hostagent
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// Sentinels of the host's parts. Errors that wrap none of them are transient: the step is tried again.
+var (
+	// ErrNotFound: no such domain, base or disk on this host.
+	ErrNotFound = errors.New("not found on this host")
+	// ErrNoSpace: the store cannot promise the space that was asked for. Nothing was made.
+	ErrNoSpace = errors.New("not enough space in the host's store")
+	// ErrCorrupt: content is not what its digest says. What was damaged is quarantined, not used.
+	ErrCorrupt = errors.New("content does not match its digest")
+	// ErrPermanent: trying again cannot help; the incarnation has failed.
+	ErrPermanent = errors.New("cannot be done on this host")
+	// ErrTimeout: a call did not come back in time. What it was to do may have happened.
+	ErrTimeout = errors.New("no answer in time: outcome unknown")
+)
+
+// Life names one incarnation on this host.
+type Life struct {
+	// Desktop's name and uid, and the fencing token.
+	Desktop    string
+	UID        string
+	Generation int64
+}
+
+// Machine is all that a VM is made of. Every field was checked before it comes here.
+type Machine struct {
+	Life
+	// UUID and MAC as the guest sees them.
+	VMUUID string
+	MAC    string
+	// Bridge of the zone that the one NIC is on; empty means no NIC.
+	Bridge    string
+	VCPUs     uint32
+	MemoryMiB uint32
+	// Paths on this host: the raw base, the qcow2 overlay on it, and the data disk (raw) or empty.
+	Base    string
+	Overlay string
+	Data    string
+	// Path of the VNC server's UNIX socket.
+	VNC string
+	// Emulate runs the guest without KVM: tests only.
+	Emulate bool
+}
+
+// DomainState is what the hypervisor says of a VM.
+type DomainState int
+
+// States of a domain. Unknown states are never a reason to act.
+const (
+	DomainUnknown DomainState = iota
+	DomainRunning
+	// DomainPausedIO: the guest stands still because its disk is full or failing.
+	DomainPausedIO
+	DomainPaused
+	DomainShuttingDown
+	// DomainGone: QEMU has ended, the domain is still listed.
+	DomainGone
+)
+
+// Domain is a VM that the hypervisor lists and whose metadata says that it is ours.
+type Domain struct {
+	Life
+	VMUUID string
+	State  DomainState
+}
+
+// Hypervisor starts and stops VMs. hostagent/libvirt is the real one, fakehost the other; hosttest holds both to this
+// contract. Every call ends by its own deadline at the latest, with ErrTimeout.
+type Hypervisor interface {
+	// Domains lists our VMs. An error means that nothing is known, never that there are none.
+	Domains(ctx context.Context) ([]Domain, error)
+	// Start creates the VM as a transient domain and runs it. A VM of the same Life that runs already is success; one
+	// of the same desktop and another generation, or of the same VM UUID, is an error that wraps ErrPermanent.
+	Start(ctx context.Context, m Machine) error
+	// Shutdown asks the guest to power off: guest agent, then ACPI. It returns at once.
+	Shutdown(ctx context.Context, life Life) error
+	// Destroy ends QEMU. ErrNotFound when no domain has this Life; another generation is never touched.
+	Destroy(ctx context.Context, life Life) error
+}
+
+// Guest talks to the agent inside a VM. The guest is hostile: answers are bounded, strictly parsed, and cleaned of
+// control characters. hostagent/libvirt and fakehost implement it.
+type Guest interface {
+	// Ping returns nil when the guest agent answered now.
+	Ping(ctx context.Context, life Life) error
+	// Exec runs a program in the guest without a shell and returns its exit status and the first 4 KiB of its output.
+	// ErrTimeout when it did not end before ctx did.
+	Exec(ctx context.Context, life Life, argv []string) (status int, output string, err error)
+	// Describe reads what the guest says of itself; missing parts are empty.
+	Describe(ctx context.Context, life Life) (*v1.GuestReport, error)
+	// Screenshot returns the screen as PNG, at most 3 MiB.
+	Screenshot(ctx context.Context, life Life) ([]byte, error)
+}
+
+// Source gives the content of versions; the session's gRPC client is the real one. What it gives is checked by the taker.
+type Source interface {
+	// Manifest returns the encoded manifest with that digest (hex).
+	Manifest(ctx context.Context, digest string) ([]byte, error)
+	// Chunks fetches at most 256 chunks, named by 32-byte digests, and hands each compressed one to sink, in any order.
+	Chunks(ctx context.Context, digests [][]byte, sink func(digest, zstd []byte) error) error
+}
+
+// Space is the store's room, bytes. Available is free space less what is promised to overlays and data disks that have
+// not used it yet.
+type Space struct {
+	Size      uint64
+	Available uint64
+}
+
+// Disks keeps bases, overlays and data disks in the host's store. hostagent/disk is the real one, fakehost the other.
+// Nothing it does overwrites or unlinks what was published.
+type Disks interface {
+	// Bases lists the digests of the bases that lie verified on the host.
+	Bases(ctx context.Context) ([]string, error)
+	// EnsureBase fetches and verifies a base unless it is there. progress is called with 0 to 100. ErrCorrupt when
+	// the source gave other content; ErrNoSpace before anything is fetched.
+	EnsureBase(ctx context.Context, digest string, from Source, progress func(percent uint32)) error
+	// CreateOverlay makes the overlay of a Life on a base, promising reserve bytes to it, and returns both paths. One
+	// that is there already is left as it is.
+	CreateOverlay(ctx context.Context, life Life, digest string, reserve uint64) (base, overlay string, err error)
+	// CreateData makes the data disk of a desktop (by uid), or finds it, and returns its path. It never shrinks one.
+	CreateData(ctx context.Context, desktop, uid string, size uint64) (path string, err error)
+	// TrashOverlay and TrashData move a disk to the trash, from where retention removes it. Absent is success.
+	TrashOverlay(ctx context.Context, life Life) error
+	TrashData(ctx context.Context, uid string) error
+	// Overlays lists the lives whose overlay lies in the store.
+	Overlays(ctx context.Context) ([]Life, error)
+	// DataDisks lists the data disks by desktop.
+	DataDisks(ctx context.Context) ([]*v1.KeptDisk, error)
+	// Space says how much room there is.
+	Space(ctx context.Context) (Space, error)
+	// Sweep removes what crashes left half made and what outlived the trash's retention.
+	Sweep(ctx context.Context, now time.Time) error
+}
