@@ -177,7 +177,7 @@ func (DesktopState) EnumDescriptor() ([]byte, []int) {
 type Desktop struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Meta  *Meta                  `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
-	// Identity; given at creation, never changes. Writer: pool.
+	// Identity, which stays, and whose data it holds and where. Writer: pool.
 	Spec *DesktopSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
 	// The one life that the desktop has now. Writer: pool, except host.
 	Incarnation *Incarnation `protobuf:"bytes,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
@@ -266,7 +266,10 @@ type DesktopSpec struct {
 	// UUID of the VM as the guest sees it.
 	VmUuid string `protobuf:"bytes,4,opt,name=vm_uuid,json=vmUuid,proto3" json:"vm_uuid,omitempty"`
 	// Host that holds the data disk; empty until it was made, or when there is none. Only that host can run the desktop.
-	DataHost      string `protobuf:"bytes,5,opt,name=data_host,json=dataHost,proto3" json:"data_host,omitempty"`
+	DataHost string `protobuf:"bytes,5,opt,name=data_host,json=dataHost,proto3" json:"data_host,omitempty"`
+	// The user who ever held the desktop while it had a data disk: no other user is ever given it. Empty when there is no
+	// data disk or nobody held it yet.
+	DataUser      string `protobuf:"bytes,6,opt,name=data_user,json=dataUser,proto3" json:"data_user,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -332,6 +335,13 @@ func (x *DesktopSpec) GetVmUuid() string {
 func (x *DesktopSpec) GetDataHost() string {
 	if x != nil {
 		return x.DataHost
+	}
+	return ""
+}
+
+func (x *DesktopSpec) GetDataUser() string {
+	if x != nil {
+		return x.DataUser
 	}
 	return ""
 }
@@ -810,13 +820,14 @@ const file_daybreak_v1_desktop_proto_rawDesc = "" +
 	"\x04spec\x18\x02 \x01(\v2\x18.daybreak.v1.DesktopSpecR\x04spec\x12:\n" +
 	"\vincarnation\x18\x03 \x01(\v2\x18.daybreak.v1.IncarnationR\vincarnation\x12/\n" +
 	"\x05claim\x18\x04 \x01(\v2\x19.daybreak.v1.DesktopClaimR\x05claim\x122\n" +
-	"\x06status\x18\x05 \x01(\v2\x1a.daybreak.v1.DesktopStatusR\x06status\"\xc9\x01\n" +
+	"\x06status\x18\x05 \x01(\v2\x1a.daybreak.v1.DesktopStatusR\x06status\"\xf0\x01\n" +
 	"\vDesktopSpec\x12\x1b\n" +
 	"\x04pool\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04pool\x12\x1b\n" +
 	"\x04zone\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04zone\x127\n" +
 	"\x03mac\x18\x03 \x01(\tB%\xbaH\"r 2\x1e^([0-9a-f]{2}:){5}[0-9a-f]{2}$R\x03mac\x12!\n" +
 	"\avm_uuid\x18\x04 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06vmUuid\x12$\n" +
-	"\tdata_host\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18?R\bdataHost\"\xff\x04\n" +
+	"\tdata_host\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18?R\bdataHost\x12%\n" +
+	"\tdata_user\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\bdataUser\"\xff\x04\n" +
 	"\vIncarnation\x12'\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02 \x00R\n" +

@@ -57,7 +57,7 @@ func TestGenerated(t *testing.T) {
 	for name, content := range made {
 		have, err := os.ReadFile(name)
 		if err != nil || !bytes.Equal(have, []byte(content)) {
-			t.Errorf("%s is stale (%v): run go test ./proto/... -run TestGenerated -update", name, err)
+			t.Errorf("%s is stale (%v): run go test ./proto/daybreak/v1 -run TestGenerated -update", name, err)
 		}
 	}
 	for _, name := range committed {

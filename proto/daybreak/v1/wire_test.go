@@ -40,7 +40,7 @@ func TestWire(t *testing.T) {
 	}
 	for line := range now {
 		if !locked[line] && !strings.HasPrefix(line, "reserved ") {
-			t.Errorf("%q is not in %s: run go test ./proto/... -run TestWire -update", line, wireLock)
+			t.Errorf("%q is not in %s: run go test ./proto/daybreak/v1 -run TestWire -update", line, wireLock)
 		}
 	}
 }
