@@ -16,6 +16,10 @@ var (
 	ErrInvalid = errors.New("not a valid image manifest")
 	// ErrNotFound: the store has no such chunk or manifest.
 	ErrNotFound = errors.New("not in the image store")
+	// ErrIncomplete: a manifest names chunks that the store lacks.
+	ErrIncomplete = errors.New("chunks are missing from the image store")
+	// ErrFull: the store has no room for more.
+	ErrFull = errors.New("no space left in the image store")
 )
 
 // Limits of the format.

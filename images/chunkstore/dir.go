@@ -1,0 +1,208 @@
+// Package chunkstore keeps chunks and manifests by their digests: the control plane's image store.
+//
+// Here: the store in a directory. In storetest: the contract, as tests that every store passes. Not here: which versions
+// there are and who may use them (orchestrator/rollout), the hosts' bases (hostagent/disk). orchestrator/rollout, api and
+// cmd call it.
+package chunkstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"daybreak/images"
+)
+
+// Dir is a store in a directory of one process:
+//
+//	chunks/ab/<digest>.zst   sealed chunks, 256 folders
+//	manifests/<digest>       encoded manifests
+//	tmp/                     what is being written
+//
+// What stands under its name is whole and on disk: it was checked, written under tmp, synced, and then linked without
+// replacing anything. Nothing is ever changed after that. All methods may be called at the same time.
+type Dir struct {
+	root  string
+	codec *images.Codec
+	// plain has buffers in which chunks are opened to be checked.
+	plain sync.Pool
+}
+
+const (
+	dirMode  = 0o750
+	fileMode = 0o640
+)
+
+// OpenDir opens the store at root, makes it if there is none, and removes what a crash left half written.
+func OpenDir(root string, codec *images.Codec) (*Dir, error) {
+	d := &Dir{root: root, codec: codec}
+	d.plain.New = func() any { return new([images.ChunkBytes]byte) }
+	if err := os.RemoveAll(filepath.Join(root, "tmp")); err != nil {
+		return nil, fmt.Errorf("open image store: %w", err)
+	}
+	for _, dir := range append(d.chunkDirs(), filepath.Join(root, "manifests"), filepath.Join(root, "tmp")) {
+		if err := os.MkdirAll(dir, dirMode); err != nil {
+			return nil, fmt.Errorf("open image store: %w", err)
+		}
+	}
+	for _, dir := range []string{filepath.Join(root, "chunks"), root, filepath.Dir(root)} {
+		if err := syncDir(dir); err != nil {
+			return nil, fmt.Errorf("open image store: %w", err)
+		}
+	}
+	return d, nil
+}
+
+func (d *Dir) chunkDirs() []string {
+	dirs := make([]string, 256)
+	for i := range dirs {
+		dirs[i] = filepath.Join(d.root, "chunks", fmt.Sprintf("%02x", i))
+	}
+	return dirs
+}
+
+func (d *Dir) chunkPath(digest images.Digest) string {
+	name := digest.String()
+	return filepath.Join(d.root, "chunks", name[:2], name+".zst")
+}
+
+func (d *Dir) manifestPath(digest images.Digest) string {
+	return filepath.Join(d.root, "manifests", digest.String())
+}
+
+// Missing returns those of the digests that have no chunk here, in their order. The zero digest needs none.
+func (d *Dir) Missing(ctx context.Context, digests []images.Digest) ([]images.Digest, error) {
+	var missing []images.Digest
+	for _, digest := range digests {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if digest.IsZero() {
+			continue
+		}
+		switch _, err := os.Lstat(d.chunkPath(digest)); {
+		case errors.Is(err, fs.ErrNotExist):
+			missing = append(missing, digest)
+		case err != nil:
+			return nil, fmt.Errorf("look for chunk: %w", err)
+		}
+	}
+	return missing, nil
+}
+
+// Put checks chunks against their digests and keeps those that are new. It returns the bytes that the store grew by. When
+// it returns nil all are durable; when it fails some may have been kept. Errors wrap images.ErrCorrupt for a chunk that
+// is not what it claims to be, images.ErrFull when the disk is full.
+func (d *Dir) Put(ctx context.Context, chunks []images.Chunk) (uint64, error) {
+	batch := batch{dir: d}
+	defer batch.discard()
+	for _, chunk := range chunks {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		if err := d.check(chunk); err != nil {
+			return 0, err
+		}
+		path := d.chunkPath(chunk.Digest)
+		if _, err := os.Lstat(path); err == nil {
+			batch.touch(path)
+		} else if err := batch.write(path, chunk.Sealed); err != nil {
+			return 0, fmt.Errorf("put chunk %s: %w", chunk.Digest, err)
+		}
+	}
+	grown, err := batch.publish()
+	if err != nil {
+		return 0, fmt.Errorf("put chunks: %w", err)
+	}
+	return grown, nil
+}
+
+func (d *Dir) check(chunk images.Chunk) error {
+	buf := d.plain.Get().(*[images.ChunkBytes]byte)
+	defer d.plain.Put(buf)
+	_, err := d.codec.Open(buf[:0], chunk)
+	return err
+}
+
+// Get returns a sealed chunk, or images.ErrNotFound. It is not checked on its way out: hosts check what they get anyway,
+// and a control plane that feeds a hundred hosts would spend most of its CPU on it.
+func (d *Dir) Get(ctx context.Context, digest images.Digest) ([]byte, error) {
+	sealed, err := d.read(ctx, d.chunkPath(digest), images.MaxSealedBytes)
+	if err != nil {
+		return nil, fmt.Errorf("get chunk %s: %w", digest, err)
+	}
+	return sealed, nil
+}
+
+// PutManifest keeps a manifest whose chunks are all here, and makes it and them durable. It returns images.ErrIncomplete
+// when some are not.
+func (d *Dir) PutManifest(ctx context.Context, manifest *images.Manifest) error {
+	missing, err := d.Missing(ctx, slices.Collect(manifest.Chunks()))
+	if err != nil {
+		return fmt.Errorf("put manifest %s: %w", manifest.Digest(), err)
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("put manifest %s: %d chunks, the first is %s: %w",
+			manifest.Digest(), len(missing), missing[0], images.ErrIncomplete)
+	}
+	batch := batch{dir: d}
+	defer batch.discard()
+	// Another caller may have linked some of the chunks a moment ago and not synced the folders yet.
+	for _, dir := range d.chunkDirs() {
+		batch.touch(filepath.Join(dir, "any"))
+	}
+	if err := batch.write(d.manifestPath(manifest.Digest()), manifest.Encoded()); err != nil {
+		return fmt.Errorf("put manifest %s: %w", manifest.Digest(), err)
+	}
+	if _, err := batch.publish(); err != nil {
+		return fmt.Errorf("put manifest %s: %w", manifest.Digest(), err)
+	}
+	return nil
+}
+
+// GetManifest returns a manifest, or images.ErrNotFound; images.ErrCorrupt when the file is damaged.
+func (d *Dir) GetManifest(ctx context.Context, digest images.Digest) (*images.Manifest, error) {
+	encoded, err := d.read(ctx, d.manifestPath(digest), images.MaxManifestBytes)
+	if err != nil {
+		return nil, fmt.Errorf("get manifest %s: %w", digest, err)
+	}
+	manifest, err := images.Parse(encoded)
+	if err != nil || manifest.Digest() != digest {
+		return nil, fmt.Errorf("get manifest %s: %w", digest, images.ErrCorrupt)
+	}
+	return manifest, nil
+}
+
+func (d *Dir) read(ctx context.Context, path string, limit int64) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, images.ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > limit {
+		return nil, fmt.Errorf("%s is not a file of at most %d bytes: %w", path, limit, images.ErrCorrupt)
+	}
+	data := make([]byte, info.Size())
+	if _, err := io.ReadFull(file, data); err != nil {
+		return nil, err
+	}
+	return data, nil
+}
