@@ -2,6 +2,8 @@ package store
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -63,4 +65,30 @@ func New(kind v1.Kind) (Object, error) {
 		return &v1.JoinToken{}, nil
 	}
 	return nil, fmt.Errorf("make object of kind %v: %w", kind, ErrInvalid)
+}
+
+// KindName returns the name of a kind as keys, events and people have it: "pool", "join_token".
+func KindName(kind v1.Kind) string {
+	return strings.ToLower(strings.TrimPrefix(kind.String(), "KIND_"))
+}
+
+// KindByName is the reverse of KindName; KIND_UNSPECIFIED for a name that is none.
+func KindByName(name string) v1.Kind {
+	kind := v1.Kind(v1.Kind_value["KIND_"+strings.ToUpper(name)])
+	if KindName(kind) != name {
+		return v1.Kind_KIND_UNSPECIFIED
+	}
+	return kind
+}
+
+// Kinds returns every kind of object.
+func Kinds() []v1.Kind {
+	var kinds []v1.Kind
+	for number := range v1.Kind_name {
+		if kind := v1.Kind(number); kind != v1.Kind_KIND_UNSPECIFIED {
+			kinds = append(kinds, kind)
+		}
+	}
+	slices.Sort(kinds)
+	return kinds
 }

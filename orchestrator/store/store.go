@@ -31,6 +31,8 @@ var (
 	ErrUnknownOutcome = errors.New("outcome unknown")
 	// ErrInvalid: the object breaks a rule of its own proto, or is too large. Nothing was written.
 	ErrInvalid = errors.New("invalid object")
+	// ErrBroken: the stored bytes are not such an object.
+	ErrBroken = errors.New("stored value is broken")
 )
 
 // Object is any stored message. Objects that come out of a store are shared: clone before changing.
@@ -43,6 +45,11 @@ type Object interface {
 type Ref struct {
 	Kind v1.Kind
 	Name string
+}
+
+// String gives kind and name for people: "pool sales".
+func (r Ref) String() string {
+	return KindName(r.Kind) + " " + r.Name
 }
 
 // Verb is what an Op does.
@@ -58,6 +65,20 @@ const (
 	// VerbDelete removes the object that is at Revision.
 	VerbDelete
 )
+
+func (v Verb) String() string {
+	switch v {
+	case VerbCheck:
+		return "check"
+	case VerbCreate:
+		return "create"
+	case VerbUpdate:
+		return "update"
+	case VerbDelete:
+		return "delete"
+	}
+	return "unknown verb"
+}
 
 // Op is one step of a transaction.
 type Op struct {
@@ -93,14 +114,19 @@ func Check(o Object) Op {
 type Backend interface {
 	// Get returns the object or ErrNotFound. It reads the newest committed state.
 	Get(ctx context.Context, ref Ref) (Object, error)
+	// Fetch is Get for many at once, all as they were at one revision; nil stands where there is no such object.
+	Fetch(ctx context.Context, refs []Ref) ([]Object, error)
 	// List returns all objects of a kind sorted by name, and the revision at which they were all so.
 	List(ctx context.Context, kind v1.Kind) ([]Object, int64, error)
 	// Commit applies every Op or none, and returns the revision that the store has then: the one that every written
-	// object has. guard, if not empty, is a leadership key and its creation revision that must still hold.
+	// object has. guard, if not empty, is a leadership key and its creation revision that must still hold. When Ops
+	// fail, the error holds an *OpError for each: ErrExists for a Create, ErrConflict for the others. A backend checks
+	// a transaction's form (Prepare); rules of objects and rights of writers are the handle's business.
 	Commit(ctx context.Context, guard Guard, ops []Op) (int64, error)
-	// Watch calls sink with a Reset batch that holds all objects of the kinds, then with every change after it, in
-	// order, each exactly once, until ctx ends or sink fails. When changes were lost to compaction it sends a new
-	// Reset batch. The changes of one transaction are in one batch.
+	// Watch calls sink with a Reset batch that holds all objects of the kinds (of every kind if none is given), then
+	// with every change after it, in order, each exactly once, until ctx ends or sink fails; it returns that error.
+	// When changes were lost to compaction it sends a new Reset batch. The changes of one transaction are in one
+	// batch, and no object is twice in a batch. A batch without changes tells that the store's revision went on.
 	Watch(ctx context.Context, kinds []v1.Kind, sink func(Batch) error) error
 }
 
@@ -119,3 +145,15 @@ type Batch struct {
 	Changed  []Object
 	Deleted  []Ref
 }
+
+// OpError says which step of a transaction could not be done, and why.
+type OpError struct {
+	Op  Op
+	Err error
+}
+
+func (e *OpError) Error() string {
+	return e.Op.Verb.String() + " " + e.Op.Ref.String() + ": " + e.Err.Error()
+}
+
+func (e *OpError) Unwrap() error { return e.Err }
