@@ -1,0 +1,134 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"daybreak/api/pki"
+	"daybreak/orchestrator/store"
+	v1 "daybreak/proto/daybreak/v1"
+	"daybreak/proto/jointoken"
+)
+
+const (
+	tokenLife = time.Hour
+	// maxTokens bounds the tokens that wait to be used.
+	maxTokens = 1000
+)
+
+// Cluster is what the server says of itself and of its cluster.
+type Cluster struct {
+	// Version of the program.
+	Version string
+	ID      string
+	Epoch   uint64
+	// Leader returns the address of the daybreakd that leads, "" when it is not known. May be nil.
+	Leader func() string
+}
+
+// adminService keeps the cluster itself.
+type adminService struct {
+	v1.UnimplementedAdminServiceServer
+	store   *store.Store
+	ca      *pki.CA
+	cluster Cluster
+}
+
+// CreateToken makes a single-use token. The store gets a hash of its secret only.
+func (s *adminService) CreateToken(ctx context.Context, request *v1.CreateTokenRequest) (*v1.CreateTokenResponse, error) {
+	if request.GetSubject() == "" && request.GetRole() != v1.Role_ROLE_HOST {
+		return nil, invalid(mistake{"subject", "is needed: a person's token is for one person"})
+	}
+	now := time.Now()
+	if err := s.sweepTokens(ctx, now); err != nil {
+		return nil, err
+	}
+	life := tokenLife
+	if request.GetTtl() != nil {
+		life = request.GetTtl().AsDuration()
+	}
+	token, err := jointoken.New(rand.Reader, s.ca.CertDER())
+	if err != nil {
+		return nil, err
+	}
+	expires := timestamppb.New(now.Add(life))
+	_, err = s.store.Commit(ctx, store.Create(&v1.JoinToken{
+		Meta: &v1.Meta{Name: token.ID}, SecretHash: token.SecretHash(), Expires: expires,
+		Role: request.GetRole(), Subject: request.GetSubject(),
+	}))
+	if err != nil {
+		return nil, err
+	}
+	return &v1.CreateTokenResponse{Token: token.String(), Expires: expires}, nil
+}
+
+// sweepTokens removes tokens that nobody can use any more, and refuses when too many are left.
+func (s *adminService) sweepTokens(ctx context.Context, now time.Time) error {
+	tokens, _, err := store.List[*v1.JoinToken](ctx, s.store)
+	if err != nil {
+		return err
+	}
+	left := len(tokens)
+	for _, token := range tokens {
+		if now.Before(token.GetExpires().AsTime()) {
+			continue
+		}
+		_, err := s.store.Commit(ctx, store.Delete(token))
+		if err != nil && !errors.Is(err, store.ErrConflict) && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		left--
+	}
+	if left >= maxTokens {
+		return status.Errorf(codes.ResourceExhausted, "%d tokens wait to be used: delete some (\"daybreak get join_tokens\") or let them expire", left)
+	}
+	return nil
+}
+
+// DrainHost keeps new desktops away from a host, or lets them come again.
+func (s *adminService) DrainHost(ctx context.Context, request *v1.DrainHostRequest) (*v1.DrainHostResponse, error) {
+	_, err := store.Modify(ctx, s.store, request.GetHost(), func(host *v1.Host) error {
+		if host.Spec == nil {
+			host.Spec = &v1.HostSpec{}
+		}
+		host.Spec.Unschedulable = request.GetDrain()
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	desktops, _, err := store.List[*v1.Desktop](ctx, s.store)
+	if err != nil {
+		return nil, err
+	}
+	response := &v1.DrainHostResponse{}
+	for _, desktop := range desktops {
+		if desktop.GetIncarnation().GetHost() == request.GetHost() {
+			response.Desktops++
+		}
+	}
+	return response, nil
+}
+
+// Info says who is asked and who asks.
+func (s *adminService) Info(ctx context.Context, _ *v1.InfoRequest) (*v1.InfoResponse, error) {
+	_, revision, err := s.store.List(ctx, v1.Kind_KIND_ZONE)
+	if err != nil {
+		return nil, err
+	}
+	who := callerOf(ctx)
+	response := &v1.InfoResponse{
+		Version: s.cluster.Version, ClusterId: s.cluster.ID, ClusterEpoch: s.cluster.Epoch,
+		Caller: who.Name, Role: who.Role, Revision: revision,
+	}
+	if s.cluster.Leader != nil {
+		response.Leader = s.cluster.Leader()
+	}
+	return response, nil
+}

@@ -1,0 +1,58 @@
+package api
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"daybreak/api/pki"
+	"daybreak/orchestrator/store"
+)
+
+// maybe is what a caller must know when the outcome is not known.
+const maybe = "the change may or may not have been applied: look with \"daybreak get\" before you try again"
+
+// codeOf maps the sentinels of every room that services call to gRPC codes. First match wins.
+func codeOf(err error) codes.Code {
+	for _, row := range []struct {
+		sentinel error
+		code     codes.Code
+	}{
+		{store.ErrUnknownOutcome, codes.Unknown},
+		{store.ErrNotFound, codes.NotFound},
+		{store.ErrExists, codes.AlreadyExists},
+		{store.ErrConflict, codes.Aborted},
+		{store.ErrNotLeader, codes.Unavailable},
+		{store.ErrInvalid, codes.InvalidArgument},
+		{store.ErrBroken, codes.DataLoss},
+		{pki.ErrRequest, codes.InvalidArgument},
+		{context.Canceled, codes.Canceled},
+		{context.DeadlineExceeded, codes.DeadlineExceeded},
+	} {
+		if errors.Is(err, row.sentinel) {
+			return row.code
+		}
+	}
+	return codes.Internal
+}
+
+// toStatus is what goes over the wire for an error. A status stays as it is; an error that nobody foresaw is shown as
+// internal without its text, which may speak of things that are not the caller's.
+func toStatus(err error) error {
+	if err == nil {
+		return nil
+	}
+	if made, ok := status.FromError(err); ok {
+		return made.Err()
+	}
+	switch code := codeOf(err); code {
+	case codes.Internal:
+		return status.Error(code, "the server failed; its log says why")
+	case codes.Unknown, codes.DeadlineExceeded:
+		return status.Errorf(code, "%v: %s", err, maybe)
+	default:
+		return status.Error(code, err.Error())
+	}
+}

@@ -1,0 +1,136 @@
+// Package api is the counter: the gRPC services for people and for agents.
+//
+// Here: the listeners' limits, who calls and what they may (caller.go, authz.go), what every call passes (intercept.go),
+// the audit trail, the mapping of errors, and the services, which are thin: they check, and ask the orchestrator or
+// write what is api's to write. Not here: decisions, configuration, certificates' insides (api/pki). cmd/daybreakd runs
+// it; tests of cmd/daybreak run it in their own process.
+package api
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"golang.org/x/net/netutil"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/reflection"
+
+	"daybreak/api/audit"
+	"daybreak/api/pki"
+	"daybreak/orchestrator/store"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// drainTime is how long calls that run may take to end at shutdown.
+const drainTime = 5 * time.Second
+
+// Config is what a Server is made of. Everything that has no "may be nil" is needed.
+type Config struct {
+	Log        zerolog.Logger
+	Registerer prometheus.Registerer
+	// Backend holds the objects; the server opens a handle of its own on it.
+	Backend store.Backend
+	// Mirror follows Backend; whoever makes the server runs it.
+	Mirror *store.Mirror
+	CA     *pki.CA
+	// Names (DNS names and IP addresses) that the server's certificate holds for.
+	Names   []string
+	Audit   *audit.Log
+	Cluster Cluster
+}
+
+// Server serves people and agents, on listeners of their own.
+type Server struct {
+	log     zerolog.Logger
+	tls     *tls.Config
+	people  *grpc.Server
+	agents  *grpc.Server
+	health  *health.Server
+	closing chan struct{}
+}
+
+// NewServer makes a server that does not listen yet.
+func NewServer(config Config) (*Server, error) {
+	tlsConfig, err := config.CA.ServerTLS(config.Names)
+	if err != nil {
+		return nil, fmt.Errorf("make server: %w", err)
+	}
+	metrics, err := newMetrics(config.Registerer)
+	if err != nil {
+		return nil, fmt.Errorf("make server: %w", err)
+	}
+	handle := store.Open(config.Backend, store.WriterAPI)
+	gate := &gate{
+		log: config.Log, rules: newRules(), limits: newThrottle(), metrics: metrics, audit: config.Audit,
+		hosts: hostDirectory{store: handle, mirror: config.Mirror},
+	}
+	options := append(serverLimits(), grpc.Creds(credentials.NewTLS(tlsConfig)), grpc.UnaryInterceptor(gate.unary), grpc.StreamInterceptor(gate.stream))
+	s := &Server{
+		log: config.Log, tls: tlsConfig, health: health.NewServer(), closing: make(chan struct{}),
+		people: grpc.NewServer(options...), agents: grpc.NewServer(options...),
+	}
+	s.register(config, handle)
+	return s, nil
+}
+
+func (s *Server) register(config Config, handle *store.Store) {
+	enrol := &enrolService{store: handle, ca: config.CA}
+	for _, server := range []*grpc.Server{s.people, s.agents} {
+		v1.RegisterEnrolServiceServer(server, enrol)
+		healthv1.RegisterHealthServer(server, s.health)
+	}
+	v1.RegisterObjectServiceServer(s.people, &objectService{store: handle, closing: s.closing})
+	v1.RegisterAdminServiceServer(s.people, &adminService{store: handle, ca: config.CA, cluster: config.Cluster})
+	reflection.Register(s.people)
+}
+
+// Run serves until ctx ends or a listener fails, then lets running calls end, for five seconds at most. It closes the
+// listeners.
+func (s *Server) Run(ctx context.Context, people, agents []net.Listener) error {
+	group, groupCtx := errgroup.WithContext(ctx)
+	serve := func(server *grpc.Server, listeners []net.Listener) {
+		for _, listener := range listeners {
+			bounded := netutil.LimitListener(listener, maxConnections)
+			group.Go(func() error {
+				if err := server.Serve(bounded); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+					return fmt.Errorf("serve on %s: %w", listener.Addr(), err)
+				}
+				return nil
+			})
+		}
+	}
+	serve(s.people, people)
+	serve(s.agents, agents)
+	group.Go(func() error {
+		<-groupCtx.Done()
+		s.stop()
+		return nil
+	})
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return ctx.Err()
+}
+
+// stop says goodbye on all connections, waits for calls that run, and cuts off what does not end.
+func (s *Server) stop() {
+	s.health.Shutdown()
+	close(s.closing)
+	cut := time.AfterFunc(drainTime, func() {
+		s.log.Warn().Dur("after", drainTime).Msg("calls still run: cutting them off")
+		s.people.Stop()
+		s.agents.Stop()
+	})
+	defer cut.Stop()
+	s.people.GracefulStop()
+	s.agents.GracefulStop()
+}
