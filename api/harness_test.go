@@ -190,7 +190,6 @@ func wantCode(t *testing.T, err error, code codes.Code, words ...string) {
 	}
 }
 
-
 func wantSame(t *testing.T, got, want any) {
 	t.Helper()
 	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
