@@ -1,0 +1,118 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"daybreak/hostagent"
+)
+
+// CreateOverlay makes the overlay of a life on a base that EnsureBase has made, promising reserve bytes to it.
+//
+// Its content is synced before it gets its name, so that a power cut never leaves half an image under a good name: that
+// would be taken for an overlay ever after. The name itself is not synced: until the guest's first flush, which syncs it,
+// nothing is lost with it, and the next call makes it again.
+func (s *Store) CreateOverlay(ctx context.Context, life hostagent.Life, digest string, reserve uint64) (base, overlay string, err error) {
+	if err := checkLife(life); err != nil {
+		return "", "", fmt.Errorf("create overlay: %w", err)
+	}
+	d, err := parseDigest(digest)
+	if err != nil {
+		return "", "", fmt.Errorf("create overlay: %w", err)
+	}
+	size, err := s.baseSize(d)
+	if err != nil {
+		return "", "", fmt.Errorf("create overlay of %s: %w", life.Desktop, err)
+	}
+	base, overlay = s.path(dirBases, baseName(d)), s.path(dirOverlays, overlayName(life))
+	switch known, isKnown, err := aboutOf(overlay); {
+	case err == nil && isKnown && known.base != d:
+		return "", "", fmt.Errorf("create overlay of %s generation %d: there is one on base %s, wanted %s: %w",
+			life.Desktop, life.Generation, known.base, d, hostagent.ErrPermanent)
+	case err == nil:
+		return base, overlay, nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return "", "", fmt.Errorf("create overlay: %w", err)
+	}
+	what := fmt.Sprintf("the overlay of %s generation %d", life.Desktop, life.Generation)
+	err = s.create(ctx, overlay, what, reserve, func(f *os.File) error {
+		if err := writeOverlay(f, base, uint64(size)); err != nil {
+			return err
+		}
+		return writeAttribute(f, about{desktop: life.Desktop, reserve: reserve, base: d}.encode())
+	})
+	if err != nil {
+		return "", "", err
+	}
+	return base, overlay, nil
+}
+
+// create makes a disk: reserve, fill a file without a proper name, sync, publish. It is success when another call made
+// the same disk meanwhile.
+func (s *Store) create(ctx context.Context, path, what string, reserve uint64, fill func(*os.File) error) (err error) {
+	room, err := s.reserve(ctx, reserve, what)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.release(room, nil)) }()
+	f, err := os.CreateTemp(s.path(dirTmp), "new-")
+	if err != nil {
+		return fmt.Errorf("create %s: %w", what, err)
+	}
+	defer f.Close()
+	err = errors.Join(fill(f), s.give(f))
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = s.release(room, func() error { return publish(f.Name(), path) })
+	}
+	if err != nil {
+		os.Remove(f.Name())
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("create %s: %w", what, noSpace(err))
+	}
+	return nil
+}
+
+// Overlays lists the lives whose overlay lies in the store.
+func (s *Store) Overlays(ctx context.Context) ([]hostagent.Life, error) {
+	entries, err := os.ReadDir(s.path(dirOverlays))
+	if err != nil {
+		return nil, fmt.Errorf("list overlays: %w", err)
+	}
+	var lives []hostagent.Life
+	for _, entry := range entries {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("list overlays: %w", err)
+		}
+		uid, generation, ok := parseOverlayName(entry.Name())
+		if !ok {
+			continue
+		}
+		known, _, err := aboutOf(s.path(dirOverlays, entry.Name()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list overlays: %w", err)
+		}
+		lives = append(lives, hostagent.Life{Desktop: known.desktop, UID: uid, Generation: generation})
+	}
+	return lives, nil
+}
+
+// TrashOverlay moves the overlay of a life to the trash. Absent is success.
+func (s *Store) TrashOverlay(_ context.Context, life hostagent.Life) error {
+	if err := checkLife(life); err != nil {
+		return fmt.Errorf("trash overlay: %w", err)
+	}
+	if err := s.trash(s.path(dirOverlays, overlayName(life)), kindOverlay); err != nil {
+		return fmt.Errorf("trash overlay of %s generation %d: %w", life.Desktop, life.Generation, err)
+	}
+	return nil
+}
