@@ -142,6 +142,23 @@ func (d *Dir) Get(ctx context.Context, digest images.Digest) ([]byte, error) {
 	return sealed, nil
 }
 
+// Size returns how many bytes the chunks take here in all; those that are not here take none.
+func (d *Dir) Size(ctx context.Context, digests []images.Digest) (uint64, error) {
+	var total uint64
+	for _, digest := range digests {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		switch info, err := os.Lstat(d.chunkPath(digest)); {
+		case err == nil:
+			total += uint64(info.Size())
+		case !errors.Is(err, fs.ErrNotExist):
+			return 0, fmt.Errorf("measure chunk: %w", err)
+		}
+	}
+	return total, nil
+}
+
 // PutManifest keeps a manifest whose chunks are all here, and makes it and them durable. It returns images.ErrIncomplete
 // when some are not.
 func (d *Dir) PutManifest(ctx context.Context, manifest *images.Manifest) error {

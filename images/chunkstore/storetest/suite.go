@@ -19,6 +19,7 @@ type Store interface {
 	Missing(ctx context.Context, digests []images.Digest) ([]images.Digest, error)
 	Put(ctx context.Context, chunks []images.Chunk) (uint64, error)
 	Get(ctx context.Context, digest images.Digest) ([]byte, error)
+	Size(ctx context.Context, digests []images.Digest) (uint64, error)
 	PutManifest(ctx context.Context, manifest *images.Manifest) error
 	GetManifest(ctx context.Context, digest images.Digest) (*images.Manifest, error)
 }
@@ -98,6 +99,9 @@ func testChunks(t *testing.T, s Store, codec *images.Codec) {
 	}
 	for _, chunk := range chunks[:50] {
 		wantChunk(t, s, chunk)
+	}
+	if total, err := s.Size(t.Context(), digests); err != nil || total != size(chunks[:50]) {
+		t.Errorf("Size = %d, %v; want %d", total, err, size(chunks[:50]))
 	}
 	wantMissing(t, s, nil, nil)
 	if grown, err := s.Put(t.Context(), nil); grown != 0 || err != nil {

@@ -1,0 +1,189 @@
+package rollout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"daybreak/images"
+	"daybreak/images/chunkstore"
+	"daybreak/orchestrator/store"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// maxVersions is how many versions an image can have, as in its proto.
+const maxVersions = 1000
+
+// Intake takes versions in. Safe for concurrent use.
+type Intake struct {
+	objects *store.Store
+	chunks  *chunkstore.Dir
+}
+
+// NewIntake makes an Intake that writes objects as store.WriterRollout and keeps manifests beside their chunks.
+func NewIntake(objects *store.Store, chunks *chunkstore.Dir) *Intake {
+	return &Intake{objects: objects, chunks: chunks}
+}
+
+// Draft is a version to be.
+type Draft struct {
+	Image string
+	Note  string
+	// Parent is the number of the version it was made from, 0 for none.
+	Parent uint32
+	// By is who brings it.
+	By string
+	// Manifest as it was received.
+	Manifest []byte
+}
+
+// CreateVersion makes a draft version of an image, and the image if it is new. The chunks must be in the store. When the
+// image has this content already it returns that version, and existed. Errors wrap images.ErrInvalid,
+// images.ErrIncomplete, images.ErrFull, ErrRefused, or the store's sentinels.
+func (in *Intake) CreateVersion(ctx context.Context, now time.Time, draft Draft) (made *v1.ImageVersion, existed bool, err error) {
+	manifest, err := images.Parse(draft.Manifest)
+	if err != nil {
+		return nil, false, fmt.Errorf("create version of image %s: %w", draft.Image, err)
+	}
+	// First the content, durably, then the object that promises it.
+	if err := in.chunks.PutManifest(ctx, manifest); err != nil {
+		return nil, false, fmt.Errorf("create version of image %s: %w", draft.Image, err)
+	}
+	before, err := in.image(ctx, draft.Image)
+	if err != nil {
+		return nil, false, err
+	}
+	if known := byDigest(before, manifest.Digest()); known != nil {
+		return known, true, nil
+	}
+	stored, err := in.newBytes(ctx, before, manifest)
+	if err != nil {
+		return nil, false, fmt.Errorf("create version of image %s: %w", draft.Image, err)
+	}
+	version := &v1.ImageVersion{
+		Digest: manifest.Digest().String(), SizeBytes: manifest.Size(), StoredBytes: stored, Parent: draft.Parent,
+		State: v1.VersionState_VERSION_STATE_DRAFT, Note: draft.Note, Created: timestamppb.New(now), By: draft.By,
+	}
+	image, err := store.Modify(ctx, in.objects, draft.Image, func(image *v1.Image) error { return addVersion(image, version) })
+	if err != nil {
+		return nil, false, fmt.Errorf("create version of image %s: %w", draft.Image, err)
+	}
+	made = byDigest(image, manifest.Digest())
+	return made, made.GetNumber() != version.GetNumber(), nil
+}
+
+// image returns the named image, and makes it when there is none.
+func (in *Intake) image(ctx context.Context, name string) (*v1.Image, error) {
+	image, err := store.Get[*v1.Image](ctx, in.objects, name)
+	if !errors.Is(err, store.ErrNotFound) {
+		return image, err
+	}
+	_, err = in.objects.Commit(ctx, store.Create(&v1.Image{Meta: &v1.Meta{Name: name}}))
+	if err != nil && !errors.Is(err, store.ErrExists) {
+		return nil, fmt.Errorf("create image: %w", err)
+	}
+	return store.Get[*v1.Image](ctx, in.objects, name)
+}
+
+func byDigest(image *v1.Image, digest images.Digest) *v1.ImageVersion {
+	for _, v := range image.GetStatus().GetVersions() {
+		if v.GetDigest() == digest.String() {
+			return v
+		}
+	}
+	return nil
+}
+
+// addVersion gives draft the next number and adds it, unless its content is there. It may be called several times.
+func addVersion(image *v1.Image, draft *v1.ImageVersion) error {
+	versions := image.GetStatus().GetVersions()
+	draft.Number = 1
+	for _, v := range versions {
+		if v.GetDigest() == draft.GetDigest() {
+			draft.Number = 0 // somebody else was quicker with the same content
+			return nil
+		}
+		draft.Number = max(draft.Number, v.GetNumber()+1)
+	}
+	switch {
+	case image.GetMeta().GetDeletion() != nil:
+		return fmt.Errorf("the image is being deleted: %w", ErrRefused)
+	case len(versions) >= maxVersions:
+		return fmt.Errorf("the image has %d versions, the most there can be; import into an image of another name: %w", maxVersions, ErrRefused)
+	case draft.GetParent() != 0 && version(image, draft.GetParent()) == nil:
+		return fmt.Errorf("the image has no version %d that could be its parent: %w", draft.GetParent(), ErrRefused)
+	}
+	if image.Status == nil {
+		image.Status = &v1.ImageStatus{}
+	}
+	image.Status.Versions = append(image.Status.Versions, proto.CloneOf(draft))
+	return nil
+}
+
+// newBytes measures the chunks that no earlier version of the image has.
+func (in *Intake) newBytes(ctx context.Context, image *v1.Image, manifest *images.Manifest) (uint64, error) {
+	fresh := map[images.Digest]struct{}{}
+	for digest := range manifest.Chunks() {
+		fresh[digest] = struct{}{}
+	}
+	for _, v := range slices.Backward(image.GetStatus().GetVersions()) {
+		if len(fresh) == 0 {
+			break
+		}
+		digest, err := images.ParseDigest(v.GetDigest())
+		if err != nil {
+			return 0, err
+		}
+		earlier, err := in.chunks.GetManifest(ctx, digest)
+		if err != nil {
+			return 0, fmt.Errorf("read version %d: %w", v.GetNumber(), err)
+		}
+		for piece := range earlier.Pieces() {
+			delete(fresh, piece.Digest)
+		}
+	}
+	return in.chunks.Size(ctx, slices.Collect(maps.Keys(fresh)))
+}
+
+// Publish makes a draft ready and lets the image point to it, so that new incarnations run it. A version that is ready
+// already becomes the current one again. Errors wrap ErrRefused or the store's sentinels.
+func (in *Intake) Publish(ctx context.Context, image string, number uint32) (*v1.ImageVersion, error) {
+	published, err := store.Modify(ctx, in.objects, image, func(image *v1.Image) error {
+		v := version(image, number)
+		if v == nil {
+			return fmt.Errorf("there is no such version: %w", store.ErrNotFound)
+		}
+		if image.GetMeta().GetDeletion() != nil {
+			return fmt.Errorf("the image is being deleted: %w", ErrRefused)
+		}
+		switch v.GetState() {
+		case v1.VersionState_VERSION_STATE_DRAFT, v1.VersionState_VERSION_STATE_READY:
+			v.State = v1.VersionState_VERSION_STATE_READY
+			image.Status.Current = number
+			return nil
+		default:
+			return fmt.Errorf("it is %s, and only a draft or a ready version can be published: %w", stateWord(v.GetState()), ErrRefused)
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("publish version %d of image %s: %w", number, image, err)
+	}
+	return version(published, number), nil
+}
+
+func stateWord(state v1.VersionState) string {
+	switch state {
+	case v1.VersionState_VERSION_STATE_RETIRED:
+		return "retired"
+	case v1.VersionState_VERSION_STATE_WITHDRAWN:
+		return "withdrawn"
+	default:
+		return state.String()
+	}
+}

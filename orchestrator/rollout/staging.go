@@ -1,0 +1,133 @@
+package rollout
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/rs/zerolog"
+	"google.golang.org/protobuf/proto"
+
+	"daybreak/orchestrator/reconcile"
+	"daybreak/orchestrator/store"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// maxWanted is how many versions a host can be told to hold, as in its proto.
+const maxWanted = 256
+
+// Staging keeps Host.wanted_images: what desktops of a host's zones may need tomorrow is fetched today.
+type Staging struct {
+	objects *store.Store
+	mirror  *store.Mirror
+	log     zerolog.Logger
+}
+
+// NewStaging makes a Staging. objects writes as store.WriterRollout under the leader's guard.
+func NewStaging(objects *store.Store, mirror *store.Mirror, log zerolog.Logger) *Staging {
+	return &Staging{objects: objects, mirror: mirror, log: log}
+}
+
+// Run stages until ctx ends. The mirror must be running.
+func (s *Staging) Run(ctx context.Context) error {
+	loop := reconcile.New("staging", s.log, s.stage)
+	cancel := s.mirror.Subscribe(func(before, after *store.View, changed []store.Ref) {
+		loop.Add(concerned(before, after, changed)...)
+	})
+	defer cancel()
+	return loop.Run(ctx)
+}
+
+// concerned names the hosts whose list may be another now.
+func concerned(before, after *store.View, changed []store.Ref) []string {
+	var hosts []string
+	for _, ref := range changed {
+		switch ref.Kind {
+		case v1.Kind_KIND_HOST:
+			hosts = append(hosts, ref.Name)
+		case v1.Kind_KIND_POOL, v1.Kind_KIND_IMAGE:
+			if before != nil && ref.Kind == v1.Kind_KIND_POOL && sameWish(before, after, ref.Name) {
+				continue
+			}
+			hosts = nil
+			for _, host := range store.All[*v1.Host](after) {
+				hosts = append(hosts, host.GetMeta().GetName())
+			}
+			return hosts
+		}
+	}
+	return hosts
+}
+
+// sameWish says whether a pool only counted its desktops anew.
+func sameWish(before, after *store.View, name string) bool {
+	was, old := store.Lookup[*v1.Pool](before, name)
+	is, now := store.Lookup[*v1.Pool](after, name)
+	return old && now && proto.Equal(was.GetSpec(), is.GetSpec()) && (was.GetMeta().GetDeletion() == nil) == (is.GetMeta().GetDeletion() == nil)
+}
+
+func (s *Staging) stage(ctx context.Context, name string) (time.Duration, error) {
+	view := s.mirror.View()
+	host, ok := store.Lookup[*v1.Host](view, name)
+	if !ok {
+		return 0, nil
+	}
+	wanted, left := Wanted(host, store.All[*v1.Pool](view), func(image string) *v1.Image {
+		found, _ := store.Lookup[*v1.Image](view, image)
+		return found
+	})
+	if left > 0 {
+		s.log.Warn().Str("host", name).Int("left", left).Msg("more versions in use than a host can hold ahead")
+	}
+	if slices.EqualFunc(wanted, host.GetWantedImages(), func(a, b *v1.WantedImage) bool { return proto.Equal(a, b) }) {
+		return 0, nil
+	}
+	changed := proto.CloneOf(host)
+	changed.WantedImages = wanted
+	revision, err := s.objects.Commit(ctx, store.Update(changed))
+	if err != nil {
+		return 0, fmt.Errorf("stage images on host %s: %w", name, err)
+	}
+	_, err = s.mirror.Wait(ctx, revision)
+	return 0, err
+}
+
+// Wanted decides which versions a host shall hold: those that new desktops of pools in its zones would run. A host that
+// is not up keeps its list, since nothing can be fetched there, and its agent must find it unchanged when it is back.
+// left counts the versions that found no room in the list.
+func Wanted(host *v1.Host, pools []*v1.Pool, image func(name string) *v1.Image) (wanted []*v1.WantedImage, left int) {
+	if host.GetStatus().GetPhase() != v1.HostPhase_HOST_PHASE_UP {
+		return host.GetWantedImages(), 0
+	}
+	for _, pool := range pools {
+		spec := pool.GetSpec()
+		if pool.GetMeta().GetDeletion() != nil || spec.GetDesktops() == 0 || !slices.Contains(host.GetStatus().GetZones(), spec.GetZone()) {
+			continue
+		}
+		v := effective(image(spec.GetImage()), spec.GetVersion())
+		if v == nil {
+			continue
+		}
+		again := slices.ContainsFunc(wanted, func(w *v1.WantedImage) bool { return w.GetDigest() == v.GetDigest() })
+		switch {
+		case again:
+		case len(wanted) == maxWanted:
+			left++
+		default:
+			wanted = append(wanted, &v1.WantedImage{Image: spec.GetImage(), Digest: v.GetDigest()})
+		}
+	}
+	return wanted, left
+}
+
+// effective returns the version that a pool which asks for number (0: the current one) runs, nil when it may not run it.
+func effective(image *v1.Image, number uint32) *v1.ImageVersion {
+	if number == 0 {
+		number = image.GetStatus().GetCurrent()
+	}
+	if v := version(image, number); v.GetState() == v1.VersionState_VERSION_STATE_READY {
+		return v
+	}
+	return nil
+}
