@@ -1,0 +1,162 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"daybreak/orchestrator/store"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// counting counts the transactions that reach a backend, and may come before one.
+type counting struct {
+	*store.Memory
+	commits int
+	before  func(n int)
+	fail    error
+}
+
+func (c *counting) Commit(ctx context.Context, guard store.Guard, ops []store.Op) (int64, error) {
+	c.commits++
+	if c.before != nil {
+		c.before(c.commits)
+	}
+	if c.fail != nil {
+		return 0, c.fail
+	}
+	return c.Memory.Commit(ctx, guard, ops)
+}
+
+func statusOps(t *testing.T, memory *store.Memory, n int) []store.Op {
+	t.Helper()
+	ops := make([]store.Op, n)
+	for i := range ops {
+		d := proto.CloneOf(put(t, memory, newDesktop(fmt.Sprintf("d-%d", i), "sales")))
+		d.Status = &v1.DesktopStatus{Generation: 7, State: v1.DesktopState_DESKTOP_STATE_READY}
+		ops[i] = store.Update(d)
+	}
+	return ops
+}
+
+func ready(t *testing.T, memory *store.Memory) (names []string) {
+	t.Helper()
+	desktops, _, err := store.List[*v1.Desktop](context.Background(), store.Open(memory, store.WriterDispatch))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range desktops {
+		if d.Status.GetState() == v1.DesktopState_DESKTOP_STATE_READY {
+			names = append(names, d.Meta.Name)
+		}
+	}
+	return names
+}
+
+func TestCommitEach(t *testing.T) {
+	ctx := context.Background()
+	b := &counting{Memory: store.NewMemory()}
+	ops := statusOps(t, b.Memory, 300)
+	b.commits = 0
+	revision, failed, err := store.Open(b, store.WriterDispatch).CommitEach(ctx, ops)
+	if err != nil || len(failed) > 0 || b.commits != 3 || len(ready(t, b.Memory)) != 300 {
+		t.Fatalf("%d commits, %d failed, %d ready, %v", b.commits, len(failed), len(ready(t, b.Memory)), err)
+	}
+	if newest, err := b.Get(ctx, ops[299].Ref); err != nil || newest.GetMeta().GetRevision() != revision {
+		t.Errorf("revision %d returned, the last object has %v", revision, newest.GetMeta())
+	}
+	if revision, failed, err := store.Open(b, store.WriterDispatch).CommitEach(ctx, nil); revision != 0 || failed != nil || err != nil {
+		t.Errorf("of nothing: %d, %v, %v", revision, failed, err)
+	}
+}
+
+// TestCommitEachWithBadOps mixes in every kind of refusal, some of them visible only to the backend.
+func TestCommitEachWithBadOps(t *testing.T) {
+	ctx := context.Background()
+	b := &counting{Memory: store.NewMemory()}
+	ops := statusOps(t, b.Memory, 20)
+	b.commits = 0
+	touch := func(i int) {
+		current, err := b.Get(ctx, ops[i].Ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Memory.Commit(ctx, store.Guard{}, []store.Op{store.Update(current)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.before = func(n int) { // after the handle has looked
+		if n == 1 {
+			touch(3)
+			touch(4)
+		}
+		if n == 2 {
+			touch(5)
+		}
+	}
+	touch(0) // before the handle looks
+	ops[1].Object.(*v1.Desktop).Spec.Pool = "stolen"
+	ops[2].Object.(*v1.Desktop).Status.Message = strings.Repeat("x", 2000)
+	ops = append(ops, ops[7])
+
+	_, failed, err := store.Open(b, store.WriterDispatch).CommitEach(ctx, ops)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]error{
+		"d-0": store.ErrConflict, "d-1": store.ErrNotOwner, "d-2": store.ErrInvalid, "d-3": store.ErrConflict,
+		"d-4": store.ErrConflict, "d-5": store.ErrConflict, "d-7": store.ErrInvalid,
+	}
+	for _, f := range failed {
+		if !errors.Is(f, want[f.Op.Ref.Name]) || want[f.Op.Ref.Name] == nil {
+			t.Errorf("%s: %v", f.Op.Ref, f)
+		}
+		delete(want, f.Op.Ref.Name)
+	}
+	if len(want) > 0 {
+		t.Errorf("not reported: %v", want)
+	}
+	if names := ready(t, b.Memory); len(names) != 14 || !slices.Contains(names, "d-7") || b.commits != 3 {
+		t.Errorf("ready: %v, in %d commits", names, b.commits)
+	}
+}
+
+func TestCommitEachSplitsBySize(t *testing.T) {
+	ctx := context.Background()
+	b := &counting{Memory: store.NewMemory()}
+	var ops []store.Op
+	for i := range 10 {
+		h := &v1.Host{Meta: &v1.Meta{Name: fmt.Sprintf("kvm%d", i)}}
+		h = proto.CloneOf(put(t, b.Memory, h))
+		h.Status = &v1.HostStatus{}
+		for j := range 4000 {
+			h.Status.KeptDisks = append(h.Status.KeptDisks, &v1.KeptDisk{Desktop: fmt.Sprintf("a-desktop-with-a-name-of-more-than-40-letters-%d", j)})
+		}
+		ops = append(ops, store.Update(h))
+	}
+	b.commits = 0
+	_, failed, err := store.Open(b, store.WriterDispatch).CommitEach(ctx, ops)
+	if err != nil || len(failed) > 0 || b.commits < 2 || b.commits > 5 {
+		t.Errorf("%d commits, failed %v, %v", b.commits, failed, err)
+	}
+}
+
+func TestCommitEachStops(t *testing.T) {
+	b := &counting{Memory: store.NewMemory()}
+	ops := statusOps(t, b.Memory, 200)
+	b.commits, b.fail = 0, store.ErrUnknownOutcome
+	_, _, err := store.Open(b, store.WriterDispatch).CommitEach(context.Background(), ops)
+	if !errors.Is(err, store.ErrUnknownOutcome) || b.commits != 1 {
+		t.Errorf("%d commits, %v", b.commits, err)
+	}
+	b.fail = nil
+	_, _, err = store.Open(b, store.WriterDispatch).Guarded(store.Guard{Key: "x", Revision: 1}).CommitEach(context.Background(), ops)
+	if !errors.Is(err, store.ErrNotLeader) {
+		t.Errorf("without leadership: %v", err)
+	}
+}
