@@ -57,4 +57,3 @@ func testBounds(ctx context.Context, t *testing.T, b store.Backend) {
 	refuse(ctx, t, b, store.ErrInvalid, ops...)
 	commit(ctx, t, b, ops[:5]...)
 }
-
