@@ -8,6 +8,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"daybreak/api/pki"
+	"daybreak/images"
+	"daybreak/orchestrator/rollout"
 	"daybreak/orchestrator/store"
 )
 
@@ -28,6 +30,12 @@ func codeOf(err error) codes.Code {
 		{store.ErrInvalid, codes.InvalidArgument},
 		{store.ErrBroken, codes.DataLoss},
 		{pki.ErrRequest, codes.InvalidArgument},
+		{rollout.ErrRefused, codes.FailedPrecondition},
+		{images.ErrNotFound, codes.NotFound},
+		{images.ErrInvalid, codes.InvalidArgument},
+		{images.ErrIncomplete, codes.FailedPrecondition},
+		{images.ErrCorrupt, codes.DataLoss},
+		{images.ErrFull, codes.ResourceExhausted},
 		{context.Canceled, codes.Canceled},
 		{context.DeadlineExceeded, codes.DeadlineExceeded},
 	} {

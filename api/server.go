@@ -26,6 +26,8 @@ import (
 
 	"daybreak/api/audit"
 	"daybreak/api/pki"
+	"daybreak/images/chunkstore"
+	"daybreak/orchestrator/rollout"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -46,6 +48,8 @@ type Config struct {
 	Names   []string
 	Audit   *audit.Log
 	Cluster Cluster
+	// Chunks is the image store. May be nil: no images are taken in then.
+	Chunks *chunkstore.Dir
 }
 
 // Server serves people and agents, on listeners of their own.
@@ -90,6 +94,10 @@ func (s *Server) register(config Config, handle *store.Store) {
 	}
 	v1.RegisterObjectServiceServer(s.people, &objectService{store: handle, closing: s.closing})
 	v1.RegisterAdminServiceServer(s.people, &adminService{store: handle, ca: config.CA, cluster: config.Cluster})
+	if config.Chunks != nil {
+		intake := rollout.NewIntake(store.Open(config.Backend, store.WriterRollout), config.Chunks)
+		v1.RegisterImageServiceServer(s.people, newImageService(config.Chunks, intake))
+	}
 	reflection.Register(s.people)
 }
 

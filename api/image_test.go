@@ -1,0 +1,223 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/test/bufconn"
+
+	"daybreak/images"
+	"daybreak/images/chunkstore"
+	"daybreak/images/push"
+	"daybreak/orchestrator/store"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+func newChunks(t *testing.T) (*chunkstore.Dir, *images.Codec) {
+	t.Helper()
+	codec, err := images.NewCodec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	chunks, err := chunkstore.OpenDir(t.TempDir(), codec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return chunks, codec
+}
+
+// newDisk makes a raw disk of so many chunks that do not compress, and a last one of one sector.
+func newDisk(t *testing.T, chunks int) *os.File {
+	t.Helper()
+	file, err := os.Create(filepath.Join(t.TempDir(), "disk.raw"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = file.Close() })
+	data := make([]byte, chunks*images.ChunkBytes+images.SectorBytes)
+	rand.NewChaCha8([32]byte{byte(chunks)}).Read(data)
+	if _, err := file.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestImageGoesInAndIsPublished(t *testing.T) {
+	chunks, codec := newChunks(t)
+	r := newRig(t, func(c *Config) { c.Chunks = chunks })
+	admin := r.as(v1.Role_ROLE_ADMIN)
+	file := newDisk(t, 150)
+	header := &v1.VersionHeader{Image: "debian", Note: "first"}
+	made, err := push.Disk(t.Context(), admin, codec, file, header, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := made.GetVersion()
+	if made.GetExisted() || v.GetNumber() != 1 || v.GetBy() != "someone" || v.GetSizeBytes() != 150*images.ChunkBytes+512 ||
+		v.GetStoredBytes() < 150*images.ChunkBytes {
+		t.Errorf("made %v", made)
+	}
+	again, err := push.Disk(t.Context(), admin, codec, file, header, nil)
+	if err != nil || !again.GetExisted() || again.GetVersion().GetNumber() != 1 {
+		t.Errorf("pushed again: %v, %v", again, err)
+	}
+	client := v1.NewImageServiceClient(admin)
+	published, err := client.Publish(t.Context(), &v1.PublishRequest{Image: "debian", Version: 1})
+	if err != nil || published.GetVersion().GetState() != v1.VersionState_VERSION_STATE_READY {
+		t.Errorf("Publish: %v, %v", published, err)
+	}
+	_, err = client.Publish(t.Context(), &v1.PublishRequest{Image: "debian", Version: 2})
+	wantCode(t, err, codes.NotFound, "version 2 of image debian")
+
+	_, err = push.Disk(t.Context(), r.as(v1.Role_ROLE_OPERATOR), codec, file, header, nil)
+	wantCode(t, err, codes.PermissionDenied)
+	testContent(t, chunks, v.GetDigest(), file)
+}
+
+// testContent fetches a version as hosts do and compares it with the disk it came from.
+func testContent(t *testing.T, chunks *chunkstore.Dir, digest string, file *os.File) {
+	t.Helper()
+	codec, err := images.NewCodec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := v1.NewAgentServiceClient(contentConn(t, content{chunks: chunks}))
+	pieces, err := client.GetManifest(t.Context(), &v1.GetManifestRequest{Digest: digest})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var encoded []byte
+	for {
+		piece, err := pieces.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		encoded = append(encoded, piece.GetPiece()...)
+	}
+	manifest, err := images.Parse(encoded)
+	if err != nil || manifest.Digest().String() != digest {
+		t.Fatalf("manifest: %v", err)
+	}
+	for piece := range manifest.Pieces() {
+		got, err := client.GetChunks(t.Context(), &v1.GetChunksRequest{Digests: piece.Digest[:]})
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := got.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		plain, err := codec.OpenPiece(nil, piece, answer.GetChunk().GetZstd())
+		want := make([]byte, piece.Length)
+		if _, readErr := file.ReadAt(want, piece.Offset); readErr != nil || err != nil || !bytes.Equal(plain, want) {
+			t.Fatalf("piece %d: %v, %v", piece.Index, err, readErr)
+		}
+	}
+	missing, err := client.GetChunks(t.Context(), &v1.GetChunksRequest{Digests: images.JoinDigests([]images.Digest{images.Sum([]byte("x"))})})
+	if err == nil {
+		_, err = missing.Recv()
+	}
+	wantCode(t, toStatus(err), codes.Unknown, images.Sum([]byte("x")).String()) // the gate, which maps errors, is not here
+}
+
+// contentService is the part of AgentService that is tested here.
+type contentService struct {
+	v1.UnimplementedAgentServiceServer
+	content
+}
+
+func (s contentService) GetManifest(r *v1.GetManifestRequest, stream grpc.ServerStreamingServer[v1.GetManifestResponse]) error {
+	return s.content.GetManifest(r, stream)
+}
+
+func (s contentService) GetChunks(r *v1.GetChunksRequest, stream grpc.ServerStreamingServer[v1.GetChunksResponse]) error {
+	return s.content.GetChunks(r, stream)
+}
+
+func contentConn(t *testing.T, c content) *grpc.ClientConn {
+	t.Helper()
+	listener := bufconn.Listen(1 << 20)
+	server := grpc.NewServer()
+	v1.RegisterAgentServiceServer(server, contentService{content: c})
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(listener) }()
+	t.Cleanup(func() {
+		server.Stop()
+		<-ended
+	})
+	dial := func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }
+	conn, err := grpc.NewClient("passthrough:content", grpc.WithContextDialer(dial), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+func TestImageServiceRefuses(t *testing.T) {
+	chunks, codec := newChunks(t)
+	r := newRig(t, func(c *Config) { c.Chunks = chunks })
+	client := v1.NewImageServiceClient(r.as(v1.Role_ROLE_ADMIN))
+	plain := []byte("golden")
+	good := &v1.Chunk{Digest: images.JoinDigests([]images.Digest{images.Sum(plain)}), Zstd: codec.Seal(plain)}
+	put := func(chunks ...*v1.Chunk) error {
+		stream, err := client.PutChunks(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := stream.Send(&v1.PutChunksRequest{Chunks: chunks}); err != nil && !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+		_, err = stream.CloseAndRecv()
+		return err
+	}
+	wantCode(t, put(), codes.InvalidArgument, "chunks")
+	wantCode(t, put(&v1.Chunk{Digest: []byte("short"), Zstd: good.GetZstd()}), codes.InvalidArgument, "digest")
+	wantCode(t, put(&v1.Chunk{Digest: good.GetDigest(), Zstd: []byte("garbage")}), codes.DataLoss, images.Sum(plain).String())
+	if err := put(good); err != nil {
+		t.Errorf("a good chunk: %v", err)
+	}
+	_, err := client.MissingChunks(t.Context(), &v1.MissingChunksRequest{Digests: make([]byte, 33)})
+	wantCode(t, err, codes.InvalidArgument, "multiple of 32")
+
+	create := func(requests ...*v1.CreateVersionRequest) error {
+		stream, err := client.CreateVersion(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, request := range requests {
+			if err := stream.Send(request); err != nil && !errors.Is(err, io.EOF) {
+				t.Fatal(err)
+			}
+		}
+		_, err = stream.CloseAndRecv()
+		return err
+	}
+	absent, err := images.NewManifest(512, []images.Digest{images.Sum([]byte("absent"))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	header := &v1.VersionHeader{Image: "debian"}
+	wantCode(t, create(), codes.InvalidArgument, "header")
+	wantCode(t, create(&v1.CreateVersionRequest{Manifest: absent.Encoded()}), codes.InvalidArgument, "header")
+	wantCode(t, create(&v1.CreateVersionRequest{Header: header}, &v1.CreateVersionRequest{Header: header}), codes.InvalidArgument, "header")
+	wantCode(t, create(&v1.CreateVersionRequest{Header: header, Manifest: []byte("garbage")}), codes.InvalidArgument, "manifest")
+	wantCode(t, create(&v1.CreateVersionRequest{Header: header, Manifest: absent.Encoded()}), codes.FailedPrecondition, "chunks are missing")
+	wantCode(t, create(&v1.CreateVersionRequest{Header: &v1.VersionHeader{Image: "../x"}, Manifest: absent.Encoded()}), codes.InvalidArgument, "header.image")
+	if _, err := store.Get[*v1.Image](t.Context(), store.Open(r.backend, store.WriterAPI), "debian"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("a refused version left an image: %v", err)
+	}
+}
