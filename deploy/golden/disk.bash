@@ -35,6 +35,12 @@ golden_cache() {
   printf '%s\n' "${DAYBREAK_CACHE_DIR:-$checkout/.lab/cache}"
 }
 
+# update_lists: apt's lists are needed to find packages, and age.
+update_lists() {
+  say "updating apt's package lists"
+  if ((EUID == 0)); then apt-get update -qq >&2; else sudo apt-get update -qq >&2; fi
+}
+
 # library_closure PACKAGE...: the packages and, through library packages only, what they need.
 # Following every dependency would drag in perl and init helpers that no image here runs.
 library_closure() {
@@ -58,9 +64,10 @@ fetch_debs() {
   tmp=$(mktemp -d "$dir.XXXXXX")
   chmod 755 "$tmp"
   say "downloading $# packages into $dir"
-  (cd "$tmp" && apt-get download -qq -o APT::Sandbox::User=root "$@" >&2) || {
+  download() { (cd "$tmp" && apt-get download -qq -o APT::Sandbox::User=root "$@" >&2); }
+  download "$@" || { update_lists && download "$@"; } || {
     rm -rf "$tmp"
-    die "cannot download $*: check the network and run apt-get update"
+    die "cannot download $*: check the network and the machine's package sources"
   }
   mv -T "$tmp" "$dir"
 }

@@ -29,7 +29,7 @@ alive() { pid_of "$1" init >/dev/null; }
 inside() { # inside NODE COMMAND...
   local node=$1
   shift
-  nsenter -t "$(pid_of "$node" init)" -m -n -p -u -i -- env -u LIBVIRT_DEFAULT_URI HOME=/root "$@"
+  nsenter -t "$(pid_of "$node" init)" -m -n -p -u -i -r -w -- env -u LIBVIRT_DEFAULT_URI HOME=/root "$@"
 }
 
 service_state() {
@@ -100,10 +100,6 @@ prepare_host() { # prepare_host NODE NUMBER BARE EMULATE
   # QEMU's unprivileged user must be able to pass through to its disks, and no more.
   mkdir -p "$dir/agent" && chmod 711 "$dir/agent"
   printf '10.77.0.%d/24\n' $((10 + $2)) >"$dir/address"
-  if [[ ! -e $dir/etc/libvirtd.conf ]]; then
-    cp -a /etc/libvirt/. "$dir/etc/"
-    rm -rf "$dir/etc/qemu/networks" "$dir/etc/qemu/autostart"
-  fi
   write_libvirt_config "$node"
   write_service "$node" libvirtd libvirtd -p /run/libvirt/libvirtd.pid
   if [[ -n $3 ]]; then rm -f "$dir/services/agent"; return; fi
