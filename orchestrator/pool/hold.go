@@ -1,0 +1,178 @@
+package pool
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// Restraint on create loops: so many failures within the window, with no success between, hold creation back; first for
+// firstHold, then twice as long each time until a desktop gets ready.
+const (
+	failuresToHold = 3
+	failureWindow  = 10 * time.Minute
+	firstHold      = time.Minute
+	longestHold    = 30 * time.Minute
+	// holdMemory is how long a hold without a success after it counts. Longer than the longest hold and boot together.
+	holdMemory = 6 * time.Hour
+)
+
+// attemptLabel marks events with what was tried (see attemptOf): another version or shape starts with a clean record.
+const attemptLabel = "attempt"
+
+// hold is what the record of failures says about making desktops now. It is computed from stored events and desktops
+// alone, so that a new leader knows what the old one knew.
+type hold struct {
+	level    int       // holds since the last success
+	until    time.Time // end of the present or the last hold
+	announce string    // a hold begins now: what to say
+}
+
+func (h hold) active(now time.Time) bool { return now.Before(h.until) }
+
+// trial: after a hold one desktop is tried before the others.
+func (h hold) trial() bool { return h.level > 0 }
+
+// holdFor returns how long the hold at a level lasts; level counts from 0.
+func holdFor(level int) time.Duration {
+	if level > 5 {
+		return longestHold
+	}
+	return min(firstHold<<level, longestHold)
+}
+
+// attemptOf names what a life tries, in few letters.
+func attemptOf(inc *v1.Incarnation) string {
+	tried := &v1.Incarnation{Image: inc.GetImage(), Digest: inc.GetDigest(), Shape: inc.GetShape(), Readiness: inc.GetReadiness()}
+	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(tried)
+	if err != nil {
+		return "unknown" // cannot be: a stored message is valid; one name for all would still be safe
+	}
+	sum := sha256.Sum256(encoded)
+	return hex.EncodeToString(sum[:8])
+}
+
+// attempt names what the next life would try.
+func (d *decision) attempt() string {
+	if d.version == nil {
+		return ""
+	}
+	return attemptOf(d.following(nil, ""))
+}
+
+func (d *decision) findHold() hold {
+	attempt := d.attempt()
+	if attempt == "" {
+		return hold{}
+	}
+	success := d.lastSuccess()
+	var h hold
+	failures := 0
+	for _, event := range d.Events {
+		at := event.GetAt().AsTime()
+		if event.GetMeta().GetLabels()[attemptLabel] != attempt || !at.After(success) {
+			continue
+		}
+		switch event.GetReason() {
+		case ReasonReplaced:
+			if at.After(d.now.Add(-failureWindow)) {
+				failures++
+			}
+		case ReasonHeldBack:
+			if at.After(d.now.Add(-holdMemory)) && !d.succeededSince(at) {
+				h.until = at.Add(holdFor(h.level))
+				h.level++
+			}
+		}
+	}
+	if h.active(d.now) {
+		return h
+	}
+	var last *v1.Desktop
+	for _, desktop := range d.failed {
+		inc := desktop.GetIncarnation()
+		if !neverReady(desktop) || attemptOf(inc) != attempt {
+			continue
+		}
+		// After a hold only what was made after it counts, by our own clock: the old ruins must not prolong it.
+		counts := !inc.GetCreated().AsTime().Before(h.until)
+		if h.level == 0 {
+			counts = reached(desktop, v1.DesktopState_DESKTOP_STATE_FAILED, d.now).After(success)
+		}
+		if counts {
+			failures++
+			last = desktop
+		}
+	}
+	if last != nil && (failures >= failuresToHold || h.level > 0) {
+		length := holdFor(h.level)
+		h.until = d.now.Add(length)
+		h.announce = fmt.Sprintf("%s failed to get ready, as others before it: no desktop is made for %v. Last failure: %s",
+			last.GetMeta().GetName(), length, failure(last))
+	}
+	return h
+}
+
+// lastSuccess returns when a desktop that is ready now got ready, the newest.
+func (d *decision) lastSuccess() time.Time {
+	var newest time.Time
+	for _, desktop := range d.Desktops {
+		if State(desktop) != v1.DesktopState_DESKTOP_STATE_READY {
+			continue
+		}
+		if at := reached(desktop, v1.DesktopState_DESKTOP_STATE_READY, d.now); at.After(newest) {
+			newest = at
+		}
+	}
+	return newest
+}
+
+// succeededSince: a life that began after t is ready.
+func (d *decision) succeededSince(t time.Time) bool {
+	for _, desktop := range d.Desktops {
+		created := desktop.GetIncarnation().GetCreated().AsTime()
+		if State(desktop) == v1.DesktopState_DESKTOP_STATE_READY && !created.Before(t) {
+			return true
+		}
+	}
+	return false
+}
+
+// trialInFlight: what a trial after a hold has set going is not decided yet.
+func (d *decision) trialInFlight() bool {
+	for _, desktop := range d.retiring {
+		if State(desktop) != v1.DesktopState_DESKTOP_STATE_LOST {
+			return true
+		}
+	}
+	for _, desktop := range d.rest {
+		created := desktop.GetIncarnation().GetCreated().AsTime()
+		if isStarting(State(desktop)) && !created.Before(d.hold.until) {
+			return true
+		}
+	}
+	return false
+}
+
+// reached returns when the present life came to a state by its host's clock, never later than now; now if unknown.
+func reached(d *v1.Desktop, state v1.DesktopState, now time.Time) time.Time {
+	for _, t := range present(d).GetTimes() {
+		if t.GetState() == state && t.GetAt().AsTime().Before(now) {
+			return t.GetAt().AsTime()
+		}
+	}
+	return now
+}
+
+func heldUntil(h hold, now time.Time) *timestamppb.Timestamp {
+	if !h.active(now) {
+		return nil
+	}
+	return timestamppb.New(h.until)
+}

@@ -1,0 +1,242 @@
+package pool
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// reasonNew is the reason of a seat's first life.
+const reasonNew = "new"
+
+// Defaults of a shape and of a readiness test, as the protos promise them.
+const (
+	defaultVCPUs            = 1
+	defaultMemoryMiB        = 1024
+	defaultOverlayMiB       = 1024
+	defaultProbeSeconds     = 10
+	defaultReadinessSeconds = 300
+)
+
+// maxIncarnationReason is the proto's bound of Incarnation.reason, in characters.
+const maxIncarnationReason = 512
+
+// present returns the status if it speaks of the present life, else nil.
+func present(d *v1.Desktop) *v1.DesktopStatus {
+	if s := d.GetStatus(); s.GetGeneration() == d.GetIncarnation().GetGeneration() {
+		return s
+	}
+	return nil
+}
+
+// State returns what the desktop's present life is. A status of another generation says nothing about it.
+func State(d *v1.Desktop) v1.DesktopState {
+	if state := present(d).GetState(); state != v1.DesktopState_DESKTOP_STATE_UNSPECIFIED {
+		return state
+	}
+	if d.GetIncarnation().GetHost() == "" {
+		return v1.DesktopState_DESKTOP_STATE_PENDING
+	}
+	return v1.DesktopState_DESKTOP_STATE_PLACED
+}
+
+// isBroken: the life cannot come to READY any more. A VM that stopped by itself does not start again within a life.
+func isBroken(state v1.DesktopState) bool {
+	return state == v1.DesktopState_DESKTOP_STATE_FAILED || state == v1.DesktopState_DESKTOP_STATE_STOPPING ||
+		state == v1.DesktopState_DESKTOP_STATE_STOPPED
+}
+
+func isStarting(state v1.DesktopState) bool {
+	return state >= v1.DesktopState_DESKTOP_STATE_PENDING && state <= v1.DesktopState_DESKTOP_STATE_STARTING
+}
+
+// isOver: the life was placed and nothing of it is left but data: its host said so, or an admin attested that the host
+// is off and removed it.
+func (d *decision) isOver(desktop *v1.Desktop) bool {
+	host := desktop.GetIncarnation().GetHost()
+	return host != "" && (State(desktop) == v1.DesktopState_DESKTOP_STATE_DELETED || !d.Hosts[host])
+}
+
+// holdsData: a data disk of this desktop may exist.
+func holdsData(d *v1.Desktop) bool {
+	inc := d.GetIncarnation()
+	return d.GetSpec().GetDataHost() != "" || d.GetStatus().GetDataDisk() ||
+		inc.GetShape().GetDataDiskGib() > 0 && inc.GetHost() != ""
+}
+
+// dataHostToRecord returns the host on which a data disk was made that the seat does not name yet.
+func dataHostToRecord(d *v1.Desktop) string {
+	if d.GetSpec().GetDataHost() == "" && present(d).GetDataDisk() {
+		return d.GetIncarnation().GetHost()
+	}
+	return ""
+}
+
+// failure says in one line why a desktop is not well.
+func failure(d *v1.Desktop) string {
+	if message := present(d).GetMessage(); message != "" {
+		return message
+	}
+	if State(d) != v1.DesktopState_DESKTOP_STATE_FAILED {
+		return "the VM stopped by itself"
+	}
+	return "the host gave no reason"
+}
+
+// seatNumber returns n of a desktop named pool-n.
+func seatNumber(d *v1.Desktop) int {
+	name := d.GetMeta().GetName()
+	n, err := strconv.Atoi(name[strings.LastIndexByte(name, '-')+1:])
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// runnable returns the version that new lives of the pool run, or says why there is none.
+func runnable(pool *v1.Pool, image *v1.Image, zoneExists bool) (*v1.ImageVersion, string) {
+	spec := pool.GetSpec()
+	if !zoneExists {
+		return nil, fmt.Sprintf("zone %s does not exist: create it, desktops wait for it", spec.GetZone())
+	}
+	if image == nil {
+		return nil, fmt.Sprintf("image %s does not exist: import and publish it, desktops wait for it", spec.GetImage())
+	}
+	want := spec.GetVersion()
+	if want == 0 {
+		want = image.GetStatus().GetCurrent()
+	}
+	if want == 0 {
+		return nil, fmt.Sprintf("image %s has no published version: publish one, desktops wait for it", spec.GetImage())
+	}
+	for _, version := range image.GetStatus().GetVersions() {
+		if version.GetNumber() != want {
+			continue
+		}
+		if version.GetState() != v1.VersionState_VERSION_STATE_READY {
+			state := strings.ToLower(strings.TrimPrefix(version.GetState().String(), "VERSION_STATE_"))
+			return nil, fmt.Sprintf("version %d of image %s is %s: only a published version is run", want, spec.GetImage(), state)
+		}
+		return version, ""
+	}
+	return nil, fmt.Sprintf("image %s has no version %d: import it, or name another in the pool", spec.GetImage(), want)
+}
+
+// seat makes a new desktop with its first life.
+func (d *decision) seat(number int, identity Identity) *v1.Desktop {
+	desktop := &v1.Desktop{
+		Meta: &v1.Meta{Name: fmt.Sprintf("%s-%d", d.Pool.GetMeta().GetName(), number), Uid: identity.UID},
+		Spec: &v1.DesktopSpec{
+			Pool: d.Pool.GetMeta().GetName(), Zone: d.Pool.GetSpec().GetZone(), Mac: identity.MAC, VmUuid: identity.VMUUID,
+		},
+	}
+	desktop.Incarnation = d.following(desktop, reasonNew)
+	return desktop
+}
+
+// following returns the life that follows the desktop's present one, unplaced. Without a version to run (a life that
+// only disposes of a disk) it repeats what the present one ran.
+func (d *decision) following(desktop *v1.Desktop, reason string) *v1.Incarnation {
+	before := desktop.GetIncarnation()
+	next := &v1.Incarnation{
+		Generation: max(d.Revision, before.GetGeneration()+1),
+		Image:      before.GetImage(),
+		Version:    before.GetVersion(),
+		Digest:     before.GetDigest(),
+		Shape:      shape(d.Pool.GetSpec().GetShape()),
+		Readiness:  readiness(d.Pool.GetSpec().GetReadiness()),
+		Desired:    v1.DesiredState_DESIRED_STATE_READY,
+		Created:    timestamppb.New(d.now),
+		Reason:     cut(reason, maxIncarnationReason),
+	}
+	if d.version != nil {
+		next.Image, next.Version, next.Digest = d.Pool.GetSpec().GetImage(), d.version.GetNumber(), d.version.GetDigest()
+	}
+	if holdsData(desktop) { // a data disk stays, and never shrinks, whatever the pool says by now
+		next.Shape.DataDiskGib = max(next.Shape.DataDiskGib, before.GetShape().GetDataDiskGib())
+	}
+	if claim := desktop.GetClaim(); claim != nil { // its host is gone, its user is not
+		next.UsedBy = claim.GetUser()
+	}
+	return next
+}
+
+func (d *decision) renewalReason(desktop *v1.Desktop) string {
+	inc := desktop.GetIncarnation()
+	switch {
+	case !d.Hosts[inc.GetHost()]:
+		return fmt.Sprintf("replaces generation %d: its host %s was removed", inc.GetGeneration(), inc.GetHost())
+	case hadState(desktop, v1.DesktopState_DESKTOP_STATE_FAILED):
+		text := fmt.Sprintf("replaces generation %d, which failed", inc.GetGeneration())
+		if message := present(desktop).GetMessage(); message != "" {
+			text += ": " + message
+		}
+		return text
+	case inc.GetUsedBy() != "":
+		return "refresh after release"
+	}
+	return fmt.Sprintf("replaces generation %d, which ended", inc.GetGeneration())
+}
+
+// hadState tells whether the present life ever was in the state.
+func hadState(d *v1.Desktop, state v1.DesktopState) bool {
+	for _, t := range present(d).GetTimes() {
+		if t.GetState() == state {
+			return true
+		}
+	}
+	return false
+}
+
+// neverReady: the making of this life failed, which says something about its image, shape or host. One that was ready
+// and died, or was shut down, says nothing about the next.
+func neverReady(d *v1.Desktop) bool {
+	return !hadState(d, v1.DesktopState_DESKTOP_STATE_READY)
+}
+
+func shape(wanted *v1.Shape) *v1.Shape {
+	full := &v1.Shape{}
+	if wanted != nil {
+		full = proto.CloneOf(wanted)
+	}
+	full.Vcpus = orDefault(full.Vcpus, defaultVCPUs)
+	full.MemoryMib = orDefault(full.MemoryMib, defaultMemoryMiB)
+	full.OverlayReserveMib = orDefault(full.OverlayReserveMib, defaultOverlayMiB)
+	return full
+}
+
+func orDefault(value, standard uint32) uint32 {
+	if value == 0 {
+		return standard
+	}
+	return value
+}
+
+func readiness(wanted *v1.Readiness) *v1.Readiness {
+	full := &v1.Readiness{}
+	if wanted != nil {
+		full = proto.CloneOf(wanted)
+	}
+	if full.ProbeTimeout == nil {
+		full.ProbeTimeout = &durationpb.Duration{Seconds: defaultProbeSeconds}
+	}
+	if full.Deadline == nil {
+		full.Deadline = &durationpb.Duration{Seconds: defaultReadinessSeconds}
+	}
+	return full
+}
+
+// cut shortens a text to n characters.
+func cut(text string, n int) string {
+	runes := []rune(text)
+	if len(runes) <= n {
+		return text
+	}
+	return string(runes[:n-1]) + "…"
+}

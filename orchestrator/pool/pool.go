@@ -1,0 +1,167 @@
+// Package pool keeps each pool at its count of desktops: it makes seats, gives them a new life when the last one failed
+// or was used, takes away what is too much, and lends desktops to users (Claimer).
+//
+// Here: Decide, which is pure, and the loop that commits what it decides; claims; the plain-words explanation of a
+// desktop or a pool; the sweeper of old events. Not here: which host (placement), what hosts report (dispatch), which
+// version a pool moves to (rollout). orchestrator starts the loop; api calls Claimer and Explain.
+package pool
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// Reasons of the events that the pool loop records. That a desktop failed is dispatch's to say.
+const (
+	ReasonCreated  = "DesktopsCreated"
+	ReasonReplaced = "DesktopReplaced" // a failed life ends for a new one
+	ReasonRenewed  = "DesktopRenewed"  // a new life begins
+	ReasonDeleted  = "DesktopDeleted"
+	ReasonHeldBack = "PoolHeldBack"
+)
+
+// maxChanges bounds one round, so that one large pool does not keep the others waiting; the next round goes on.
+const maxChanges = 64
+
+// Snapshot is all that Decide looks at.
+type Snapshot struct {
+	// Revision of the store that the rest was true at. New generations are taken from it.
+	Revision int64
+	Pool     *v1.Pool
+	// Image is the one the pool names; nil when there is none.
+	Image *v1.Image
+	// ZoneExists tells whether the pool's zone is there.
+	ZoneExists bool
+	// Desktops of the pool, all of them.
+	Desktops []*v1.Desktop
+	// Hosts that exist, whatever their state.
+	Hosts map[string]bool
+	// Events about the pool and its desktops, oldest first.
+	Events []*v1.Event
+	// Identities for desktops to be created; no more are created than there are.
+	Identities []Identity
+}
+
+// Identity is what tells a new desktop from every other.
+type Identity struct {
+	UID, VMUUID, MAC string
+}
+
+// Change is one object to be written, with the event that goes with it. Desktop is a changed copy at the revision that
+// the decision was made on.
+type Change struct {
+	Desktop *v1.Desktop
+	// Reason and Message of the event; no event when Reason is empty.
+	Reason, Message string
+	Warning         bool
+	// Attempt is the event's label attemptLabel, if any.
+	Attempt string
+}
+
+// Actions is what is to be done now. Every desktop is in at most one list.
+type Actions struct {
+	Create []Change // seats that are missing
+	Amend  []Change // seats whose data disk was made: the host is fixed now
+	Retire []Change // lives that shall end
+	Renew  []Change // lives that follow ones that ended
+	Remove []Change // seats that go
+	// RemovePool: the pool was to go and nothing of it is left.
+	RemovePool bool
+	// Status is what the pool's status should be.
+	Status *v1.PoolStatus
+	// HoldBack is the text of a ReasonHeldBack event about the pool, for Attempt; empty when no hold begins now.
+	HoldBack, Attempt string
+	// Again is when to look again even if nothing changes; 0 means never.
+	Again time.Duration
+}
+
+// decision is the work sheet of one round: the desktops in buckets, and what is allowed.
+type decision struct {
+	Snapshot
+	now     time.Time
+	version *v1.ImageVersion // what new lives run; nil when there is nothing to run, then noVersion says why
+	why     string
+	hold    hold
+
+	removing []*v1.Desktop // to go by an explicit request
+	amend    []*v1.Desktop // a data disk was made and the seat does not say where yet
+	over     []*v1.Desktop // life ended, seat stays
+	retiring []*v1.Desktop // on the way to the end of a life
+	failed   []*v1.Desktop // failed or stopped by itself, and nobody ever held it
+	lost     []*v1.Desktop // host not heard from
+	used     []*v1.Desktop // a user left it
+	rest     []*v1.Desktop // pending up to ready, and all claimed ones
+
+	actions Actions
+}
+
+// Decide says what to do about one pool now. It is pure: equal arguments give equal actions.
+func Decide(now time.Time, s Snapshot) Actions {
+	d := &decision{Snapshot: s, now: now}
+	d.version, d.why = runnable(s.Pool, s.Image, s.ZoneExists)
+	d.sort()
+	d.hold = d.findHold()
+	d.amendSeats()
+	d.removeSeats()
+	if s.Pool.GetMeta().GetDeletion() == nil {
+		surplus := d.removeSurplus()
+		if d.version != nil && !d.hold.active(now) {
+			d.makeAndMend(surplus)
+		}
+	} else {
+		d.actions.RemovePool = len(s.Desktops) == 0
+	}
+	d.actions.Status = d.status()
+	if d.hold.active(now) {
+		d.actions.HoldBack, d.actions.Attempt = d.hold.announce, d.attempt()
+		d.actions.Again = d.hold.until.Sub(now)
+	}
+	return d.actions
+}
+
+// sort puts every desktop into one bucket. The order of the cases is the order of precedence.
+func (d *decision) sort() {
+	desktops := slices.Clone(d.Desktops)
+	slices.SortFunc(desktops, func(a, b *v1.Desktop) int {
+		return cmp.Or(cmp.Compare(seatNumber(a), seatNumber(b)), cmp.Compare(a.GetMeta().GetName(), b.GetMeta().GetName()))
+	})
+	for _, desktop := range desktops {
+		bucket := &d.rest
+		state := State(desktop)
+		switch {
+		case dataHostToRecord(desktop) != "":
+			bucket = &d.amend
+		case d.deletion(desktop) != nil:
+			bucket = &d.removing
+		case d.isOver(desktop):
+			bucket = &d.over
+		case desktop.GetIncarnation().GetDesired() == v1.DesiredState_DESIRED_STATE_DELETED:
+			bucket = &d.retiring
+		case state == v1.DesktopState_DESKTOP_STATE_LOST:
+			bucket = &d.lost
+		case desktop.GetClaim() != nil:
+			// Whatever became of it, it is its user's until they let go.
+		case desktop.GetIncarnation().GetUsedBy() != "":
+			bucket = &d.used
+		case isBroken(state):
+			bucket = &d.failed
+		}
+		*bucket = append(*bucket, desktop)
+	}
+}
+
+// deletion returns the wish that the desktop goes, its own or the pool's.
+func (d *decision) deletion(desktop *v1.Desktop) *v1.Deletion {
+	if own := desktop.GetMeta().GetDeletion(); own != nil {
+		return own
+	}
+	return d.Pool.GetMeta().GetDeletion()
+}
+
+func (d *decision) full() bool {
+	a := &d.actions
+	return len(a.Create)+len(a.Amend)+len(a.Retire)+len(a.Renew)+len(a.Remove) >= maxChanges
+}

@@ -1,0 +1,151 @@
+package pool
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// maxMessage is the proto's bound of PoolStatus.message and of an event's, in characters.
+const maxMessage = 1024
+
+// status counts what is and says in words what is not as it should be.
+func (d *decision) status() *v1.PoolStatus {
+	s := &v1.PoolStatus{Desktops: uint32(len(d.Desktops)), HeldUntil: heldUntil(d.hold, d.now)}
+	for _, desktop := range d.Desktops {
+		if desktop.GetClaim() != nil {
+			s.Claimed++
+		}
+		if d.isOver(desktop) {
+			continue // nothing of it is left; it is neither starting nor failed
+		}
+		switch state := State(desktop); {
+		case state == v1.DesktopState_DESKTOP_STATE_READY:
+			s.Ready++
+		case state == v1.DesktopState_DESKTOP_STATE_LOST:
+			s.Failed++
+		case desktop.GetIncarnation().GetDesired() == v1.DesiredState_DESIRED_STATE_DELETED:
+			// on its way out
+		case isStarting(state):
+			s.Starting++
+		case isBroken(state):
+			s.Failed++
+		}
+	}
+	s.Message = cut(strings.Join(d.remarks(s), "; "), maxMessage)
+	return s
+}
+
+// remarks lists why the pool is not what it should be, the most important first; none when it is.
+func (d *decision) remarks(s *v1.PoolStatus) []string {
+	var remarks []string
+	say := func(format string, args ...any) { remarks = append(remarks, fmt.Sprintf(format, args...)) }
+	deleting := d.Pool.GetMeta().GetDeletion() != nil
+	if deleting {
+		say("the pool is being deleted, %s left", plural(len(d.Desktops), "desktop"))
+	}
+	if !deleting && d.why != "" {
+		say("%s", d.why)
+	}
+	if d.hold.active(d.now) {
+		say("no desktop is made before %s because too many failed in a row", d.hold.until.UTC().Format(time.RFC3339))
+	}
+	for _, group := range d.troubles() {
+		if n := len(group.desktops); n > 0 {
+			say("%s %s, %s: %s", plural(n, "desktop"), group.what, example(n, group.desktops[0]), group.why(group.desktops[0]))
+		}
+	}
+	if kept := d.surplusKept(); kept != "" {
+		say("%s", kept)
+	}
+	wanted := d.Pool.GetSpec().GetDesktops()
+	if !deleting && (s.Ready < wanted || len(remarks) > 0) {
+		summary := fmt.Sprintf("%d of %d are ready, %d on the way", s.Ready, wanted, s.Starting)
+		if n := len(d.retiring) + len(d.over); n > 0 {
+			summary += fmt.Sprintf(", %d being made anew", n)
+		}
+		remarks = append([]string{summary}, remarks...)
+	}
+	return remarks
+}
+
+// trouble is a group of desktops with one kind of problem, told by the example of the first.
+type trouble struct {
+	what     string
+	desktops []*v1.Desktop
+	why      func(*v1.Desktop) string
+}
+
+func (d *decision) troubles() []trouble {
+	failed := trouble{what: "failed", why: failure, desktops: d.failed}
+	held := trouble{what: "failed while claimed", why: func(desktop *v1.Desktop) string {
+		return failure(desktop) + " (release the claim to have it made anew)"
+	}}
+	waits := trouble{what: "cannot go before their claim is released", why: func(desktop *v1.Desktop) string {
+		return "held by " + desktop.GetClaim().GetUser()
+	}}
+	unplaced := trouble{what: "without a host", why: func(desktop *v1.Desktop) string {
+		return desktop.GetIncarnation().GetUnplacedReason()
+	}}
+	lost := trouble{what: "on a host that is not heard from", desktops: d.lost, why: func(desktop *v1.Desktop) string {
+		return "it may still run on " + desktop.GetIncarnation().GetHost() +
+			"; it is made anew when the host is back, or deleted with the word that it is off"
+	}}
+	paused := trouble{what: "paused", why: func(desktop *v1.Desktop) string {
+		return "the store of host " + desktop.GetIncarnation().GetHost() + " is full or failing"
+	}}
+	for _, desktop := range d.Desktops {
+		switch {
+		case d.deletion(desktop) != nil && desktop.GetClaim() != nil:
+			waits.desktops = append(waits.desktops, desktop)
+		case desktop.GetClaim() != nil && isBroken(State(desktop)):
+			held.desktops = append(held.desktops, desktop)
+		case desktop.GetIncarnation().GetUnplacedReason() != "":
+			unplaced.desktops = append(unplaced.desktops, desktop)
+		case present(desktop).GetPausedIo():
+			paused.desktops = append(paused.desktops, desktop)
+		}
+	}
+	return []trouble{failed, held, unplaced, lost, paused, waits}
+}
+
+// surplusKept says what is beyond the count and may not be taken away.
+func (d *decision) surplusKept() string {
+	excess := len(d.Desktops) - len(d.removing) - int(d.Pool.GetSpec().GetDesktops())
+	if excess <= 0 || d.Pool.GetMeta().GetDeletion() != nil {
+		return ""
+	}
+	claimed, data := 0, 0
+	for _, desktop := range d.Desktops {
+		switch {
+		case d.deletion(desktop) != nil:
+		case desktop.GetClaim() != nil:
+			claimed++
+		case holdsData(desktop):
+			data++
+		default:
+			excess--
+		}
+	}
+	if excess <= 0 {
+		return "" // enough of them can go
+	}
+	return fmt.Sprintf("%s more than wanted: %d are claimed, and %d hold data (delete those by name)",
+		plural(excess, "desktop"), claimed, data)
+}
+
+func example(n int, desktop *v1.Desktop) string {
+	if n == 1 {
+		return desktop.GetMeta().GetName()
+	}
+	return "for example " + desktop.GetMeta().GetName()
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
