@@ -216,11 +216,19 @@ const (
 	maxMessage = 1024
 )
 
-// Event records something that happened to subject. Names sort by time. Texts that are too long are cut.
+// Event records something that happened to subject.
 func (s *Store) Event(ctx context.Context, now time.Time, subject Object, reason, message string, warning bool) error {
+	if _, err := s.Commit(ctx, Create(NewEvent(now, subject, reason, message, warning))); err != nil {
+		return fmt.Errorf("record event %s of %s: %w", reason, RefOf(subject), err)
+	}
+	return nil
+}
+
+// NewEvent makes an event, for those who commit many at once. Names sort by time. Texts that are too long are cut.
+func NewEvent(now time.Time, subject Object, reason, message string, warning bool) *v1.Event {
 	stamp := strings.ReplaceAll(now.UTC().Format("20060102-150405.000000000"), ".", "-")
 	ref := RefOf(subject)
-	_, err := s.Commit(ctx, Create(&v1.Event{
+	return &v1.Event{
 		Meta:        &v1.Meta{Name: stamp + "-" + uuid.NewString()[:8]},
 		At:          timestamppb.New(now),
 		SubjectKind: KindName(ref.Kind),
@@ -228,11 +236,7 @@ func (s *Store) Event(ctx context.Context, now time.Time, subject Object, reason
 		Reason:      cut(reason, maxReason),
 		Message:     cut(message, maxMessage),
 		Warning:     warning,
-	}))
-	if err != nil {
-		return fmt.Errorf("record event %s of %s: %w", reason, ref, err)
 	}
-	return nil
 }
 
 // cut shortens a text to n characters and replaces what is not UTF-8.
