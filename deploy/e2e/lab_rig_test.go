@@ -223,7 +223,7 @@ func (r *rig) kill(t *testing.T, where, name string) {
 }
 
 func (r *rig) showLogs(t *testing.T) {
-	for _, pattern := range []string{"control/*.log", "control/log/*", "hosts/*/log/*.log", "hosts/*/*.log"} {
+	for _, pattern := range []string{"*/log/*.log"} {
 		files, _ := filepath.Glob(filepath.Join(r.dir, pattern))
 		for _, file := range files {
 			text, err := os.ReadFile(file)

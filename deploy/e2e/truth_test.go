@@ -41,7 +41,7 @@ func (r *rig) qemus(t *testing.T) []qemu {
 		}
 		dir := filepath.Dir(entry)
 		mounts, err := os.ReadFile(filepath.Join(dir, "mountinfo"))
-		if err != nil || !bytes.Contains(mounts, []byte(filepath.Base(r.dir)+"/hosts/")) {
+		if err != nil || !bytes.Contains(mounts, []byte(filepath.Base(r.dir)+"/h")) {
 			continue
 		}
 		pid, _ := strconv.Atoi(filepath.Base(dir))
@@ -66,14 +66,14 @@ func (r *rig) qemus(t *testing.T) []qemu {
 	return found
 }
 
-// hostOf reads the host's name out of the source of its bind mounts: …/hosts/h1/….
+// hostOf reads the host's name out of the source of its bind mounts: …/dbk123/h1/agent.
 func hostOf(mounts, lab string) string {
-	_, rest, ok := strings.Cut(mounts, lab+"/hosts/")
+	_, rest, ok := strings.Cut(mounts, lab+"/h")
 	if !ok {
 		return ""
 	}
 	name, _, _ := strings.Cut(rest, "/")
-	return name
+	return "h" + name
 }
 
 func realUID(dir string) string {
@@ -165,7 +165,7 @@ func (r *rig) guestRun(t *testing.T, host, uuid, script string) string {
 
 func (r *rig) guestAgent(t *testing.T, host, uuid, command string, into any) {
 	t.Helper()
-	out := r.lab(t, "shell", host, "--", "virsh", "-q", "qemu-agent-command", "--timeout", "10", uuid, command)
+	out := r.lab(t, "shell", host, "virsh", "-q", "qemu-agent-command", "--timeout", "10", uuid, command)
 	if err := json.Unmarshal([]byte(strings.TrimSpace(out)), into); err != nil {
 		t.Fatalf("guest agent of %s said %q: %v", uuid, out, err)
 	}
