@@ -35,8 +35,8 @@ func TestNewPool(t *testing.T) {
 		t.Fatalf("created %v, want %v", got, want)
 	}
 	want := &v1.Desktop{
-		Meta: &v1.Meta{Name: "sales-1", Uid: "uid-1"},
-		Spec: &v1.DesktopSpec{Pool: "sales", Zone: "lgwan", Mac: "52:54:00:00:00:01", VmUuid: "vm-1"},
+		Meta: &v1.Meta{Name: "sales-1", Uid: "00000000-0000-4000-8000-000000000001"},
+		Spec: &v1.DesktopSpec{Pool: "sales", Zone: "lgwan", Mac: "52:54:00:00:00:01", VmUuid: "00000000-0000-4000-9000-000000000001"},
 		Incarnation: &v1.Incarnation{
 			Generation: 100, Image: "office", Version: 1, Digest: digestOne,
 			Shape:     &v1.Shape{Vcpus: 1, MemoryMib: 1024, OverlayReserveMib: 1024},

@@ -58,7 +58,9 @@ func (w *world) snapshot() Snapshot {
 	for range int(w.pool.Spec.Desktops) - len(w.desktops) {
 		w.made++
 		s.Identities = append(s.Identities, Identity{
-			UID: fmt.Sprintf("uid-%d", w.made), VMUUID: fmt.Sprintf("vm-%d", w.made), MAC: fmt.Sprintf("52:54:00:00:00:%02x", w.made%256),
+			UID:    fmt.Sprintf("00000000-0000-4000-8000-%012d", w.made),
+			VMUUID: fmt.Sprintf("00000000-0000-4000-9000-%012d", w.made),
+			MAC:    fmt.Sprintf("52:54:00:00:%02x:%02x", w.made/256%256, w.made%256),
 		})
 	}
 	return s

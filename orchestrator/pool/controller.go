@@ -1,0 +1,284 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
+
+	"daybreak/orchestrator/reconcile"
+	"daybreak/orchestrator/store"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// conflictPause is how long a pool waits before it is looked at again when somebody else was quicker with one of its
+// desktops. The change that won comes by the mirror and usually wakes the pool before.
+const conflictPause = 100 * time.Millisecond
+
+// Controller runs Decide for every pool that changed, and sweeps old events. One runs in the whole cluster.
+type Controller struct {
+	store   *store.Store
+	mirror  *store.Mirror
+	entropy io.Reader
+	log     zerolog.Logger
+	metrics *metrics
+	loop    *reconcile.Loop
+}
+
+// New makes a controller. st is opened for WriterPool and guarded by leadership; mirror has all kinds and runs beside
+// it; entropy gives identities to new desktops (crypto/rand.Reader).
+func New(st *store.Store, mirror *store.Mirror, entropy io.Reader, log zerolog.Logger, reg prometheus.Registerer) *Controller {
+	c := &Controller{
+		store: st, mirror: mirror, entropy: entropy,
+		log: log.With().Str("loop", "pool").Logger(), metrics: newMetrics(reg),
+	}
+	c.loop = reconcile.New("pool", log, c.reconcile)
+	return c
+}
+
+// Run works until ctx ends and returns nil then.
+func (c *Controller) Run(ctx context.Context) error {
+	cancel := c.mirror.Subscribe(c.changed)
+	defer cancel()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return c.loop.Run(ctx) })
+	group.Go(func() error { return c.sweep(ctx) })
+	return group.Wait()
+}
+
+// changed queues the pools that a change may concern.
+func (c *Controller) changed(before, after *store.View, refs []store.Ref) {
+	existence := false // of something that pools look at by its being there
+	for _, ref := range refs {
+		switch ref.Kind {
+		case v1.Kind_KIND_POOL:
+			c.loop.Add(ref.Name)
+		case v1.Kind_KIND_DESKTOP:
+			if pool := poolOf(before, after, ref.Name); pool != "" {
+				c.loop.Add(pool)
+			}
+		case v1.Kind_KIND_IMAGE, v1.Kind_KIND_ZONE:
+			existence = true
+		case v1.Kind_KIND_HOST:
+			existence = existence || hostExists(before, ref.Name) != hostExists(after, ref.Name)
+		}
+	}
+	if existence {
+		for _, pool := range store.All[*v1.Pool](after) {
+			c.loop.Add(pool.GetMeta().GetName())
+		}
+	}
+}
+
+func poolOf(before, after *store.View, desktop string) string {
+	if d, ok := store.Lookup[*v1.Desktop](after, desktop); ok {
+		return d.GetSpec().GetPool()
+	}
+	if before == nil {
+		return ""
+	}
+	d, _ := store.Lookup[*v1.Desktop](before, desktop)
+	return d.GetSpec().GetPool()
+}
+
+func hostExists(view *store.View, name string) bool {
+	if view == nil {
+		return false
+	}
+	_, ok := store.Lookup[*v1.Host](view, name)
+	return ok
+}
+
+// reconcile brings one pool one round nearer to what is wanted. Its own changes queue it again.
+func (c *Controller) reconcile(ctx context.Context, name string) (time.Duration, error) {
+	view := c.mirror.View()
+	pool, ok := store.Lookup[*v1.Pool](view, name)
+	if !ok {
+		c.metrics.forget(name)
+		return 0, nil
+	}
+	snapshot, err := c.snapshot(view, pool)
+	if err != nil {
+		return 0, err
+	}
+	now := time.Now()
+	actions := Decide(now, snapshot)
+	c.metrics.count(name, actions.Status)
+	revision, quicker, err := c.commit(ctx, now, pool, actions)
+	if err != nil {
+		return 0, fmt.Errorf("commit changes of pool %s: %w", name, err)
+	}
+	if _, err := c.mirror.Wait(ctx, revision); err != nil {
+		return 0, err
+	}
+	if quicker {
+		return conflictPause, nil
+	}
+	return actions.Again, nil
+}
+
+// snapshot collects what Decide looks at.
+func (c *Controller) snapshot(view *store.View, pool *v1.Pool) (Snapshot, error) {
+	s := snapshotOf(view, pool)
+	missing := min(int(pool.GetSpec().GetDesktops())-len(s.Desktops), maxChanges)
+	if missing <= 0 {
+		return s, nil
+	}
+	macs := map[string]bool{}
+	for _, desktop := range store.All[*v1.Desktop](view) {
+		macs[desktop.GetSpec().GetMac()] = true
+	}
+	var err error
+	s.Identities, err = identities(c.entropy, missing, macs)
+	return s, err
+}
+
+// snapshotOf is snapshot without identities: enough to explain, not to create.
+func snapshotOf(view *store.View, pool *v1.Pool) Snapshot {
+	s := Snapshot{Revision: view.Revision, Pool: pool, Desktops: view.DesktopsOfPool(pool.GetMeta().GetName()), Hosts: map[string]bool{}}
+	s.Image, _ = store.Lookup[*v1.Image](view, pool.GetSpec().GetImage())
+	_, s.ZoneExists = store.Lookup[*v1.Zone](view, pool.GetSpec().GetZone())
+	for _, host := range store.All[*v1.Host](view) {
+		s.Hosts[host.GetMeta().GetName()] = true
+	}
+	names := make(map[string]bool, len(s.Desktops))
+	for _, desktop := range s.Desktops {
+		names[desktop.GetMeta().GetName()] = true
+	}
+	for _, event := range store.All[*v1.Event](view) {
+		if event.GetMeta().GetLabels()[attemptLabel] == "" {
+			continue
+		}
+		ofPool := event.GetSubjectKind() == "pool" && event.GetSubject() == pool.GetMeta().GetName()
+		if ofPool || event.GetSubjectKind() == "desktop" && names[event.GetSubject()] {
+			s.Events = append(s.Events, event)
+		}
+	}
+	return s
+}
+
+// commit writes what was decided and returns the revision to wait for. quicker: somebody else changed one of the objects
+// meanwhile, so that the decision about it was dropped.
+func (c *Controller) commit(ctx context.Context, now time.Time, pool *v1.Pool, a Actions) (revision int64, quicker bool, err error) {
+	if a.HoldBack != "" {
+		event := store.NewEvent(now, pool, ReasonHeldBack, a.HoldBack, true)
+		event.Meta.Labels = map[string]string{attemptLabel: a.Attempt}
+		if revision, err = c.store.Commit(ctx, store.Create(event)); err != nil {
+			return 0, false, err
+		}
+		c.log.Warn().Str("pool", pool.GetMeta().GetName()).Dur("for", a.Again).Msg("creation of desktops is held back")
+	}
+	ops, changes := operations(a)
+	if len(ops) > 0 {
+		return c.commitDesktops(ctx, now, pool, ops, changes)
+	}
+	// Only when nothing else is to be done: the status of a round that changes things is old before it is written.
+	op, needed := poolOp(pool, a)
+	if !needed {
+		return revision, false, nil
+	}
+	written, err := c.store.Commit(ctx, op)
+	if errors.Is(err, store.ErrConflict) {
+		return revision, true, nil
+	}
+	return max(revision, written), false, err
+}
+
+func poolOp(pool *v1.Pool, a Actions) (store.Op, bool) {
+	if a.RemovePool {
+		return store.Delete(pool), true
+	}
+	if proto.Equal(pool.GetStatus(), a.Status) {
+		return store.Op{}, false
+	}
+	changed := proto.CloneOf(pool)
+	changed.Status = a.Status
+	return store.Update(changed), true
+}
+
+// operations returns the writes of a round and, by object, the changes that they make.
+func operations(a Actions) ([]store.Op, map[store.Ref]Change) {
+	var ops []store.Op
+	changes := map[store.Ref]Change{}
+	add := func(list []Change, op func(store.Object) store.Op) {
+		for _, change := range list {
+			ops = append(ops, op(change.Desktop))
+			changes[store.RefOf(change.Desktop)] = change
+		}
+	}
+	add(a.Remove, store.Delete)
+	add(slices.Concat(a.Amend, a.Retire, a.Renew), store.Update)
+	add(a.Create, store.Create)
+	return ops, changes
+}
+
+// commitDesktops writes the changes, each by itself, and then the events of those that were done.
+func (c *Controller) commitDesktops(ctx context.Context, now time.Time, pool *v1.Pool, ops []store.Op,
+	changes map[store.Ref]Change) (revision int64, quicker bool, err error) {
+	revision, failed, err := c.store.CommitEach(ctx, ops)
+	if err != nil {
+		return revision, false, err
+	}
+	refused := map[store.Ref]bool{}
+	for _, f := range failed {
+		refused[f.Op.Ref] = true
+		if !errors.Is(f, store.ErrConflict) && !errors.Is(f, store.ErrExists) {
+			err = errors.Join(err, f)
+		}
+	}
+	var done []store.Op
+	for _, op := range ops {
+		if !refused[op.Ref] {
+			done = append(done, op)
+			c.metrics.changes.WithLabelValues(op.Verb.String()).Inc()
+		}
+	}
+	if events := eventsOf(now, pool, done, changes); len(events) > 0 {
+		last, lost, eventErr := c.store.CommitEach(ctx, events)
+		revision = max(revision, last)
+		for _, f := range lost {
+			eventErr = errors.Join(eventErr, f)
+		}
+		err = errors.Join(err, eventErr)
+	}
+	return revision, len(failed) > 0, err
+}
+
+// eventsOf tells what was done: one event for all desktops created, one each for the rest.
+func eventsOf(now time.Time, pool *v1.Pool, done []store.Op, changes map[store.Ref]Change) []store.Op {
+	var events []store.Op
+	var created []string
+	for _, op := range done {
+		change := changes[op.Ref]
+		if op.Verb == store.VerbCreate {
+			created = append(created, op.Ref.Name)
+		}
+		if change.Reason == "" {
+			continue
+		}
+		event := store.NewEvent(now, change.Desktop, change.Reason, change.Message, change.Warning)
+		if change.Attempt != "" {
+			event.Meta.Labels = map[string]string{attemptLabel: change.Attempt}
+		}
+		events = append(events, store.Create(event))
+	}
+	if len(created) > 0 {
+		message := fmt.Sprintf("%s created: %s", plural(len(created), "desktop"), span(created))
+		events = append(events, store.Create(store.NewEvent(now, pool, ReasonCreated, message, false)))
+	}
+	return events
+}
+
+func span(names []string) string {
+	if len(names) == 1 {
+		return names[0]
+	}
+	return names[0] + " to " + names[len(names)-1]
+}

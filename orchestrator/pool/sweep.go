@@ -1,0 +1,55 @@
+package pool
+
+import (
+	"context"
+	"time"
+
+	"daybreak/orchestrator/store"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// Events are kept this long, and no more than so many of them.
+const (
+	eventLife   = 7 * 24 * time.Hour
+	maxEvents   = 10_000
+	sweepPeriod = 10 * time.Minute
+)
+
+// sweep removes old events until ctx ends.
+func (c *Controller) sweep(ctx context.Context) error {
+	ticker := time.NewTicker(sweepPeriod)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-ticker.C:
+			c.sweepOnce(ctx, now)
+		}
+	}
+}
+
+func (c *Controller) sweepOnce(ctx context.Context, now time.Time) {
+	var ops []store.Op
+	for _, event := range expired(now, store.All[*v1.Event](c.mirror.View())) {
+		ops = append(ops, store.Delete(event))
+	}
+	if len(ops) == 0 {
+		return
+	}
+	// What is refused or fails now is swept the next time.
+	if _, _, err := c.store.CommitEach(ctx, ops); err != nil && ctx.Err() == nil {
+		c.log.Warn().Err(err).Int("events", len(ops)).Msg("old events not swept")
+	}
+}
+
+// expired returns the events that need not be kept; events are sorted by name, which is by time.
+func expired(now time.Time, events []*v1.Event) []*v1.Event {
+	var old []*v1.Event
+	for i, event := range events {
+		if len(events)-i > maxEvents || now.Sub(event.GetAt().AsTime()) > eventLife {
+			old = append(old, event)
+		}
+	}
+	return old
+}
