@@ -57,7 +57,7 @@ func applicable(wanted store.Object) error {
 	case *v1.Event:
 		instead = "events are written by the orchestrator"
 	}
-	return status.Errorf(codes.InvalidArgument, "a %s cannot be applied: %s", store.KindName(store.KindOf(wanted)), instead)
+	return status.Errorf(codes.InvalidArgument, "%ss cannot be applied: %s", store.KindName(store.KindOf(wanted)), instead)
 }
 
 func (s *objectService) apply(ctx context.Context, wanted store.Object, dryRun bool) (*v1.ApplyResponse, error) {

@@ -80,7 +80,7 @@ func about(message proto.Message) (object, note string) {
 		if m.GetDryRun() {
 			note = "dry run"
 		}
-		return kindPath(ref.Kind) + "/" + ref.Name, note
+		return store.KindName(ref.Kind) + "/" + ref.Name, note
 	case *v1.DeleteRequest:
 		if m.GetData() != v1.DataDisposal_DATA_DISPOSAL_UNSPECIFIED {
 			note = "data: " + strings.ToLower(strings.TrimPrefix(m.GetData().String(), "DATA_DISPOSAL_"))
@@ -88,7 +88,7 @@ func about(message proto.Message) (object, note string) {
 		if m.GetAttestHostOff() {
 			note = "attests that the host is off"
 		}
-		return kindPath(m.GetKind()) + "/" + m.GetName(), note
+		return store.KindName(m.GetKind()) + "/" + m.GetName(), note
 	case *v1.ClaimRequest:
 		return "pool/" + m.GetPool(), "user: " + m.GetUser()
 	case *v1.ReleaseRequest:
@@ -110,11 +110,6 @@ func about(message proto.Message) (object, note string) {
 		return m.GetName(), ""
 	}
 	return "", ""
-}
-
-// kindPath is a kind as one word: "join_token".
-func kindPath(kind v1.Kind) string {
-	return strings.ToLower(strings.TrimPrefix(kind.String(), "KIND_"))
 }
 
 func shortMethod(method string) string {

@@ -21,6 +21,8 @@ type rule struct {
 	nobody bool
 	// audited: it leaves an intent and a result in the audit log.
 	audited bool
+	// changes: when it fails halfway, something may have been changed all the same.
+	changes bool
 }
 
 // newRules is the whole of authorization: a line for each method.
@@ -30,9 +32,9 @@ func newRules() map[string]rule {
 	)
 	agents := rule{roles: []v1.Role{host}}
 	look := rule{roles: []v1.Role{admin, operator, viewer}}
-	operate := rule{roles: []v1.Role{admin, operator}, audited: true}
+	operate := rule{roles: []v1.Role{admin, operator}, audited: true, changes: true}
 	upload := rule{roles: []v1.Role{admin}}
-	change := rule{roles: []v1.Role{admin}, audited: true}
+	change := rule{roles: []v1.Role{admin}, audited: true, changes: true}
 	anybody := rule{roles: []v1.Role{host, admin, operator, viewer}}
 	return map[string]rule{
 		v1.ObjectService_Get_FullMethodName:    look,
@@ -46,7 +48,7 @@ func newRules() map[string]rule {
 
 		v1.DesktopService_Explain_FullMethodName: look,
 		// A screen may show personal data: whoever looks leaves a trace.
-		v1.DesktopService_Screenshot_FullMethodName: operate,
+		v1.DesktopService_Screenshot_FullMethodName: {roles: operate.roles, audited: true},
 
 		v1.ImageService_MissingChunks_FullMethodName: upload,
 		// Chunks that no version names change nothing; the version that names them is audited.

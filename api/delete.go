@@ -38,9 +38,9 @@ func checkDelete(request *v1.DeleteRequest) error {
 	}
 	switch kind {
 	case v1.Kind_KIND_CLAIM:
-		return status.Error(codes.InvalidArgument, "a claim cannot be deleted: use \"daybreak release\"")
+		return status.Error(codes.InvalidArgument, "claims cannot be deleted: use \"daybreak release\"")
 	case v1.Kind_KIND_EVENT, v1.Kind_KIND_ROLLOUT:
-		return status.Errorf(codes.InvalidArgument, "a %s cannot be deleted by hand", store.KindName(kind))
+		return status.Errorf(codes.InvalidArgument, "%ss cannot be deleted by hand", store.KindName(kind))
 	}
 	return nil
 }
@@ -65,7 +65,7 @@ func (s *objectService) delete(ctx context.Context, request *v1.DeleteRequest) (
 	case *v1.JoinToken:
 		return s.remove(ctx, o)
 	}
-	return nil, status.Errorf(codes.InvalidArgument, "a %s cannot be deleted", store.KindName(request.GetKind()))
+	return nil, status.Errorf(codes.InvalidArgument, "%ss cannot be deleted", store.KindName(request.GetKind()))
 }
 
 func (s *objectService) remove(ctx context.Context, o store.Object) (*v1.DeleteResponse, error) {

@@ -47,20 +47,21 @@ func codeOf(err error) codes.Code {
 }
 
 // toStatus is what goes over the wire for an error. A status stays as it is; an error that nobody foresaw is shown as
-// internal without its text, which may speak of things that are not the caller's.
-func toStatus(err error) error {
+// internal without its text, which may speak of things that are not the caller's. changes says that the call may have
+// changed something before it failed.
+func toStatus(err error, changes bool) error {
 	if err == nil {
 		return nil
 	}
 	if made, ok := status.FromError(err); ok {
 		return made.Err()
 	}
-	switch code := codeOf(err); code {
-	case codes.Internal:
+	code := codeOf(err)
+	switch {
+	case code == codes.Internal:
 		return status.Error(code, "the server failed; its log says why")
-	case codes.Unknown, codes.DeadlineExceeded:
+	case code == codes.Unknown, changes && code == codes.DeadlineExceeded, changes && code == codes.Canceled:
 		return status.Errorf(code, "%v: %s", err, maybe)
-	default:
-		return status.Error(code, err.Error())
 	}
+	return status.Error(code, err.Error())
 }

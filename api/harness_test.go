@@ -177,6 +177,18 @@ func edit[T store.Object](r *rig, writer store.Writer, name string, change func(
 	}
 }
 
+// caughtUp waits until the mirror knows what the store knows.
+func (r *rig) caughtUp() {
+	r.t.Helper()
+	_, revision, err := r.backend.List(r.t.Context(), v1.Kind_KIND_ZONE)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if _, err := r.mirror.Wait(r.t.Context(), revision); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 // wantCode checks the code of an error, and that its text has the words.
 func wantCode(t *testing.T, err error, code codes.Code, words ...string) {
 	t.Helper()

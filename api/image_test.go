@@ -2,19 +2,14 @@ package api
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/test/bufconn"
 
 	"daybreak/images"
 	"daybreak/images/chunkstore"
@@ -54,7 +49,7 @@ func newDisk(t *testing.T, chunks int) *os.File {
 
 func TestImageGoesInAndIsPublished(t *testing.T) {
 	chunks, codec := newChunks(t)
-	r := newRig(t, func(c *Config) { c.Chunks = chunks })
+	r := newRig(t, withAll(t), func(c *Config) { c.Chunks = chunks })
 	admin := r.as(v1.Role_ROLE_ADMIN)
 	file := newDisk(t, 150)
 	header := &v1.VersionHeader{Image: "debian", Note: "first"}
@@ -81,17 +76,16 @@ func TestImageGoesInAndIsPublished(t *testing.T) {
 
 	_, err = push.Disk(t.Context(), r.as(v1.Role_ROLE_OPERATOR), codec, file, header, nil)
 	wantCode(t, err, codes.PermissionDenied)
-	testContent(t, chunks, v.GetDigest(), file)
+	r.testContent(codec, v.GetDigest(), file)
 }
 
 // testContent fetches a version as hosts do and compares it with the disk it came from.
-func testContent(t *testing.T, chunks *chunkstore.Dir, digest string, file *os.File) {
+func (r *rig) testContent(codec *images.Codec, digest string, file *os.File) {
+	t := r.t
 	t.Helper()
-	codec, err := images.NewCodec()
-	if err != nil {
-		t.Fatal(err)
-	}
-	client := v1.NewAgentServiceClient(contentConn(t, content{chunks: chunks}))
+	host := &v1.Host{Meta: &v1.Meta{Name: "kvm1", Uid: "11111111-1111-4111-8111-111111111111"}, Spec: &v1.HostSpec{}}
+	r.put(store.WriterAPI, host)
+	client := v1.NewAgentServiceClient(r.asHost("kvm1", host.Meta.Uid))
 	pieces, err := client.GetManifest(t.Context(), &v1.GetManifestRequest{Digest: digest})
 	if err != nil {
 		t.Fatal(err)
@@ -130,41 +124,7 @@ func testContent(t *testing.T, chunks *chunkstore.Dir, digest string, file *os.F
 	if err == nil {
 		_, err = missing.Recv()
 	}
-	wantCode(t, toStatus(err), codes.Unknown, images.Sum([]byte("x")).String()) // the gate, which maps errors, is not here
-}
-
-// contentService is the part of AgentService that is tested here.
-type contentService struct {
-	v1.UnimplementedAgentServiceServer
-	content
-}
-
-func (s contentService) GetManifest(r *v1.GetManifestRequest, stream grpc.ServerStreamingServer[v1.GetManifestResponse]) error {
-	return s.content.GetManifest(r, stream)
-}
-
-func (s contentService) GetChunks(r *v1.GetChunksRequest, stream grpc.ServerStreamingServer[v1.GetChunksResponse]) error {
-	return s.content.GetChunks(r, stream)
-}
-
-func contentConn(t *testing.T, c content) *grpc.ClientConn {
-	t.Helper()
-	listener := bufconn.Listen(1 << 20)
-	server := grpc.NewServer()
-	v1.RegisterAgentServiceServer(server, contentService{content: c})
-	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(listener) }()
-	t.Cleanup(func() {
-		server.Stop()
-		<-ended
-	})
-	dial := func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }
-	conn, err := grpc.NewClient("passthrough:content", grpc.WithContextDialer(dial), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	return conn
+	wantCode(t, err, codes.NotFound, images.Sum([]byte("x")).String())
 }
 
 func TestImageServiceRefuses(t *testing.T) {

@@ -45,14 +45,14 @@ func (g *gate) unary(ctx context.Context, request any, info *grpc.UnaryServerInf
 		return nil, status.Error(codes.Internal, "the request is no message")
 	}
 	if err := validate(message); err != nil {
-		return nil, g.answer(info.FullMethod, err)
+		return nil, g.answer(info.FullMethod, rule, err)
 	}
 	note := &entry{gate: g, method: info.FullMethod, audited: rule.audited}
 	if err := note.begin(ctx, message); err != nil {
 		return nil, err
 	}
 	answer, err = g.recovered(func() (any, error) { return handler(ctx, request) })
-	err = g.answer(info.FullMethod, err)
+	err = g.answer(info.FullMethod, rule, err)
 	note.end(ctx, err)
 	if err != nil {
 		return nil, err
@@ -76,7 +76,7 @@ func (g *gate) stream(server any, stream grpc.ServerStream, info *grpc.StreamSer
 	if err != nil && ctx.Err() == context.DeadlineExceeded && stream.Context().Err() == nil {
 		err = status.Error(codes.Unauthenticated, "the certificate that opened this stream has ended")
 	}
-	err = g.answer(info.FullMethod, err)
+	err = g.answer(info.FullMethod, rule, err)
 	note.end(ctx, err)
 	return err
 }
@@ -102,7 +102,7 @@ func (g *gate) enter(ctx context.Context, method string) (context.Context, rule,
 		}
 		if who.IsHost() {
 			if err := g.hosts.checkHost(ctx, who.Name, who.HostUID); err != nil {
-				return ctx, rule, g.answer(method, err)
+				return ctx, rule, g.answer(method, rule, err)
 			}
 		}
 	}
@@ -129,8 +129,8 @@ func (g *gate) recovered(handler func() (any, error)) (answer any, err error) {
 }
 
 // answer maps an error for the wire and logs what the caller is not told.
-func (g *gate) answer(method string, err error) error {
-	mapped := toStatus(err)
+func (g *gate) answer(method string, rule rule, err error) error {
+	mapped := toStatus(err, rule.changes)
 	if status.Code(mapped) == codes.Internal && err != nil {
 		g.log.Error().Err(err).Str("method", method).Msg("call failed")
 	}

@@ -70,7 +70,7 @@ func checkAbout(request *v1.ListRequest) error {
 	case v1.Kind_KIND_DESKTOP, v1.Kind_KIND_CLAIM, v1.Kind_KIND_ROLLOUT, v1.Kind_KIND_EVENT:
 		return nil
 	}
-	return status.Errorf(codes.InvalidArgument, "about: a %s is not about another object; only desktops, claims, rollouts (of a pool) and events are",
+	return status.Errorf(codes.InvalidArgument, "about: %ss are not about another object; only desktops, claims, rollouts (of a pool) and events are",
 		store.KindName(request.GetKind()))
 }
 

@@ -1,10 +1,16 @@
 package api
 
 import (
+	"context"
+	"strings"
 	"testing"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
+	"pgregory.net/rapid"
 
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
@@ -59,4 +65,235 @@ func TestApply(t *testing.T) {
 	wantSame(t, got.GetObject(), created.GetObject())
 	_, err = client.Get(t.Context(), &v1.GetRequest{Kind: v1.Kind_KIND_POOL, Name: "none"})
 	wantCode(t, err, codes.NotFound, "pool none")
+}
+
+func TestApplyRefuses(t *testing.T) {
+	r := newRig(t)
+	r.ground()
+	r.put(store.WriterAPI, &v1.Calendar{Meta: &v1.Meta{Name: "office"}, Spec: &v1.CalendarSpec{TimeZone: "Asia/Tokyo"}})
+	if _, err := r.apply(pool("sales")); err != nil {
+		t.Fatal(err)
+	}
+	r.put(store.WriterAPI, zone("internet"), &v1.Pool{Meta: &v1.Meta{Name: "disks"}, Spec: &v1.PoolSpec{Image: "micro", Zone: "lgwan", Shape: &v1.Shape{DataDiskGib: 8}}})
+	with := func(name string, change func(*v1.Pool)) *v1.Pool {
+		p := pool(name)
+		change(p)
+		return p
+	}
+	for _, row := range []struct {
+		name   string
+		object store.Object
+		code   codes.Code
+		words  []string
+	}{
+		{"other zone", with("sales", func(p *v1.Pool) { p.Spec.Zone = "internet" }), codes.InvalidArgument, []string{"spec.zone: cannot be changed", `"lgwan"`}},
+		{"shrunk disk", with("disks", func(p *v1.Pool) { p.Spec.Shape = &v1.Shape{DataDiskGib: 7} }), codes.InvalidArgument, []string{"spec.shape.data_disk_gib", "from 8 to 7"}},
+		{"no disk any more", with("disks", func(p *v1.Pool) {}), codes.InvalidArgument, []string{"from 8 to 0"}},
+		{"no zone", with("new", func(p *v1.Pool) { p.Spec.Zone = "none" }), codes.FailedPrecondition, []string{`zone "none" does not exist`}},
+		{"no calendar", with("new", func(p *v1.Pool) { p.Spec.Calendar = "none" }), codes.FailedPrecondition, []string{`calendar "none" does not exist`}},
+		{"no image", with("new", func(p *v1.Pool) { p.Spec.Image = "none" }), codes.FailedPrecondition, []string{`image "none" does not exist: import it first with "daybreak image import none FILE"`}},
+		{"no version", with("new", func(p *v1.Pool) { p.Spec.Version = 3 }), codes.FailedPrecondition, []string{"no version 3", "it has: 1, 2"}},
+		{"draft", with("sales", func(p *v1.Pool) { p.Spec.Version = 2 }), codes.FailedPrecondition, []string{"version 2", "is draft", "daybreak image publish micro 2"}},
+		{"long name", pool(strings.Repeat("a", 41)), codes.InvalidArgument, []string{"at most 40 characters"}},
+		{"too many", with("new", func(p *v1.Pool) { p.Spec.Desktops = 5001 }), codes.InvalidArgument, []string{"spec.desktops"}},
+		{"nonsense name", pool("../etc"), codes.InvalidArgument, []string{"meta.name"}},
+		{"markup name", pool("<!ENTITY"), codes.InvalidArgument, []string{"meta.name"}},
+		{"Japanese name", pool("総務課"), codes.InvalidArgument, []string{"meta.name"}},
+		{"no name", zone(""), codes.InvalidArgument, []string{"meta.name"}},
+		{"no meta", &v1.Zone{}, codes.InvalidArgument, []string{"meta"}},
+		{"line break in a label", &v1.Zone{Meta: &v1.Meta{Name: "a", Labels: map[string]string{"k": "a\nb"}}}, codes.InvalidArgument, []string{"meta.labels"}},
+		{"stale", with("sales", func(p *v1.Pool) { p.Meta.Revision = 1 }), codes.Aborted, []string{"pool sales changed meanwhile", "not 1"}},
+		{"revision of nothing", with("new", func(p *v1.Pool) { p.Meta.Revision = 1 }), codes.Aborted, []string{"pool new is gone"}},
+		{"another life", with("sales", func(p *v1.Pool) { p.Meta.Uid = "22222222-2222-4222-8222-222222222222" }), codes.Aborted, []string{"made anew"}},
+		{"host", &v1.Host{Meta: &v1.Meta{Name: "kvm9"}}, codes.FailedPrecondition, []string{"host kvm9 does not exist", "token create"}},
+		{"desktop", &v1.Desktop{Meta: &v1.Meta{Name: "sales-9"}}, codes.InvalidArgument, []string{"desktops cannot be applied"}},
+		{"claim", &v1.Claim{Meta: &v1.Meta{Name: "c"}, User: "u"}, codes.InvalidArgument, []string{"daybreak claim"}},
+		{"event", &v1.Event{Meta: &v1.Meta{Name: "e"}}, codes.InvalidArgument, []string{"events cannot"}},
+		{"rollout", &v1.Rollout{Meta: &v1.Meta{Name: "r"}}, codes.InvalidArgument, []string{"rollouts cannot"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			before := r.everything()
+			_, err := r.apply(row.object)
+			wantCode(t, err, row.code, row.words...)
+			wantSame(t, r.everything(), before)
+		})
+	}
+	token := &v1.JoinToken{Meta: &v1.Meta{Name: "t"}, SecretHash: make([]byte, 32)}
+	_, err := r.objects().Apply(t.Context(), &v1.ApplyRequest{Object: &v1.Object{Kind: &v1.Object_JoinToken{JoinToken: token}}})
+	wantCode(t, err, codes.InvalidArgument, "daybreak token create")
+	_, err = r.objects().Apply(t.Context(), &v1.ApplyRequest{})
+	wantCode(t, err, codes.InvalidArgument, "object")
+	_, err = r.objects().Apply(t.Context(), &v1.ApplyRequest{Object: &v1.Object{}})
+	wantCode(t, err, codes.InvalidArgument)
+}
+
+// everything is all that is stored.
+func (r *rig) everything() map[string]store.Object {
+	r.t.Helper()
+	all := map[string]store.Object{}
+	for _, kind := range store.Kinds() {
+		objects, _, err := r.backend.List(r.t.Context(), kind)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		for _, o := range objects {
+			all[store.RefOf(o).String()] = o
+		}
+	}
+	return all
+}
+
+// TestUnknownFieldIsRefused: what a newer program sends must not be half done.
+func TestUnknownFieldIsRefused(t *testing.T) {
+	r := newRig(t)
+	newer := zone("lgwan")
+	newer.Spec.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 999, protowire.VarintType), 1))
+	_, err := r.apply(newer)
+	wantCode(t, err, codes.InvalidArgument, "newer program")
+}
+
+func TestDryRun(t *testing.T) {
+	r := newRig(t)
+	r.ground()
+	before := r.everything()
+	answer, err := r.objects().Apply(t.Context(), &v1.ApplyRequest{Object: wrap(pool("sales")), DryRun: true})
+	if err != nil || answer.GetChange() != v1.Change_CHANGE_CREATED || answer.GetObject().GetPool().GetSpec().GetDesktops() != 2 {
+		t.Errorf("%v, %v", answer, err)
+	}
+	bad := pool("sales")
+	bad.Spec.Zone = "none"
+	_, err = r.objects().Apply(t.Context(), &v1.ApplyRequest{Object: wrap(bad), DryRun: true})
+	wantCode(t, err, codes.FailedPrecondition, `zone "none"`)
+	wantSame(t, r.everything(), before)
+}
+
+// TestApplyKeepsWhatIsNotPeoples: a status in the request is not looked at, one in the store stays.
+func TestApplyKeepsWhatIsNotPeoples(t *testing.T) {
+	r := newRig(t)
+	r.ground()
+	image := &v1.Image{Meta: &v1.Meta{Name: "micro", Labels: map[string]string{"os": "debian"}}, Spec: &v1.ImageSpec{DisplayName: "小さい"}, Status: &v1.ImageStatus{Current: 9}}
+	answer, err := r.apply(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := answer.GetObject().GetImage()
+	if got.GetStatus().GetCurrent() != 1 || len(got.GetStatus().GetVersions()) != 2 || got.GetSpec().GetDisplayName() != "小さい" || got.GetMeta().GetLabels()["os"] != "debian" {
+		t.Errorf("%v", got)
+	}
+	if answer.GetChange() != v1.Change_CHANGE_CONFIGURED {
+		t.Errorf("%v", answer.GetChange())
+	}
+}
+
+// TestApplyIsIdempotent applies random specs twice: the second changes nothing, not even a revision.
+func TestApplyIsIdempotent(t *testing.T) {
+	r := newRig(t)
+	r.ground()
+	service := &objectService{store: store.Open(r.backend, store.WriterAPI)}
+	rapid.Check(t, func(t *rapid.T) {
+		wanted := pool(rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "name"))
+		wanted.Spec.Desktops = rapid.Uint32Max(5000).Draw(t, "desktops")
+		wanted.Spec.MaxUnavailable = rapid.Uint32Max(5000).Draw(t, "max")
+		if rapid.Bool().Draw(t, "shape") {
+			wanted.Spec.Shape = &v1.Shape{Vcpus: rapid.Uint32Max(64).Draw(t, "vcpus")}
+		}
+		if rapid.Bool().Draw(t, "labelled") {
+			wanted.Meta.Labels = map[string]string{"l": rapid.SampledFrom([]string{"", "x", "日本"}).Draw(t, "label")}
+		}
+		request := &v1.ApplyRequest{Object: wrap(wanted)}
+		first, err := service.Apply(context.Background(), request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		second, err := service.Apply(context.Background(), request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if second.GetChange() != v1.Change_CHANGE_UNCHANGED || !proto.Equal(first.GetObject(), second.GetObject()) {
+			t.Fatalf("applied twice:\n%v\n%v", first, second)
+		}
+		if got := first.GetObject().GetPool(); !proto.Equal(got.GetSpec(), wanted.GetSpec()) {
+			t.Fatalf("spec %v, want %v", got.GetSpec(), wanted.GetSpec())
+		}
+		third, err := service.Apply(context.Background(), &v1.ApplyRequest{Object: second.GetObject()})
+		if err != nil || third.GetChange() != v1.Change_CHANGE_UNCHANGED {
+			t.Fatalf("what was answered cannot be applied: %v, %v", third, err)
+		}
+	})
+}
+
+// TestConcurrentApply: many write one object without a revision; all succeed, one after the other.
+func TestConcurrentApply(t *testing.T) {
+	r := newRig(t)
+	r.ground()
+	service := &objectService{store: store.Open(r.backend, store.WriterAPI)}
+	var group errgroup.Group
+	for i := range 8 {
+		group.Go(func() error {
+			wanted := pool("sales")
+			wanted.Spec.Desktops = uint32(i)
+			_, err := service.Apply(context.Background(), &v1.ApplyRequest{Object: wrap(wanted)})
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestEnvelope(t *testing.T) {
+	for _, kind := range store.Kinds() {
+		o, err := store.New(kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if back := unwrap(wrap(o)); store.KindOf(back) != kind {
+			t.Errorf("%v came back as %v", kind, store.KindOf(back))
+		}
+	}
+	if unwrap(nil) != nil || unwrap(&v1.Object{}) != nil {
+		t.Error("there is an object in an empty envelope")
+	}
+}
+
+func TestCalendars(t *testing.T) {
+	days := func(d ...v1.Weekday) []v1.Weekday { return d }
+	monday, tuesday := v1.Weekday_WEEKDAY_MONDAY, v1.Weekday_WEEKDAY_TUESDAY
+	for _, row := range []struct {
+		name string
+		spec *v1.CalendarSpec
+		want string
+	}{
+		{"good", &v1.CalendarSpec{TimeZone: "Asia/Tokyo", Hours: []*v1.OfficeHours{
+			{Days: days(monday, tuesday), Open: "08:30", Close: "12:00"}, {Days: days(monday), Open: "12:00", Close: "24:00"},
+		}, Holidays: []*v1.CalendarDay{{Date: "2028-02-29"}}, Blackouts: []*v1.CalendarDay{{Date: "2028-02-29"}}}, ""},
+		{"zone", &v1.CalendarSpec{TimeZone: "Asia/Tokio"}, `spec.time_zone: "Asia/Tokio"`},
+		{"machine's own zone", &v1.CalendarSpec{TimeZone: "Local"}, "spec.time_zone"},
+		{"path as zone", &v1.CalendarSpec{TimeZone: "../../etc/passwd"}, "spec.time_zone"},
+		{"ends before it begins", &v1.CalendarSpec{TimeZone: "UTC", Hours: []*v1.OfficeHours{{Days: days(monday), Open: "22:00", Close: "06:00"}}}, "spec.hours[0].close: 06:00 is not after open 22:00"},
+		{"empty", &v1.CalendarSpec{TimeZone: "UTC", Hours: []*v1.OfficeHours{{Days: days(monday), Open: "08:00", Close: "08:00"}}}, "spec.hours[0].close"},
+		{"overlap", &v1.CalendarSpec{TimeZone: "UTC", Hours: []*v1.OfficeHours{
+			{Days: days(monday), Open: "13:00", Close: "17:00"}, {Days: days(tuesday, monday), Open: "08:00", Close: "13:01"},
+		}}, "spec.hours[0]: 13:00-17:00 overlaps spec.hours[1], 08:00-13:01"},
+		{"29 February", &v1.CalendarSpec{TimeZone: "UTC", Holidays: []*v1.CalendarDay{{Date: "2027-02-29"}}}, `spec.holidays[0].date: "2027-02-29" is not a date`},
+		{"31 April", &v1.CalendarSpec{TimeZone: "UTC", Blackouts: []*v1.CalendarDay{{Date: "2027-04-31"}}}, "spec.blackouts[0].date"},
+		{"twice", &v1.CalendarSpec{TimeZone: "UTC", Holidays: []*v1.CalendarDay{{Date: "2027-01-01"}, {Date: "2027-01-01"}}}, "spec.holidays[1].date: 2027-01-01 stands twice"},
+		{"25 o'clock", &v1.CalendarSpec{TimeZone: "UTC", Hours: []*v1.OfficeHours{{Days: days(monday), Open: "08:00", Close: "25:00"}}}, "spec.hours[0].close"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			err := validate(row.spec)
+			if err == nil {
+				err = checkCalendar(row.spec)
+			} else if strings.Contains(row.want, "spec.") {
+				row.want = strings.TrimPrefix(row.want, "spec.")
+			}
+			if row.want == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			wantCode(t, err, codes.InvalidArgument, row.want)
+		})
+	}
 }

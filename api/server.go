@@ -50,6 +50,11 @@ type Config struct {
 	Cluster Cluster
 	// Chunks is the image store. May be nil: no images are taken in then.
 	Chunks *chunkstore.Dir
+	// Claims may be nil: nothing can be claimed then.
+	Claims Claimer
+	// Sessions and Explain may be nil, both: there are no agents and no questions about desktops then. Sessions need Chunks.
+	Sessions Sessions
+	Explain  Explainer
 }
 
 // Server serves people and agents, on listeners of their own.
@@ -64,6 +69,9 @@ type Server struct {
 
 // NewServer makes a server that does not listen yet.
 func NewServer(config Config) (*Server, error) {
+	if config.Sessions != nil && (config.Explain == nil || config.Chunks == nil) {
+		return nil, errors.New("make server: sessions without Explain or Chunks")
+	}
 	tlsConfig, err := config.CA.ServerTLS(config.Names)
 	if err != nil {
 		return nil, fmt.Errorf("make server: %w", err)
@@ -97,6 +105,13 @@ func (s *Server) register(config Config, handle *store.Store) {
 	if config.Chunks != nil {
 		intake := rollout.NewIntake(store.Open(config.Backend, store.WriterRollout), config.Chunks)
 		v1.RegisterImageServiceServer(s.people, newImageService(config.Chunks, intake))
+	}
+	if config.Claims != nil {
+		v1.RegisterClaimServiceServer(s.people, &claimService{claims: config.Claims})
+	}
+	if config.Sessions != nil {
+		v1.RegisterDesktopServiceServer(s.people, &desktopService{explain: config.Explain, sessions: config.Sessions})
+		v1.RegisterAgentServiceServer(s.agents, &agentService{Sessions: config.Sessions, content: content{chunks: config.Chunks}})
 	}
 	reflection.Register(s.people)
 }

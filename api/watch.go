@@ -75,6 +75,9 @@ func waitOrLeave(ctx context.Context, group *errgroup.Group) error {
 
 // sendBatch cuts a batch into messages that every client accepts.
 func sendBatch(batch store.Batch, send func(*v1.WatchResponse) error) error {
+	if !batch.Reset && len(batch.Changed)+len(batch.Deleted) == 0 {
+		return nil
+	}
 	message, size := &v1.WatchResponse{Reset_: batch.Reset}, 0
 	for _, o := range batch.Changed {
 		wrapped := wrap(o)

@@ -1,0 +1,37 @@
+package api
+
+import (
+	"context"
+
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// Claimer binds desktops to users; orchestrator/pool has the real one.
+type Claimer interface {
+	Claim(ctx context.Context, pool, user, requestID string) (*v1.Desktop, error)
+	Release(ctx context.Context, pool, user string) (desktop string, err error)
+}
+
+// claimService gives desktops to users and takes them back.
+type claimService struct {
+	v1.UnimplementedClaimServiceServer
+	claims Claimer
+}
+
+// Claim binds a ready desktop of the pool to the user.
+func (s *claimService) Claim(ctx context.Context, request *v1.ClaimRequest) (*v1.ClaimResponse, error) {
+	desktop, err := s.claims.Claim(ctx, request.GetPool(), request.GetUser(), request.GetRequestId())
+	if err != nil {
+		return nil, err
+	}
+	return &v1.ClaimResponse{Desktop: desktop}, nil
+}
+
+// Release ends the user's claim.
+func (s *claimService) Release(ctx context.Context, request *v1.ReleaseRequest) (*v1.ReleaseResponse, error) {
+	desktop, err := s.claims.Release(ctx, request.GetPool(), request.GetUser())
+	if err != nil {
+		return nil, err
+	}
+	return &v1.ReleaseResponse{Desktop: desktop}, nil
+}
