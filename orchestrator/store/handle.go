@@ -92,9 +92,6 @@ func (s *Store) current(ctx context.Context, ops []Op) (map[Ref]Object, error) {
 	if len(refs) == 0 {
 		return nil, nil
 	}
-	if len(refs) > MaxOps {
-		return nil, fmt.Errorf("transaction of %d updates, at most %d are allowed: %w", len(refs), MaxOps, ErrInvalid)
-	}
 	objects, err := s.backend.Fetch(ctx, refs)
 	if err != nil {
 		return nil, fmt.Errorf("read what is to be updated: %w", err)

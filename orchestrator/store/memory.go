@@ -63,6 +63,9 @@ func (m *Memory) Fetch(ctx context.Context, refs []Ref) ([]Object, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("read objects: %w", err)
 	}
+	if len(refs) > MaxOps {
+		return nil, fmt.Errorf("read %d objects at once, at most %d are allowed: %w", len(refs), MaxOps, ErrInvalid)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	objects := make([]Object, len(refs))

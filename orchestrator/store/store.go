@@ -114,7 +114,7 @@ func Check(o Object) Op {
 type Backend interface {
 	// Get returns the object or ErrNotFound. It reads the newest committed state.
 	Get(ctx context.Context, ref Ref) (Object, error)
-	// Fetch is Get for many at once, all as they were at one revision; nil stands where there is no such object.
+	// Fetch is Get for up to MaxOps at once, all as they were at one revision; nil stands where there is no such object.
 	Fetch(ctx context.Context, refs []Ref) ([]Object, error)
 	// List returns all objects of a kind sorted by name, and the revision at which they were all so.
 	List(ctx context.Context, kind v1.Kind) ([]Object, int64, error)

@@ -277,6 +277,9 @@ func testFetch(ctx context.Context, t *testing.T, b store.Backend) {
 			t.Errorf("%d: got %v, want %s at %d", i, objects[i], want, revision)
 		}
 	}
+	if _, err := b.Fetch(ctx, make([]store.Ref, store.MaxOps+1)); !errors.Is(err, store.ErrInvalid) {
+		t.Errorf("of too many: %v", err)
+	}
 	if objects, err := b.Fetch(ctx, nil); len(objects) != 0 || err != nil {
 		t.Errorf("of nothing: %v, %v", objects, err)
 	}
