@@ -1,0 +1,59 @@
+package libvirt
+
+import (
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"strings"
+
+	"daybreak/hostagent"
+)
+
+// Every VM of ours carries an element in its metadata that says whose life it is. What a VM is called, and what its guest
+// says, proves nothing.
+const (
+	metadataURI    = "urn:daybreak:domain:1"
+	metadataPrefix = "daybreak"
+	// A libvirtd could hand us anything: what is longer than this is none of ours.
+	maxMetadata = 4096
+)
+
+// lifeElement is the element. Its name and namespace are given apart, since libvirt writes it with a prefix of its own.
+type lifeElement struct {
+	XMLName    xml.Name `xml:"urn:daybreak:domain:1 life"`
+	Desktop    string   `xml:"desktop,attr"`
+	UID        string   `xml:"uid,attr"`
+	Generation int64    `xml:"generation,attr"`
+}
+
+// encodeLife writes the metadata of a life.
+func encodeLife(life hostagent.Life) (string, error) {
+	if err := checkLife(life); err != nil {
+		return "", err
+	}
+	text, err := xml.Marshal(lifeElement{Desktop: life.Desktop, UID: life.UID, Generation: life.Generation})
+	if err != nil {
+		return "", fmt.Errorf("write metadata: %w", err)
+	}
+	// libvirt takes elements of foreign namespaces only when they have a prefix.
+	prefixed := strings.Replace(string(text), `<life xmlns="`, `<`+metadataPrefix+`:life xmlns:`+metadataPrefix+`="`, 1)
+	return strings.Replace(prefixed, `</life>`, `</`+metadataPrefix+`:life>`, 1), nil
+}
+
+var errNotOurs = errors.New("not metadata of ours")
+
+// parseLife reads what encodeLife wrote.
+func parseLife(text string) (hostagent.Life, error) {
+	if len(text) > maxMetadata {
+		return hostagent.Life{}, fmt.Errorf("read metadata: %d bytes: %w", len(text), errNotOurs)
+	}
+	var e lifeElement
+	if err := xml.Unmarshal([]byte(text), &e); err != nil {
+		return hostagent.Life{}, fmt.Errorf("read metadata: %w: %w", err, errNotOurs)
+	}
+	life := hostagent.Life{Desktop: e.Desktop, UID: e.UID, Generation: e.Generation}
+	if err := checkLife(life); err != nil {
+		return hostagent.Life{}, fmt.Errorf("read metadata: %w: %w", err, errNotOurs)
+	}
+	return life, nil
+}
