@@ -1,0 +1,80 @@
+package dispatch
+
+import (
+	"cmp"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"daybreak/orchestrator/store"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// maxOrphans bounds what is kept of one host's orphans, in memory and in Host.status.
+const maxOrphans = 512
+
+// life names an incarnation as a host knows it.
+type life struct {
+	desktop, uid string
+	generation   int64
+}
+
+func lifeOf(r *v1.IncarnationReport) life {
+	return life{r.GetDesktop(), r.GetUid(), r.GetStatus().GetGeneration()}
+}
+
+// judgeOrphans decides about lives that a host has and nobody assigned to it. One is superseded, and may be erased, only
+// when the store itself says that the same desktop has a later life that is not on this host. All others stay as they are
+// until somebody decides. Nothing is erased while frozen.
+func judgeOrphans(view *store.View, host string, frozen bool, orphans map[life]v1.DesktopState) (erase map[string]*v1.Assignment, unknown []*v1.Orphan) {
+	erase = map[string]*v1.Assignment{}
+	for o, state := range orphans {
+		d, ok := store.Lookup[*v1.Desktop](view, o.desktop)
+		same := ok && d.GetMeta().GetUid() == o.uid
+		if same && names(d, host, o.uid, o.generation) {
+			continue // ours after all: its assignment is on the way
+		}
+		if same && o.generation < d.GetIncarnation().GetGeneration() {
+			if d.GetIncarnation().GetHost() != host && !frozen {
+				erase[o.desktop] = erasure(d, host, o.generation)
+			}
+			continue
+		}
+		unknown = append(unknown, &v1.Orphan{Desktop: o.desktop, Uid: o.uid, Generation: o.generation, Running: running(state)})
+	}
+	slices.SortFunc(unknown, func(a, b *v1.Orphan) int {
+		return cmp.Or(cmp.Compare(a.GetDesktop(), b.GetDesktop()), cmp.Compare(a.GetUid(), b.GetUid()), cmp.Compare(a.GetGeneration(), b.GetGeneration()))
+	})
+	return erase, unknown
+}
+
+func running(s v1.DesktopState) bool {
+	return s == v1.DesktopState_DESKTOP_STATE_STARTING || s == v1.DesktopState_DESKTOP_STATE_READY || s == v1.DesktopState_DESKTOP_STATE_STOPPING
+}
+
+// erasure is the assignment that ends an earlier life of a desktop. Its data disk is never part of that.
+func erasure(d *v1.Desktop, host string, generation int64) *v1.Assignment {
+	a := assignment(d)
+	a.Incarnation = proto.Clone(a.GetIncarnation()).(*v1.Incarnation)
+	a.Incarnation.Generation = generation
+	a.Incarnation.Host = host
+	a.Incarnation.Desired = v1.DesiredState_DESIRED_STATE_DELETED
+	a.Incarnation.DataDisposal = v1.DataDisposal_DATA_DISPOSAL_KEEP
+	a.Incarnation.StartAt = nil
+	return a
+}
+
+// assignment is what an agent needs of a desktop: not who uses it, nor why.
+func assignment(d *v1.Desktop) *v1.Assignment {
+	in := d.GetIncarnation()
+	return &v1.Assignment{
+		Desktop: d.GetMeta().GetName(),
+		Uid:     d.GetMeta().GetUid(),
+		Spec:    d.GetSpec(),
+		Incarnation: &v1.Incarnation{
+			Generation: in.GetGeneration(), Image: in.GetImage(), Version: in.GetVersion(), Digest: in.GetDigest(),
+			Shape: in.GetShape(), Readiness: in.GetReadiness(), Host: in.GetHost(), Desired: in.GetDesired(),
+			StartAt: in.GetStartAt(), DataDisposal: in.GetDataDisposal(),
+		},
+	}
+}
