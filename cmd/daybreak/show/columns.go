@@ -1,0 +1,249 @@
+package show
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"daybreak/orchestrator/store"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// Objects makes the table of objects of one kind. now is when it is, in the zone of whoever reads it.
+func Objects(kind v1.Kind, objects []store.Object, wide bool, now time.Time) Table {
+	t := Table{Header: header(kind, wide)}
+	for _, o := range objects {
+		t.Rows = append(t.Rows, row(o, wide, now))
+	}
+	return t
+}
+
+func header(kind v1.Kind, wide bool) []string {
+	narrow, more := columnNames(kind)
+	if wide {
+		return slices.Concat(narrow, more)
+	}
+	return narrow
+}
+
+// columnNames are the columns of a kind, and those that "wide" adds.
+func columnNames(kind v1.Kind) (narrow, wide []string) {
+	cut := func(text string) []string { return strings.Split(text, "|") }
+	switch kind {
+	case v1.Kind_KIND_ZONE:
+		return cut("NAME|DISPLAY NAME|AGE"), cut("DESCRIPTION")
+	case v1.Kind_KIND_HOST:
+		return cut("NAME|STATUS|RUNNING|CPUS|MEMORY|STORE FREE|ZONES|AGE"), cut("BOOTS|PRESSURE CPU/MEM/IO|VIRT|AGENT|LIBVIRT|QEMU|MESSAGE")
+	case v1.Kind_KIND_IMAGE:
+		return cut("NAME|CURRENT|VERSIONS|SIZE|DISPLAY NAME|AGE"), cut("DIGEST|NOTE")
+	case v1.Kind_KIND_POOL:
+		return cut("NAME|IMAGE|ZONE|SEATS|READY|STARTING|FAILED|CLAIMED|AGE"), cut("VCPUS|MEMORY|DATA|CALENDAR|MESSAGE")
+	case v1.Kind_KIND_DESKTOP:
+		return cut("NAME|STATE|HOST|IMAGE|USER|AGE"), cut("ZONE|ADDRESS|GENERATION|SINCE|WHY NOT READY")
+	case v1.Kind_KIND_CALENDAR:
+		return cut("NAME|TIME ZONE|OPEN|HOLIDAYS|BLACKOUTS|AGE"), nil
+	case v1.Kind_KIND_ROLLOUT:
+		return cut("NAME|POOL|FROM|TO|PHASE|MOVED|FAILED|AGE"), cut("MESSAGE")
+	case v1.Kind_KIND_CLAIM:
+		return cut("USER|POOL|DESKTOP|SINCE"), cut("NAME")
+	case v1.Kind_KIND_EVENT:
+		return cut("WHEN|OBJECT|REASON|MESSAGE"), cut("NAME")
+	case v1.Kind_KIND_JOIN_TOKEN:
+		return cut("NAME|ROLE|FOR|EXPIRES"), nil
+	}
+	return []string{"NAME"}, nil
+}
+
+func row(o store.Object, wide bool, now time.Time) []string {
+	var narrow, more []string
+	switch o := o.(type) {
+	case *v1.Zone:
+		narrow, more = []string{name(o), o.GetSpec().GetDisplayName(), age(o, now)}, []string{o.GetSpec().GetDescription()}
+	case *v1.Host:
+		narrow, more = hostRow(o, now)
+	case *v1.Image:
+		narrow, more = imageRow(o, now)
+	case *v1.Pool:
+		narrow, more = poolRow(o, now)
+	case *v1.Desktop:
+		narrow, more = desktopRow(o, now)
+	case *v1.Calendar:
+		narrow = []string{name(o), o.GetSpec().GetTimeZone(), hours(o.GetSpec().GetHours()), count(len(o.GetSpec().GetHolidays())), count(len(o.GetSpec().GetBlackouts())), age(o, now)}
+	case *v1.Rollout:
+		s := o.GetStatus()
+		narrow = []string{
+			name(o), o.GetSpec().GetPool(), count(o.GetSpec().GetFromVersion()), count(o.GetSpec().GetToVersion()), word(s.GetPhase()),
+			fmt.Sprintf("%d/%d", s.GetMoved(), s.GetTotal()), count(s.GetFailed()), age(o, now),
+		}
+		more = []string{s.GetMessage()}
+	case *v1.Claim:
+		narrow, more = []string{o.GetUser(), o.GetPool(), o.GetDesktop(), ago(now, o)}, []string{name(o)}
+	case *v1.Event:
+		reason := o.GetReason()
+		if o.GetWarning() {
+			reason = "! " + reason
+		}
+		narrow, more = []string{Age(now, o.GetAt()) + " ago", o.GetSubjectKind() + "/" + o.GetSubject(), reason, o.GetMessage()}, []string{name(o)}
+	case *v1.JoinToken:
+		narrow = []string{name(o), strings.ToLower(word(o.GetRole())), o.GetSubject(), Moment(now, o.GetExpires())}
+	}
+	if wide {
+		return slices.Concat(narrow, more)
+	}
+	return narrow
+}
+
+func name(o store.Object) string {
+	return o.GetMeta().GetName()
+}
+
+func age(o store.Object, now time.Time) string {
+	return Age(now, o.GetMeta().GetCreated())
+}
+
+func ago(now time.Time, c *v1.Claim) string {
+	if c.GetSince() == nil {
+		return ""
+	}
+	return Age(now, c.GetSince()) + " ago"
+}
+
+func count[N int | uint32 | int64](n N) string {
+	return fmt.Sprint(n)
+}
+
+func hostRow(h *v1.Host, now time.Time) (narrow, wide []string) {
+	s, c, u := h.GetStatus(), h.GetStatus().GetCapacity(), h.GetStatus().GetUsage()
+	narrow = []string{name(h), hostWord(h), "", "", "", "", strings.Join(s.GetZones(), ","), age(h, now)}
+	if c != nil {
+		narrow[3], narrow[4] = count(c.GetCpus()), Bytes(c.GetMemoryMib()<<20)
+	}
+	if u != nil {
+		narrow[2], narrow[5] = count(u.GetRunning()), Bytes(u.GetStoreAvailableBytes())
+	}
+	wide = []string{
+		fmt.Sprintf("%d/%d", u.GetBootsInFlight(), c.GetMaxBoots()),
+		fmt.Sprintf("%.0f/%.0f/%.0f%%", u.GetPsiCpu(), u.GetPsiMemory(), u.GetPsiIo()),
+		virt(c), s.GetAgentVersion(), c.GetLibvirtVersion(), c.GetQemuVersion(), s.GetMessage(),
+	}
+	return narrow, wide
+}
+
+func virt(c *v1.HostCapacity) string {
+	switch {
+	case c.GetKvm():
+		return "KVM"
+	case c.GetEmulation():
+		return "emulated"
+	}
+	return ""
+}
+
+func imageRow(i *v1.Image, now time.Time) (narrow, wide []string) {
+	narrow = []string{name(i), "", count(len(i.GetStatus().GetVersions())), "", i.GetSpec().GetDisplayName(), age(i, now)}
+	wide = []string{"", ""}
+	for _, v := range i.GetStatus().GetVersions() {
+		if v.GetNumber() == i.GetStatus().GetCurrent() {
+			narrow[1], narrow[3] = count(v.GetNumber()), Bytes(v.GetSizeBytes())
+			wide = []string{v.GetDigest(), v.GetNote()}
+		}
+	}
+	return narrow, wide
+}
+
+func poolRow(p *v1.Pool, now time.Time) (narrow, wide []string) {
+	spec, s := p.GetSpec(), p.GetStatus()
+	narrow = []string{
+		name(p), versionWord(spec.GetImage(), spec.GetVersion()), spec.GetZone(), count(spec.GetDesktops()), count(s.GetReady()),
+		count(s.GetStarting()), count(s.GetFailed()), count(s.GetClaimed()), age(p, now),
+	}
+	if p.GetMeta().GetDeletion() != nil {
+		narrow[3] = "going"
+	}
+	wide = append(shapeCells(spec.GetShape()), spec.GetCalendar(), s.GetMessage())
+	return narrow, wide
+}
+
+// shapeCells are vCPUs, memory and data disk, with the defaults that the API promises.
+func shapeCells(s *v1.Shape) []string {
+	vcpus, memory, data := s.GetVcpus(), s.GetMemoryMib(), ""
+	if vcpus == 0 {
+		vcpus = 1
+	}
+	if memory == 0 {
+		memory = 1024
+	}
+	if s.GetDataDiskGib() > 0 {
+		data = Bytes(uint64(s.GetDataDiskGib()) << 30)
+	}
+	return []string{count(vcpus), Bytes(uint64(memory) << 20), data}
+}
+
+func desktopRow(d *v1.Desktop, now time.Time) (narrow, wide []string) {
+	in := d.GetIncarnation()
+	narrow = []string{name(d), stateWord(d), in.GetHost(), versionWord(in.GetImage(), in.GetVersion()), d.GetClaim().GetUser(), Age(now, in.GetCreated())}
+	if in == nil {
+		narrow[1] = "NEW"
+	}
+	since := ""
+	if times := d.GetStatus().GetTimes(); len(times) > 0 && d.GetStatus().GetGeneration() == in.GetGeneration() {
+		since = Age(now, times[len(times)-1].GetAt())
+	}
+	wide = []string{d.GetSpec().GetZone(), strings.Join(d.GetStatus().GetGuest().GetAddresses(), ","), count(in.GetGeneration()), since, Reason(d)}
+	return narrow, wide
+}
+
+// hours is a calendar's opening in few words: "Mon-Fri 08:30-17:15".
+func hours(list []*v1.OfficeHours) string {
+	var parts []string
+	for _, h := range list {
+		parts = append(parts, days(h.GetDays())+" "+h.GetOpen()+"-"+h.GetClose())
+	}
+	return strings.Join(parts, ", ")
+}
+
+// days names weekdays, runs of three and more as a span.
+func days(list []v1.Weekday) string {
+	short := func(d v1.Weekday) string {
+		w := word(d)
+		if len(w) < 3 {
+			return w
+		}
+		return w[:1] + strings.ToLower(w[1:3])
+	}
+	sorted := slices.Sorted(slices.Values(list))
+	var parts []string
+	for i := 0; i < len(sorted); {
+		end := i
+		for end+1 < len(sorted) && sorted[end+1] == sorted[end]+1 {
+			end++
+		}
+		if end-i >= 2 {
+			parts = append(parts, short(sorted[i])+"-"+short(sorted[end]))
+			i = end + 1
+			continue
+		}
+		parts = append(parts, short(sorted[i]))
+		i++
+	}
+	return strings.Join(parts, ",")
+}
+
+// Versions makes the table of an image's versions, newest first.
+func Versions(image *v1.Image, now time.Time) Table {
+	t := Table{Header: []string{"VERSION", "STATE", "SIZE", "NEW DATA", "PARENT", "BY", "AGE", "NOTE"}}
+	for _, v := range slices.Backward(image.GetStatus().GetVersions()) {
+		state, parent := word(v.GetState()), ""
+		if v.GetNumber() == image.GetStatus().GetCurrent() {
+			state += ", current"
+		}
+		if v.GetParent() != 0 {
+			parent = count(v.GetParent())
+		}
+		t.Rows = append(t.Rows, []string{
+			count(v.GetNumber()), state, Bytes(v.GetSizeBytes()), Bytes(v.GetStoredBytes()), parent, v.GetBy(), Age(now, v.GetCreated()), v.GetNote(),
+		})
+	}
+	return t
+}
