@@ -101,7 +101,7 @@ func Desktop(out io.Writer, d *v1.Desktop, events []*v1.Event, now time.Time) er
 	if State(d) != v1.DesktopState_DESKTOP_STATE_READY {
 		p.line("Not ready", orDash(Reason(d)))
 	}
-	p.line("Wanted", wantedWord(in))
+	p.line("Wanted", wantedWord(in, now))
 	if user := d.GetClaim(); user != nil {
 		p.line("User", user.GetUser()+", since "+Moment(now, user.GetSince()))
 	}
@@ -129,10 +129,10 @@ func Desktop(out io.Writer, d *v1.Desktop, events []*v1.Event, now time.Time) er
 }
 
 // wantedWord is the state that is wanted, and when.
-func wantedWord(in *v1.Incarnation) string {
+func wantedWord(in *v1.Incarnation, now time.Time) string {
 	text := word(in.GetDesired())
 	if in.GetStartAt() != nil && text != "" {
-		text += " from " + in.GetStartAt().AsTime().Format(time.RFC3339)
+		text += ", not before " + Moment(now, in.GetStartAt())
 	}
 	return text
 }
