@@ -1,0 +1,279 @@
+package fakehost
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"daybreak/hostagent"
+	"daybreak/images"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+const chunksPerCall = 256
+
+func overlayPath(life hostagent.Life) string {
+	return "/fake/overlays/" + life.UID + "." + strconv.FormatInt(life.Generation, 10)
+}
+
+// Bases implements hostagent.Disks.
+func (h *Host) Bases(ctx context.Context) ([]string, error) {
+	var digests []string
+	err := h.call(ctx, OpList, hostagent.Life{}, func() error {
+		for digest := range h.bases {
+			digests = append(digests, digest)
+		}
+		return nil
+	})
+	slices.Sort(digests)
+	return digests, err
+}
+
+// EnsureBase implements hostagent.Disks: it fetches and checks everything, and keeps the size.
+func (h *Host) EnsureBase(ctx context.Context, digest string, from hostagent.Source, progress func(percent uint32)) error {
+	there := false
+	err := h.call(ctx, OpEnsureBase, hostagent.Life{}, func() error {
+		_, there = h.bases[digest]
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("ensure base: %w", err)
+	}
+	if there {
+		progress(100)
+		return nil
+	}
+	if _, err := images.ParseDigest(digest); err != nil {
+		return fmt.Errorf("ensure base: %w: %w", err, hostagent.ErrPermanent)
+	}
+	encoded, err := from.Manifest(ctx, digest)
+	if err != nil {
+		return fmt.Errorf("ensure base: %w", err)
+	}
+	manifest, err := images.Parse(encoded)
+	if err != nil || manifest.Digest().String() != digest {
+		return fmt.Errorf("ensure base: the source gave another manifest: %w", hostagent.ErrCorrupt)
+	}
+	h.mu.Lock()
+	room := h.available() >= manifest.Size()
+	h.mu.Unlock()
+	if !room {
+		return fmt.Errorf("ensure base: %w", hostagent.ErrNoSpace)
+	}
+	if err := fetch(ctx, manifest, from, progress); err != nil {
+		return fmt.Errorf("ensure base: %w", err)
+	}
+	for percent := range uint32(10) {
+		if err := h.pauseFetch(ctx); err != nil {
+			return err
+		}
+		progress(90 + percent)
+	}
+	h.mu.Lock()
+	h.bases[digest] = manifest.Size()
+	h.tally.Fetches++
+	h.mu.Unlock()
+	progress(100)
+	return nil
+}
+
+func (h *Host) pauseFetch(ctx context.Context) error {
+	if h.cfg.Fetch == 0 {
+		return ctx.Err()
+	}
+	timer := time.NewTimer(h.cfg.Fetch / 10)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+// fetch gets every chunk of a manifest once, checks it, and throws it away.
+func fetch(ctx context.Context, manifest *images.Manifest, from hostagent.Source, progress func(uint32)) error {
+	codec, err := images.NewCodec()
+	if err != nil {
+		return err
+	}
+	missing := map[images.Digest]images.Piece{}
+	for piece := range manifest.Pieces() {
+		if !piece.Zero() {
+			missing[piece.Digest] = piece
+		}
+	}
+	var wanted [][]byte
+	for digest := range missing {
+		wanted = append(wanted, digest[:])
+	}
+	all := len(wanted)
+	for batch := range slices.Chunk(wanted, chunksPerCall) {
+		err := from.Chunks(ctx, batch, func(digest, sealed []byte) error {
+			if len(digest) != len(images.Digest{}) {
+				return hostagent.ErrCorrupt
+			}
+			piece, ok := missing[images.Digest(digest)]
+			if !ok {
+				return fmt.Errorf("chunk %x was not asked for: %w", digest, hostagent.ErrCorrupt)
+			}
+			if _, err := codec.OpenPiece(nil, piece, sealed); err != nil {
+				return fmt.Errorf("%w: %w", err, hostagent.ErrCorrupt)
+			}
+			delete(missing, piece.Digest)
+			progress(uint32(90 * (all - len(missing)) / all))
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("the source left out %d chunks", len(missing))
+	}
+	return nil
+}
+
+// CreateOverlay implements hostagent.Disks.
+func (h *Host) CreateOverlay(ctx context.Context, life hostagent.Life, digest string, reserve uint64) (base, path string, err error) {
+	err = h.call(ctx, OpCreateOverlay, life, func() error {
+		if _, ok := h.bases[digest]; !ok {
+			return fmt.Errorf("create overlay: base %s: %w", digest, hostagent.ErrNotFound)
+		}
+		if o, ok := h.overlays[keyOf(life)]; ok {
+			if o.digest != digest {
+				return fmt.Errorf("create overlay: it is there, on another base: %w", hostagent.ErrPermanent)
+			}
+			return nil
+		}
+		if h.full || h.available() < reserve {
+			return fmt.Errorf("create overlay: %w", hostagent.ErrNoSpace)
+		}
+		h.overlays[keyOf(life)] = &overlay{life: life, digest: digest, reserve: reserve}
+		return nil
+	})
+	if err != nil {
+		return "", "", err
+	}
+	return "/fake/bases/" + digest, overlayPath(life), nil
+}
+
+// CreateData implements hostagent.Disks.
+func (h *Host) CreateData(ctx context.Context, desktop, uid string, size uint64) (string, error) {
+	err := h.call(ctx, OpCreateData, hostagent.Life{Desktop: desktop, UID: uid}, func() error {
+		if d, ok := h.data[uid]; ok {
+			d.bytes = max(d.bytes, size)
+			return nil
+		}
+		if h.full || h.available() < size {
+			return fmt.Errorf("create data disk: %w", hostagent.ErrNoSpace)
+		}
+		h.data[uid] = &dataDisk{desktop: desktop, bytes: size}
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	return "/fake/data/" + uid, nil
+}
+
+// TrashOverlay implements hostagent.Disks. To move away the disk of a VM that runs is a wrong.
+func (h *Host) TrashOverlay(ctx context.Context, life hostagent.Life) error {
+	return h.call(ctx, OpTrashOverlay, life, func() error {
+		if _, ok := h.overlays[keyOf(life)]; !ok {
+			return nil
+		}
+		if d, ok := h.domains[keyOf(life)]; ok && d.state != hostagent.DomainGone {
+			h.wrong("overlay of %s generation %d trashed while its VM runs", life.Desktop, life.Generation)
+		}
+		delete(h.overlays, keyOf(life))
+		h.trash = append(h.trash, trashed{what: overlayPath(life), at: time.Now()})
+		h.tally.Trashed[life]++
+		return nil
+	})
+}
+
+// TrashData implements hostagent.Disks. To move away the data disk of a VM that runs is a wrong.
+func (h *Host) TrashData(ctx context.Context, uid string) error {
+	return h.call(ctx, OpTrashData, hostagent.Life{UID: uid}, func() error {
+		d, ok := h.data[uid]
+		if !ok {
+			return nil
+		}
+		for k, running := range h.domains {
+			if k.uid == uid && running.state != hostagent.DomainGone && running.machine.Data != "" {
+				h.wrong("data disk of %s trashed while generation %d runs", d.desktop, k.generation)
+			}
+		}
+		delete(h.data, uid)
+		h.trash = append(h.trash, trashed{what: "/fake/data/" + uid, at: time.Now()})
+		return nil
+	})
+}
+
+// Overlays implements hostagent.Disks.
+func (h *Host) Overlays(ctx context.Context) ([]hostagent.Life, error) {
+	var lives []hostagent.Life
+	err := h.call(ctx, OpList, hostagent.Life{}, func() error {
+		for _, o := range h.overlays {
+			lives = append(lives, o.life)
+		}
+		return nil
+	})
+	slices.SortFunc(lives, func(a, b hostagent.Life) int {
+		return cmp.Or(cmp.Compare(a.UID, b.UID), cmp.Compare(a.Generation, b.Generation))
+	})
+	return lives, err
+}
+
+// DataDisks implements hostagent.Disks.
+func (h *Host) DataDisks(ctx context.Context) ([]*v1.KeptDisk, error) {
+	var disks []*v1.KeptDisk
+	err := h.call(ctx, OpList, hostagent.Life{}, func() error {
+		for uid, d := range h.data {
+			disks = append(disks, &v1.KeptDisk{Desktop: d.desktop, DesktopUid: uid, Bytes: d.bytes})
+		}
+		return nil
+	})
+	slices.SortFunc(disks, func(a, b *v1.KeptDisk) int { return cmp.Compare(a.GetDesktopUid(), b.GetDesktopUid()) })
+	return disks, err
+}
+
+// available is free space less promises. Overlays and data disks here count as all used.
+func (h *Host) available() uint64 {
+	used := uint64(0)
+	for _, size := range h.bases {
+		used += size
+	}
+	for _, o := range h.overlays {
+		used += o.reserve
+	}
+	for _, d := range h.data {
+		used += d.bytes
+	}
+	return h.cfg.StoreBytes - min(used, h.cfg.StoreBytes)
+}
+
+// Space implements hostagent.Disks.
+func (h *Host) Space(ctx context.Context) (hostagent.Space, error) {
+	var space hostagent.Space
+	err := h.call(ctx, OpList, hostagent.Life{}, func() error {
+		space = hostagent.Space{Size: h.cfg.StoreBytes, Available: h.available()}
+		if h.full {
+			space.Available = 0
+		}
+		return nil
+	})
+	return space, err
+}
+
+// Sweep implements hostagent.Disks.
+func (h *Host) Sweep(_ context.Context, now time.Time) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.trash = slices.DeleteFunc(h.trash, func(t trashed) bool { return now.Sub(t.at) > h.cfg.Trash })
+	return nil
+}

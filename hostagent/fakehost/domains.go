@@ -1,0 +1,162 @@
+package fakehost
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"image"
+	"image/png"
+	"slices"
+	"time"
+
+	"daybreak/hostagent"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// powerOff is how long a guest takes to power off when asked.
+const powerOff = 3 * time.Second
+
+// Domains implements hostagent.Hypervisor.
+func (h *Host) Domains(ctx context.Context) ([]hostagent.Domain, error) {
+	var list []hostagent.Domain
+	err := h.call(ctx, OpDomains, hostagent.Life{}, func() error {
+		if h.empty > 0 {
+			h.empty--
+			return nil
+		}
+		for _, d := range h.domains {
+			list = append(list, hostagent.Domain{Life: d.machine.Life, VMUUID: d.machine.VMUUID, State: d.state})
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list domains: %w", err)
+	}
+	slices.SortFunc(list, func(a, b hostagent.Domain) int {
+		return cmp.Or(cmp.Compare(a.UID, b.UID), cmp.Compare(a.Generation, b.Generation))
+	})
+	return list, nil
+}
+
+// Start implements hostagent.Hypervisor.
+func (h *Host) Start(ctx context.Context, m hostagent.Machine) error {
+	return h.call(ctx, OpStart, m.Life, func() error {
+		for k, other := range h.domains {
+			if k == keyOf(m.Life) && other.state != hostagent.DomainGone {
+				return nil
+			}
+			if k == keyOf(m.Life) {
+				continue
+			}
+			if k.uid == m.UID || other.machine.VMUUID == m.VMUUID {
+				h.wrong("start of %s generation %d while generation %d of %s runs", m.Desktop, m.Generation, other.machine.Generation, other.machine.Desktop)
+				return fmt.Errorf("start domain: another life of the desktop, or of its UUID, runs: %w", hostagent.ErrPermanent)
+			}
+		}
+		if o, ok := h.overlays[keyOf(m.Life)]; !ok || overlayPath(o.life) != m.Overlay {
+			h.wrong("start of %s generation %d without its overlay", m.Desktop, m.Generation)
+			return fmt.Errorf("start domain: open %s: %w", m.Overlay, hostagent.ErrPermanent)
+		}
+		boot := h.cfg.Boot(m.Life)
+		h.domains[keyOf(m.Life)] = &domain{machine: m, state: hostagent.DomainRunning, boot: boot, ready: time.Now().Add(boot.After)}
+		h.tally.Starts[m.Life]++
+		return nil
+	})
+}
+
+// Shutdown implements hostagent.Hypervisor. A guest that answers powers off after a while; any other does not.
+func (h *Host) Shutdown(ctx context.Context, life hostagent.Life) error {
+	return h.call(ctx, OpShutdown, life, func() error {
+		d, ok := h.domains[keyOf(life)]
+		if !ok {
+			return fmt.Errorf("shut down %s: %w", life.Desktop, hostagent.ErrNotFound)
+		}
+		if d.state == hostagent.DomainRunning && d.answers() {
+			d.state = hostagent.DomainShuttingDown
+			time.AfterFunc(powerOff, func() {
+				h.mu.Lock()
+				defer h.mu.Unlock()
+				if h.domains[keyOf(life)] == d {
+					delete(h.domains, keyOf(life))
+				}
+			})
+		}
+		return nil
+	})
+}
+
+func (d *domain) answers() bool {
+	return !d.boot.Hangs && !time.Now().Before(d.ready) && (d.state == hostagent.DomainRunning || d.state == hostagent.DomainShuttingDown)
+}
+
+// Destroy implements hostagent.Hypervisor.
+func (h *Host) Destroy(ctx context.Context, life hostagent.Life) error {
+	return h.call(ctx, OpDestroy, life, func() error {
+		if _, ok := h.domains[keyOf(life)]; !ok {
+			return fmt.Errorf("destroy %s: %w", life.Desktop, hostagent.ErrNotFound)
+		}
+		delete(h.domains, keyOf(life))
+		h.tally.Destroys[life]++
+		return nil
+	})
+}
+
+// guest runs do on a VM whose guest agent answers.
+func (h *Host) guest(ctx context.Context, op Op, life hostagent.Life, do func(*domain) error) error {
+	silent := false
+	err := h.call(ctx, op, life, func() error {
+		d, ok := h.domains[keyOf(life)]
+		if !ok {
+			return fmt.Errorf("%s %s: %w", op, life.Desktop, hostagent.ErrNotFound)
+		}
+		if op != OpScreenshot && !d.answers() {
+			silent = true
+			return nil
+		}
+		return do(d)
+	})
+	if err == nil && silent {
+		return fmt.Errorf("%s %s: the guest agent is not connected", op, life.Desktop)
+	}
+	return err
+}
+
+// Ping implements hostagent.Guest.
+func (h *Host) Ping(ctx context.Context, life hostagent.Life) error {
+	return h.guest(ctx, OpPing, life, func(*domain) error { return nil })
+}
+
+// Exec implements hostagent.Guest: every program is the probe.
+func (h *Host) Exec(ctx context.Context, life hostagent.Life, argv []string) (status int, output string, err error) {
+	if len(argv) == 0 {
+		return 0, "", errors.New("run program in guest: none was given")
+	}
+	err = h.guest(ctx, OpExec, life, func(d *domain) error {
+		status, output = d.boot.Probe, d.boot.Output
+		return nil
+	})
+	return status, output, err
+}
+
+// Describe implements hostagent.Guest.
+func (h *Host) Describe(ctx context.Context, life hostagent.Life) (report *v1.GuestReport, err error) {
+	err = h.guest(ctx, OpDescribe, life, func(d *domain) error {
+		report = guestReport(d)
+		return nil
+	})
+	return report, err
+}
+
+// Screenshot implements hostagent.Guest: a small black screen.
+func (h *Host) Screenshot(ctx context.Context, life hostagent.Life) ([]byte, error) {
+	var picture bytes.Buffer
+	err := h.guest(ctx, OpScreenshot, life, func(*domain) error {
+		return png.Encode(&picture, image.NewGray(image.Rect(0, 0, 64, 48)))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return picture.Bytes(), nil
+}

@@ -1,0 +1,351 @@
+// Package fakehost is a KVM host in memory: VMs that boot by the clock, a guest agent, disks, instruments, and switches
+// for everything that can go wrong on a real one.
+//
+// Here: one Host that implements hostagent's Hypervisor, Guest, Disks and Meter as hosttest demands, and a tally of what
+// was done to it. Not here: anything a real host would need. Tests and the simulator call it, no command does. It keeps
+// time with package time only, so that it runs in a testing/synctest bubble.
+package fakehost
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"daybreak/hostagent"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// Op names a call that can be made to fail.
+type Op string
+
+// The calls.
+const (
+	OpDomains       Op = "domains"
+	OpStart         Op = "start"
+	OpShutdown      Op = "shutdown"
+	OpDestroy       Op = "destroy"
+	OpPing          Op = "ping"
+	OpExec          Op = "exec"
+	OpDescribe      Op = "describe"
+	OpScreenshot    Op = "screenshot"
+	OpEnsureBase    Op = "ensure-base"
+	OpCreateOverlay Op = "create-overlay"
+	OpCreateData    Op = "create-data"
+	OpTrashOverlay  Op = "trash-overlay"
+	OpTrashData     Op = "trash-data"
+	OpList          Op = "list" // of bases, overlays, data disks, space
+)
+
+// Fault is what goes wrong with one call. The zero value is nothing.
+type Fault struct {
+	// Refuse is returned without anything being done.
+	Refuse error
+	// Lie is returned although what was asked for is done.
+	Lie error
+	// Hang keeps the caller until its context or the call's deadline ends; with Done set, what was asked for is done.
+	Hang bool
+	Done bool
+	// Delay passes before the call does anything.
+	Delay time.Duration
+}
+
+// Boot is how a VM comes up.
+type Boot struct {
+	// After is the time from the start until the guest agent answers. Never, if Hangs.
+	After time.Duration
+	Hangs bool
+	// Probe is what the readiness probe exits with and prints.
+	Probe  int
+	Output string
+}
+
+// Config says what host it is. The zero value is a host of 4 CPUs and 16 GiB whose guests boot in 5 seconds.
+type Config struct {
+	Hardware   hostagent.Hardware
+	StoreBytes uint64
+	// Deadline of every call that may hang. 0 means 10 s.
+	Deadline time.Duration
+	// Fetch is how long a base takes after its chunks came.
+	Fetch time.Duration
+	// Boot says how a life comes up; nil means in 5 s.
+	Boot func(hostagent.Life) Boot
+	// Fault says what goes wrong with a call; nil means nothing. Life is zero where a call is about none.
+	Fault func(Op, hostagent.Life) Fault
+	// Trash is how long what was moved there is kept. 0 means a week.
+	Trash time.Duration
+}
+
+// Host is a host in memory. Safe for concurrent use.
+type Host struct {
+	cfg Config
+
+	mu       sync.Mutex
+	boots    int
+	domains  map[key]*domain
+	bases    map[string]uint64
+	overlays map[key]*overlay
+	data     map[string]*dataDisk
+	trash    []trashed
+	empty    int
+	full     bool
+	tally    Tally
+}
+
+type key struct {
+	uid        string
+	generation int64
+}
+
+func keyOf(life hostagent.Life) key { return key{uid: life.UID, generation: life.Generation} }
+
+type domain struct {
+	machine hostagent.Machine
+	state   hostagent.DomainState
+	ready   time.Time
+	boot    Boot
+}
+
+type overlay struct {
+	life     hostagent.Life
+	digest   string
+	reserve  uint64
+	volatile bool
+}
+
+type dataDisk struct {
+	desktop string
+	bytes   uint64
+}
+
+type trashed struct {
+	what string
+	at   time.Time
+}
+
+// Tally is what was done to a host since it was made. Starts counts VMs that really came to be, by life.
+type Tally struct {
+	Starts   map[hostagent.Life]int
+	Destroys map[hostagent.Life]int
+	Trashed  map[hostagent.Life]int
+	Fetches  int
+	// Wrongs are acts that break an invariant, whatever asked for them; a host that has any has failed its test.
+	Wrongs []string
+}
+
+var (
+	_ hostagent.Hypervisor = (*Host)(nil)
+	_ hostagent.Guest      = (*Host)(nil)
+	_ hostagent.Disks      = (*Host)(nil)
+	_ hostagent.Meter      = (*Host)(nil)
+)
+
+// New makes a host.
+func New(cfg Config) *Host {
+	if cfg.Hardware == (hostagent.Hardware{}) {
+		cfg.Hardware = hostagent.Hardware{CPUs: 4, MemoryMiB: 16 << 10}
+	}
+	if cfg.StoreBytes == 0 {
+		cfg.StoreBytes = 1 << 40
+	}
+	if cfg.Deadline == 0 {
+		cfg.Deadline = 10 * time.Second
+	}
+	if cfg.Boot == nil {
+		cfg.Boot = func(hostagent.Life) Boot { return Boot{After: 5 * time.Second} }
+	}
+	if cfg.Fault == nil {
+		cfg.Fault = func(Op, hostagent.Life) Fault { return Fault{} }
+	}
+	if cfg.Trash == 0 {
+		cfg.Trash = 7 * 24 * time.Hour
+	}
+	return &Host{
+		cfg: cfg, domains: map[key]*domain{}, bases: map[string]uint64{}, overlays: map[key]*overlay{}, data: map[string]*dataDisk{},
+		tally: Tally{Starts: map[hostagent.Life]int{}, Destroys: map[hostagent.Life]int{}, Trashed: map[hostagent.Life]int{}},
+	}
+}
+
+// call runs do under the lock, unless a fault says otherwise.
+func (h *Host) call(ctx context.Context, op Op, life hostagent.Life, do func() error) error {
+	fault := h.cfg.Fault(op, life)
+	if fault.Delay > 0 {
+		if err := h.pause(ctx, fault.Delay); err != nil {
+			return err
+		}
+	}
+	if fault.Refuse != nil {
+		return fmt.Errorf("%s: %w", op, fault.Refuse)
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	var err error
+	if !fault.Hang || fault.Done {
+		h.mu.Lock()
+		err = do()
+		h.mu.Unlock()
+	}
+	if fault.Hang {
+		if err := h.pause(ctx, h.cfg.Deadline); err != nil {
+			return err
+		}
+		return fmt.Errorf("%s: %w", op, hostagent.ErrTimeout)
+	}
+	if fault.Lie != nil {
+		return fmt.Errorf("%s: %w", op, fault.Lie)
+	}
+	return err
+}
+
+// pause waits, but not beyond the call's deadline nor its context.
+func (h *Host) pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(min(d, h.cfg.Deadline))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+	}
+	if d > h.cfg.Deadline {
+		return hostagent.ErrTimeout
+	}
+	return nil
+}
+
+// Hardware implements hostagent.Meter.
+func (h *Host) Hardware() (hostagent.Hardware, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	hardware := h.cfg.Hardware
+	hardware.BootID = fmt.Sprintf("%s-boot-%d", hardware.BootID, h.boots)
+	return hardware, nil
+}
+
+// Load implements hostagent.Meter: memory less what VMs were given.
+func (h *Host) Load() (hostagent.Load, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	used := uint64(0)
+	for _, d := range h.domains {
+		used += uint64(d.machine.MemoryMiB)
+	}
+	return hostagent.Load{MemoryAvailableMiB: h.cfg.Hardware.MemoryMiB - min(used, h.cfg.Hardware.MemoryMiB)}, nil
+}
+
+// PowerLoss ends every VM at once and begins another boot. Disks that are not durable are gone.
+func (h *Host) PowerLoss() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.boots++
+	h.domains = map[key]*domain{}
+	for k, o := range h.overlays {
+		if o.volatile {
+			delete(h.overlays, k)
+		}
+	}
+}
+
+// Kill ends the QEMU of a life as a crash would; false when it does not run.
+func (h *Host) Kill(life hostagent.Life) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, ok := h.domains[keyOf(life)]
+	delete(h.domains, keyOf(life))
+	return ok
+}
+
+// SetState makes a life's VM be in another state: paused, or gone and still listed.
+func (h *Host) SetState(life hostagent.Life, state hostagent.DomainState) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if d, ok := h.domains[keyOf(life)]; ok {
+		d.state = state
+	}
+}
+
+// EmptyLists makes the next n lists of domains come back empty and without an error.
+func (h *Host) EmptyLists(n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.empty = n
+}
+
+// SetFull makes the store refuse every new disk, or not.
+func (h *Host) SetFull(full bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.full = full
+}
+
+// SetVolatile says whether a life's overlay is lost with the power, as one whose name was not synced.
+func (h *Host) SetVolatile(life hostagent.Life, volatile bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if o, ok := h.overlays[keyOf(life)]; ok {
+		o.volatile = volatile
+	}
+}
+
+// AddBase puts a verified base on the host, as if it had been fetched.
+func (h *Host) AddBase(digest string, bytes uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.bases[digest] = bytes
+}
+
+// Running lists the lives whose VM runs now.
+func (h *Host) Running() []hostagent.Life {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var lives []hostagent.Life
+	for _, d := range h.domains {
+		if d.state != hostagent.DomainGone {
+			lives = append(lives, d.machine.Life)
+		}
+	}
+	return lives
+}
+
+// Booting counts the VMs whose guest does not answer yet.
+func (h *Host) Booting() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := 0
+	for _, d := range h.domains {
+		if d.boot.Hangs || time.Now().Before(d.ready) {
+			n++
+		}
+	}
+	return n
+}
+
+// Tally returns a copy of what was done so far.
+func (h *Host) Tally() Tally {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t := Tally{
+		Starts: map[hostagent.Life]int{}, Destroys: map[hostagent.Life]int{}, Trashed: map[hostagent.Life]int{},
+		Fetches: h.tally.Fetches, Wrongs: append([]string(nil), h.tally.Wrongs...),
+	}
+	for from, to := range map[*map[hostagent.Life]int]map[hostagent.Life]int{
+		&h.tally.Starts: t.Starts, &h.tally.Destroys: t.Destroys, &h.tally.Trashed: t.Trashed,
+	} {
+		for life, n := range *from {
+			to[life] = n
+		}
+	}
+	return t
+}
+
+func (h *Host) wrong(format string, args ...any) {
+	h.tally.Wrongs = append(h.tally.Wrongs, fmt.Sprintf(format, args...))
+}
+
+// guestReport is what every guest here says of itself.
+func guestReport(d *domain) *v1.GuestReport {
+	return &v1.GuestReport{
+		ImageVersion: d.machine.Base, BootNonce: fmt.Sprintf("%d", d.ready.UnixNano()), Hostname: d.machine.Desktop,
+		Addresses: []string{"192.0.2.1"}, AgentVersion: "1.0",
+	}
+}

@@ -1,0 +1,272 @@
+package hostagent
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// worker does what is to be done for one desktop, one step at a time, over all its lives. It decides anew after every step
+// and whenever it is poked.
+type worker struct {
+	agent *Agent
+	uid   string
+	// pokes gets a token when something changed that the worker's decisions depend on.
+	pokes chan struct{}
+
+	mu sync.Mutex
+	// interrupt ends a question to the guest that is no longer worth an answer; nil when none is asked.
+	interrupt context.CancelFunc
+
+	// known is touched by run only.
+	known map[lifeKey]*progress
+}
+
+// progress is what a worker knows of a life for as long as the process runs; all of it can be found out again.
+type progress struct {
+	assignment    *v1.Assignment
+	base, overlay string
+	data          string
+	// acted is the number of the newest list begun when the worker last changed something about the VM.
+	acted          uint64
+	answered       bool
+	proven         bool
+	doubt          string
+	nextPing       time.Time
+	described      int
+	nextDescribe   time.Time
+	stopAsked      time.Time
+	overlayTrashed bool
+	dataTrashed    bool
+	trouble        trouble
+	failures       int
+}
+
+// fail remembers that a step failed, and succeed that one went well.
+func (p *progress) fail(now time.Time, err error) {
+	p.failures++
+	p.trouble = p.trouble.grow(now, p.failures, err)
+}
+
+func (p *progress) succeed() { p.failures, p.trouble = 0, trouble{} }
+
+// poke makes the worker look again.
+func (w *worker) poke() {
+	select {
+	case w.pokes <- struct{}{}:
+	default:
+	}
+}
+
+// reassign is poke after an assignment changed: what is being asked of the guest may not matter any more.
+func (w *worker) reassign() {
+	w.mu.Lock()
+	if w.interrupt != nil {
+		w.interrupt()
+	}
+	w.mu.Unlock()
+	w.poke()
+}
+
+// run works until the desktop has no lives on this host any more, or ctx ends.
+func (w *worker) run(ctx context.Context) error {
+	for {
+		next, more := w.round(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if more {
+			continue
+		}
+		if w.agent.retire(w) {
+			return nil
+		}
+		if !sleepUntil(ctx, next, w.pokes) {
+			return ctx.Err()
+		}
+	}
+}
+
+// round decides for each life, oldest first, and does the first thing that is to be done. Otherwise it says when to look
+// again.
+func (w *worker) round(ctx context.Context) (next time.Time, more bool) {
+	lives := w.agent.book.lives(w.uid)
+	w.forget(lives)
+	for _, e := range lives {
+		now := time.Now()
+		p := w.progressOf(now, e)
+		s := w.situation(e, p, lives)
+		decided := decide(now, s)
+		if err := w.settle(now, e, s, decided); err != nil {
+			w.agent.log.Error().Err(err).Str("desktop", e.life.Desktop).Int64("generation", e.life.Generation).Msg("state not kept; it will be tried again")
+			next = earlier(next, now.Add(5*time.Second))
+			continue
+		}
+		if decided.do == askSlot {
+			if !w.agent.governor.ask(keyOf(e.life), e.assignment.GetIncarnation().GetStartAt().AsTime(), w.poke) {
+				next = earlier(next, decided.until)
+				continue
+			}
+			return next, true
+		}
+		if decided.do != wait {
+			w.perform(ctx, e, p, decided.do)
+			return next, true
+		}
+		if changed(e, s, decided) {
+			return next, true
+		}
+		next = earlier(next, decided.until)
+	}
+	return next, false
+}
+
+// changed reports whether a decision to wait entered a state from which more may follow.
+func changed(e entry, s situation, decided step) bool {
+	return decided.state != e.status.GetState() || confirms(s, decided) != nil
+}
+
+// forget drops what was known of lives that are not on this host any more.
+func (w *worker) forget(lives []entry) {
+	here := map[lifeKey]bool{}
+	for _, e := range lives {
+		here[keyOf(e.life)] = true
+	}
+	for key := range w.known {
+		if !here[key] {
+			w.agent.governor.release(key)
+			delete(w.known, key)
+		}
+	}
+}
+
+func (w *worker) progressOf(now time.Time, e entry) *progress {
+	p, ok := w.known[keyOf(e.life)]
+	if !ok {
+		p = &progress{assignment: e.assignment}
+		if e.status.GetState() == v1.DesktopState_DESKTOP_STATE_READY {
+			// All of an agent's desktops are there when it starts: do not ask them all at once.
+			p.described, p.nextDescribe = 1, now.Add(rand.N(time.Minute))
+		}
+		w.known[keyOf(e.life)] = p
+	}
+	if p.assignment != e.assignment {
+		p.assignment = e.assignment
+		p.succeed()
+	}
+	return p
+}
+
+func (w *worker) situation(e entry, p *progress, lives []entry) situation {
+	a := w.agent
+	inc := e.assignment.GetIncarnation()
+	s := situation{
+		assignment: e.assignment, frozen: a.frozen() != "", status: e.status, start: e.start, startedAt: e.startedAt,
+		bootID: a.bootID, newest: a.book.newest(e.life), overlay: p.overlay != "", data: p.data != "",
+		slot: a.governor.has(keyOf(e.life)), slots: a.governor.describe(), answered: p.answered, proven: p.proven, doubt: p.doubt,
+		nextPing: p.nextPing, nextDescribe: p.nextDescribe, stopAsked: p.stopAsked, overlayTrashed: p.overlayTrashed,
+		dataTrashed: p.dataTrashed, trouble: p.trouble,
+	}
+	s.domain, s.domainState = a.view.look(keyOf(e.life), p.acted)
+	_, s.hasZone = a.cfg.Zones[e.assignment.GetSpec().GetZone()]
+	if e.assignment != nil {
+		s.base = a.fetcher.state(inc.GetDigest())
+		if !s.base.done && s.base.trouble.err != nil {
+			s.trouble = s.base.trouble
+		}
+	}
+	for _, other := range lives {
+		if other.life.Generation != e.life.Generation && w.mayRun(other) {
+			s.rival = other.life.Generation
+		}
+	}
+	return s
+}
+
+// mayRun reports whether a life's VM may exist: it is listed, or was started and is not proven gone.
+func (w *worker) mayRun(e entry) bool {
+	var acted uint64
+	if p, ok := w.known[keyOf(e.life)]; ok {
+		acted = p.acted
+	}
+	where, _ := w.agent.view.look(keyOf(e.life), acted)
+	return where == presentNow || where == presenceUnknown && e.start.phase != startNever && e.status.GetState() != v1.DesktopState_DESKTOP_STATE_DELETED
+}
+
+// confirms returns the mark that a decision makes of a VM seen on a list for the first time.
+func confirms(s situation, decided step) *startMark {
+	running := decided.state == v1.DesktopState_DESKTOP_STATE_STARTING || decided.state == v1.DesktopState_DESKTOP_STATE_READY
+	if s.domain == presentNow && running && s.start.phase != startConfirmed {
+		return &startMark{phase: startConfirmed, bootID: s.bootID}
+	}
+	return nil
+}
+
+// settle makes a decision's state durable, and takes or gives back what goes with it.
+func (w *worker) settle(now time.Time, e entry, s situation, decided step) error {
+	a := w.agent
+	key := keyOf(e.life)
+	mark := confirms(s, decided)
+	if decided.do == start {
+		mark = &startMark{phase: startIntended, bootID: a.bootID}
+	}
+	if mark != nil {
+		if err := a.book.enterStarting(e.life, now, *mark); err != nil {
+			return err
+		}
+	}
+	hasData := s.data || a.inventory.hasData(e.life.UID) && !s.dataTrashed
+	err := a.book.update(e.life, now, func(status *v1.DesktopStatus) {
+		status.State, status.Message, status.PausedIo = decided.state, decided.message, decided.paused
+		status.ProgressPercent, status.DataDisk = decided.percent, hasData
+	})
+	if err != nil {
+		return err
+	}
+	switch {
+	case decided.state == v1.DesktopState_DESKTOP_STATE_STARTING:
+		a.governor.hold(key)
+	case decided.do != askSlot:
+		a.governor.release(key)
+	}
+	if decided.listen {
+		a.view.listen(w.uid)
+		a.observer.hurry()
+	}
+	return nil
+}
+
+// perform does one step and remembers how it went.
+func (w *worker) perform(ctx context.Context, e entry, p *progress, do action) {
+	a := w.agent
+	began := time.Now()
+	err := w.do(ctx, e, p, do)
+	now := time.Now()
+	if do != fetchBase {
+		a.metrics.step(do, now.Sub(began), err)
+	}
+	switch {
+	case ctx.Err() != nil:
+	case do == ping, do == probe, do == describe:
+		// The guest's silence is no trouble of the host's; doubt says it.
+	case err == nil:
+		p.succeed()
+	default:
+		p.fail(now, err)
+		a.log.Warn().Err(err).Stringer("step", do).Str("desktop", e.life.Desktop).Int64("generation", e.life.Generation).Int("failures", p.failures).Msg("step failed")
+	}
+}
+
+// setGuest shows what the guest says of itself.
+func (w *worker) setGuest(e entry, now time.Time, guest *v1.GuestReport) error {
+	return w.agent.book.update(e.life, now, func(status *v1.DesktopStatus) {
+		if guest != nil && !proto.Equal(status.GetGuest(), guest) {
+			status.Guest = guest
+		}
+	})
+}
