@@ -213,6 +213,29 @@ func TestSupersededOrphanIsErased(t *testing.T) {
 	})
 }
 
+func TestEarlierLifeBesideThePresentOne(t *testing.T) {
+	inHouse(t, Config{}, func(h *house) {
+		put(h, newHost("h1"))
+		d := put(h, newDesktop("sales-1", "h1", 20))
+		a, _ := h.connect("h1", orphan(d, 10, ready), says(d, placed))
+		if got := told(a.next()); got != "set sales-1/10 DELETED" {
+			t.Fatalf("told %s", got)
+		}
+		if err := a.report(false, orphan(d, 10, deleted), says(d, ready)); err != nil {
+			t.Fatal(err)
+		}
+		if got := told(a.next()); got != "drop sales-1" {
+			t.Errorf("after it was erased: %s", got)
+		}
+		next := proto.CloneOf(get[*v1.Desktop](h, "sales-1"))
+		next.Incarnation.Generation = 30
+		put(h, next)
+		if got := told(a.next()); got != "set sales-1/30 READY, drop sales-1" {
+			t.Errorf("the next life, and the end of the last: %s", got)
+		}
+	})
+}
+
 func TestUnknownOrphansAreKept(t *testing.T) {
 	inHouse(t, Config{}, func(h *house) {
 		put(h, newHost("h1"))

@@ -28,7 +28,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		ignored: f.NewCounterVec(prometheus.CounterOpts{Name: "daybreak_dispatch_statuses_ignored_total",
 			Help: "Reported statuses that were not stored, by reason: foreign, backward, invalid."}, []string{"reason"}),
 		batch: f.NewHistogram(prometheus.HistogramOpts{Name: "daybreak_dispatch_status_batch_size",
-			Help: "Objects written in one transaction.", Buckets: []float64{1, 2, 4, 8, 16, 32, 64, 128}}),
+			Help: "Objects written at once.", Buckets: []float64{1, 4, 16, 64, 256, 1024}}),
 		hosts: f.NewGaugeVec(prometheus.GaugeOpts{Name: "daybreak_dispatch_hosts", Help: "Hosts by phase."}, []string{"phase"}),
 		frozen: f.NewGauge(prometheus.GaugeOpts{Name: "daybreak_dispatch_frozen",
 			Help: "1 while so many hosts are silent that destructive acts are frozen."}),

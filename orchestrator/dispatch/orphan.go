@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"slices"
 
-	"google.golang.org/protobuf/proto"
-
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -23,11 +21,16 @@ func lifeOf(r *v1.IncarnationReport) life {
 	return life{r.GetDesktop(), r.GetUid(), r.GetStatus().GetGeneration()}
 }
 
-// judgeOrphans decides about lives that a host has and nobody assigned to it. One is superseded, and may be erased, only
-// when the store itself says that the same desktop has a later life that is not on this host. All others stay as they are
-// until somebody decides. Nothing is erased while frozen.
-func judgeOrphans(view *store.View, host string, frozen bool, orphans map[life]v1.DesktopState) (erase map[string]*v1.Assignment, unknown []*v1.Orphan) {
-	erase = map[string]*v1.Assignment{}
+func lifeOfAssignment(a *v1.Assignment) life {
+	return life{a.GetDesktop(), a.GetUid(), a.GetIncarnation().GetGeneration()}
+}
+
+// judgeOrphans decides about lives that a host has and nobody assigned to it. One is superseded, and is to be erased, only
+// when the store itself says that the same desktop has a later life. All others stay as they are until somebody decides.
+// While frozen nothing is erased that was not told so before.
+func judgeOrphans(view *store.View, host string, frozen bool, told map[life]*v1.Assignment, orphans map[life]v1.DesktopState) (
+	erase map[life]*v1.Assignment, unknown []*v1.Orphan) {
+	erase = map[life]*v1.Assignment{}
 	for o, state := range orphans {
 		d, ok := store.Lookup[*v1.Desktop](view, o.desktop)
 		same := ok && d.GetMeta().GetUid() == o.uid
@@ -35,8 +38,8 @@ func judgeOrphans(view *store.View, host string, frozen bool, orphans map[life]v
 			continue // ours after all: its assignment is on the way
 		}
 		if same && o.generation < d.GetIncarnation().GetGeneration() {
-			if d.GetIncarnation().GetHost() != host && !frozen {
-				erase[o.desktop] = erasure(d, host, o.generation)
+			if told[o] != nil || !frozen {
+				erase[o] = erasure(d, host, o.generation)
 			}
 			continue
 		}
@@ -55,7 +58,6 @@ func running(s v1.DesktopState) bool {
 // erasure is the assignment that ends an earlier life of a desktop. Its data disk is never part of that.
 func erasure(d *v1.Desktop, host string, generation int64) *v1.Assignment {
 	a := assignment(d)
-	a.Incarnation = proto.Clone(a.GetIncarnation()).(*v1.Incarnation)
 	a.Incarnation.Generation = generation
 	a.Incarnation.Host = host
 	a.Incarnation.Desired = v1.DesiredState_DESIRED_STATE_DELETED

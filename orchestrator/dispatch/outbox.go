@@ -24,8 +24,8 @@ type news struct {
 	desktops map[string]struct{}
 	wanted   bool
 	asks     []*v1.Ask
-	// erase are the lives that this host shall end although the store has forgotten them, by desktop.
-	erase map[string]*v1.Assignment
+	// erase are the lives that this host shall end although their desktops have later ones.
+	erase map[life]*v1.Assignment
 }
 
 // outbox knows what one session was told, and makes the next messages out of what should be.
@@ -34,11 +34,12 @@ type outbox struct {
 	epoch    uint64
 	sequence uint64
 	sent     map[string]*v1.Assignment
+	erasing  map[life]*v1.Assignment
 	images   *v1.WantedImages
 }
 
 func newOutbox(host string, epoch uint64) *outbox {
-	return &outbox{host: host, epoch: epoch, sent: map[string]*v1.Assignment{}}
+	return &outbox{host: host, epoch: epoch, sent: map[string]*v1.Assignment{}, erasing: map[life]*v1.Assignment{}}
 }
 
 // messages returns what to send now, in order: nothing when nothing that the agent needs has changed.
@@ -80,7 +81,7 @@ func (o *outbox) changes(view *store.View, n news) []*v1.Assignments {
 	var m *v1.Assignments
 	room := 0
 	message := func(size int) *v1.Assignments {
-		if m == nil || len(m.Set)+len(m.Drop) == maxChanges || room < size {
+		if m == nil || len(m.Set)+len(m.Drop) >= maxChanges || room < size {
 			m, room = o.next(false), maxChangesBytes
 			out = append(out, m)
 		}
@@ -92,16 +93,17 @@ func (o *outbox) changes(view *store.View, n news) []*v1.Assignments {
 		message(0).WantedImages = images
 	}
 	for _, name := range sortedKeys(n.desktops) {
-		want, had := o.want(view, n, name), o.sent[name]
-		switch {
-		case want == nil && had != nil:
-			m := message(len(name))
+		set, drop := o.change(view, n, name)
+		size := 0
+		for _, a := range set {
+			size += proto.Size(a)
+		}
+		if drop || len(set) > 0 {
+			m := message(size)
+			m.Set = append(m.Set, set...)
+		}
+		if drop {
 			m.Drop = append(m.Drop, name)
-			delete(o.sent, name)
-		case want != nil && !proto.Equal(want, had):
-			m := message(proto.Size(want))
-			m.Set = append(m.Set, want)
-			o.sent[name] = want
 		}
 	}
 	if len(n.asks) > 0 {
@@ -110,12 +112,34 @@ func (o *outbox) changes(view *store.View, n news) []*v1.Assignments {
 	return out
 }
 
-// want is what the host shall be told of a desktop; nil when it is no concern of it.
-func (o *outbox) want(view *store.View, n news, name string) *v1.Assignment {
+// change says what to tell of one desktop. A drop lets the agent forget the life of it that has ended.
+func (o *outbox) change(view *store.View, n news, name string) (set []*v1.Assignment, drop bool) {
+	var want *v1.Assignment
 	if d, ok := store.Lookup[*v1.Desktop](view, name); ok && d.GetIncarnation().GetHost() == o.host {
-		return assignment(d)
+		want = assignment(d)
 	}
-	return n.erase[name]
+	had := o.sent[name]
+	if had != nil && (want == nil || lifeOfAssignment(want) != lifeOfAssignment(had)) {
+		delete(o.sent, name)
+		drop = true
+	}
+	if want != nil && !proto.Equal(want, had) {
+		o.sent[name] = want
+		set = append(set, want)
+	}
+	for l := range o.erasing {
+		if l.desktop == name && n.erase[l] == nil {
+			delete(o.erasing, l)
+			drop = true
+		}
+	}
+	for l, a := range n.erase {
+		if l.desktop == name && o.erasing[l] == nil {
+			o.erasing[l] = a
+			set = append(set, a)
+		}
+	}
+	return set, drop
 }
 
 func wanted(view *store.View, host string) *v1.WantedImages {

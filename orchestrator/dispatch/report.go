@@ -172,17 +172,17 @@ func (t *term) sort(p *peer, view *store.View, r *v1.IncarnationReport) bool {
 
 // settle decides anew about a host's orphans. The caller holds mu.
 func (t *term) settle(p *peer, view *store.View) {
-	erase, unknown := judgeOrphans(view, p.name, t.frozen, p.orphans)
+	erase, unknown := judgeOrphans(view, p.name, t.frozen, p.erase, p.orphans)
 	p.unknown = unknown
 	if p.session == nil || maps.EqualFunc(erase, p.erase, sameErasure) {
 		return
 	}
 	p.session.note(func(n *news) {
-		for name := range maps.Keys(erase) {
-			n.desktops[name] = struct{}{}
+		for o := range erase {
+			n.desktops[o.desktop] = struct{}{}
 		}
-		for name := range maps.Keys(p.erase) {
-			n.desktops[name] = struct{}{}
+		for o := range p.erase {
+			n.desktops[o.desktop] = struct{}{}
 		}
 	})
 	p.erase = erase

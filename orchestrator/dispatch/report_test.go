@@ -220,7 +220,7 @@ func backward(before, after *v1.Desktop) string {
 	if is.GetGeneration() != after.GetIncarnation().GetGeneration() || is.GetGeneration() < was.GetGeneration() {
 		return fmt.Sprintf("status of generation %d in %d after one of %d; ", is.GetGeneration(), after.GetIncarnation().GetGeneration(), was.GetGeneration())
 	}
-	order := "PLACED PREPARING PREPARED STARTING READY FAILED STOPPING STOPPED DELETED"
+	order := "PLACED PREPARING PREPARED STARTING READY STOPPING STOPPED FAILED DELETED"
 	at := func(s v1.DesktopState) int {
 		if s == suspended {
 			s = ready

@@ -10,7 +10,7 @@ import (
 	v1 "daybreak/proto/daybreak/v1"
 )
 
-// rank orders the states of one incarnation. READY and SUSPENDED take turns; a FAILED one may still be taken down.
+// rank orders the states of one incarnation. READY and SUSPENDED take turns; a FAILED one can only end.
 var rank = map[v1.DesktopState]int{
 	v1.DesktopState_DESKTOP_STATE_PENDING:   1,
 	v1.DesktopState_DESKTOP_STATE_PLACED:    2,
@@ -19,9 +19,9 @@ var rank = map[v1.DesktopState]int{
 	v1.DesktopState_DESKTOP_STATE_STARTING:  5,
 	v1.DesktopState_DESKTOP_STATE_READY:     6,
 	v1.DesktopState_DESKTOP_STATE_SUSPENDED: 6,
-	v1.DesktopState_DESKTOP_STATE_FAILED:    7,
-	v1.DesktopState_DESKTOP_STATE_STOPPING:  8,
-	v1.DesktopState_DESKTOP_STATE_STOPPED:   9,
+	v1.DesktopState_DESKTOP_STATE_STOPPING:  7,
+	v1.DesktopState_DESKTOP_STATE_STOPPED:   8,
+	v1.DesktopState_DESKTOP_STATE_FAILED:    9,
 	v1.DesktopState_DESKTOP_STATE_DELETED:   10,
 }
 

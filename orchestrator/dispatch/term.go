@@ -43,7 +43,7 @@ type peer struct {
 	// sessions limits how often the host may begin one.
 	sessions     *rate.Limiter
 	orphans      map[life]v1.DesktopState
-	erase        map[string]*v1.Assignment
+	erase        map[life]*v1.Assignment
 	usageWritten time.Time
 	// warned is when an event about this host's hello was last written.
 	warned time.Time

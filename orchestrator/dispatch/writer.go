@@ -13,13 +13,8 @@ import (
 	v1 "daybreak/proto/daybreak/v1"
 )
 
-const (
-	// maxBatch and maxBatchBytes bound one transaction; the store refuses more.
-	maxBatch      = 128
-	maxBatchBytes = 512 << 10
-	// maxTries bounds how often a write is decided anew because others wrote the same object.
-	maxTries = 10
-)
+// maxTries bounds how often a write is decided anew because others wrote the same object.
+const maxTries = 10
 
 // batch is what reports and silence want written, gathered while the writer is busy. done is closed, and err set, when
 // it is durable or will not be.
@@ -103,7 +98,7 @@ func (t *term) write(ctx context.Context) error {
 // edit is one object to write. decide returns what it should be, nil when it is right as it is.
 type edit struct {
 	ref    store.Ref
-	base   store.Object // as it was read; nil when it must be read
+	base   store.Object // as it was read
 	decide func(store.Object) store.Object
 }
 
@@ -159,126 +154,83 @@ func (t *term) editHost(h *v1.Host) store.Object {
 	return changed
 }
 
-// commit writes a batch in few transactions and returns the revision to wait for and the events to tell. What others
-// changed meanwhile is read and decided again, in ever smaller transactions.
+// commit writes a batch and returns the revision to wait for and the events to tell. What others changed meanwhile is
+// read and decided again.
 func (t *term) commit(ctx context.Context, b *batch) (revision int64, notices []notice, err error) {
 	todo := t.edits(b)
-	size := maxBatch
 	for try := 1; len(todo) > 0; try++ {
 		if try > maxTries {
-			return revision, notices, fmt.Errorf("write %s: %w", todo[0].ref, store.ErrConflict)
+			return revision, notices, fmt.Errorf("write %s: others were quicker %d times: %w", todo[0].ref, maxTries, store.ErrConflict)
 		}
-		var again []edit
-		for len(todo) > 0 {
-			var part []edit
-			var ops []store.Op
-			part, ops, todo = fill(todo, size)
-			if len(ops) == 0 {
-				continue
+		var ops []store.Op
+		var part []edit
+		for _, e := range todo {
+			if next := e.decide(e.base); next != nil {
+				ops, part = append(ops, store.Update(next)), append(part, e)
 			}
-			at, err := t.store.Commit(ctx, ops...)
-			if err == nil {
-				t.metrics.batch.Observe(float64(len(ops)))
-				revision, notices = max(revision, at), append(notices, tell(part, ops)...)
-				continue
-			}
-			retry, err := t.refused(part, err)
-			if err != nil {
-				return revision, notices, err
-			}
-			again = append(again, retry...)
 		}
-		if todo, err = t.reread(ctx, again); err != nil {
+		at, failed, err := t.store.CommitEach(ctx, ops)
+		revision = max(revision, at)
+		if err != nil {
 			return revision, notices, err
 		}
-		size = max(1, size/8)
+		if done := len(ops) - len(failed); done > 0 {
+			t.metrics.batch.Observe(float64(done))
+		}
+		refused := t.refused(failed)
+		todo = nil
+		for i, e := range part {
+			switch again, bad := refused[e.ref]; {
+			case !bad:
+				notices = append(notices, tell(e.base, ops[i].Object)...)
+			case again:
+				todo = append(todo, e)
+			}
+		}
+		if todo, err = t.reread(ctx, todo); err != nil {
+			return revision, notices, err
+		}
 	}
 	return revision, notices, nil
 }
 
-// fill decides edits until a transaction is full. It returns those that it took and need a write, their ops, and the rest.
-func fill(todo []edit, size int) (part []edit, ops []store.Op, rest []edit) {
-	bytes := 0
-	for i, e := range todo {
-		if len(ops) == size || bytes > maxBatchBytes {
-			return part, ops, todo[i:]
-		}
-		if next := e.decide(e.base); next != nil {
-			part, ops = append(part, e), append(ops, store.Update(next))
-			bytes += proto.Size(next)
-		}
-	}
-	return part, ops, nil
-}
-
-// refused sorts a refused transaction: edits to try again, without those that can never be written. An error that is not
-// about single objects is returned.
-func (t *term) refused(part []edit, err error) ([]edit, error) {
-	bad := failures(err)
-	if len(bad) == 0 {
-		return nil, err
-	}
-	var again []edit
-	for _, e := range part {
-		switch why := bad[e.ref]; {
-		case why == nil:
-			again = append(again, e)
-		case errors.Is(why, store.ErrConflict):
-			e.base = nil
-			again = append(again, e)
-		default:
+// refused says of each write that failed whether it is worth another try.
+func (t *term) refused(failed []*store.OpError) map[store.Ref]bool {
+	refused := map[store.Ref]bool{}
+	for _, f := range failed {
+		refused[f.Op.Ref] = errors.Is(f, store.ErrConflict)
+		if !refused[f.Op.Ref] {
 			t.metrics.ignored.WithLabelValues("invalid").Inc()
-			t.log.Error().Err(why).Msg("status cannot be stored")
+			t.log.Error().Err(f).Msg("status cannot be stored")
 		}
 	}
-	return again, nil
-}
-
-// failures finds the single steps that an error of the store is about.
-func failures(err error) map[store.Ref]error {
-	bad := map[store.Ref]error{}
-	var one *store.OpError
-	if many, ok := err.(interface{ Unwrap() []error }); ok {
-		for _, err := range many.Unwrap() {
-			if errors.As(err, &one) {
-				bad[one.Op.Ref] = one.Err
-			}
-		}
-	} else if errors.As(err, &one) {
-		bad[one.Op.Ref] = one.Err
-	}
-	return bad
+	return refused
 }
 
 // reread gets the newest of what changed under our hands. What is gone needs no status.
 func (t *term) reread(ctx context.Context, edits []edit) ([]edit, error) {
 	var found []edit
 	for _, e := range edits {
-		if e.base == nil {
-			o, err := t.store.Get(ctx, e.ref)
-			if errors.Is(err, store.ErrNotFound) {
-				continue
-			}
-			if err != nil {
-				return nil, err
-			}
-			e.base = o
+		o, err := t.store.Get(ctx, e.ref)
+		if errors.Is(err, store.ErrNotFound) {
+			continue
 		}
+		if err != nil {
+			return nil, err
+		}
+		e.base = o
 		found = append(found, e)
 	}
 	return found, nil
 }
 
-// tell finds what people should hear of in what was written.
-func tell(part []edit, ops []store.Op) []notice {
-	var notices []notice
-	for i, op := range ops {
-		switch after := op.Object.(type) {
-		case *v1.Desktop:
-			notices = append(notices, tellDesktop(part[i].base.(*v1.Desktop), after)...)
-		case *v1.Host:
-			notices = append(notices, tellHost(part[i].base.(*v1.Host), after)...)
-		}
+// tell finds what people should hear of in a write.
+func tell(before, after store.Object) []notice {
+	switch after := after.(type) {
+	case *v1.Desktop:
+		return tellDesktop(before.(*v1.Desktop), after)
+	case *v1.Host:
+		return tellHost(before.(*v1.Host), after)
 	}
-	return notices
+	return nil
 }
