@@ -72,6 +72,34 @@ fetch_debs() {
   mv -T "$tmp" "$dir"
 }
 
+# make_initrd TREE KVER BUSYBOX OUT MODULE...: a first-stage file system that loads the modules of TREE and mounts the root.
+# Modules are loaded in this order, after what they depend on; what the kernel has built in is left out.
+make_initrd() {
+  local tree=$1 kver=$2 busybox=$3 out=$4 dir name file n=0
+  shift 4
+  dir=$(mktemp -d)
+  mkdir -p "$dir"/{bin,dev,proc,root,modules}
+  chmod 755 "$dir"
+  install -m 755 "$busybox" "$dir/bin/busybox"
+  install -m 755 "$(dirname "${BASH_SOURCE[0]}")/initrd-init" "$dir/init"
+  for name in "$@"; do
+    modprobe -d "$tree" -S "$kver" --show-depends "$name"
+  done | awk '$1 == "insmod" && !seen[$2]++ {print $2}' >"$dir.modules"
+  while IFS= read -r file; do
+    n=$((n + 1))
+    name=$dir/modules/$(printf %02d "$n")-$(basename "$file" | sed 's/\.xz$//; s/\.zst$//')
+    case $file in
+      *.xz) xz -dc "$file" >"$name" ;;
+      *.zst) zstd -qdc "$file" >"$name" ;;
+      *) cp "$file" "$name" ;;
+    esac
+  done <"$dir.modules"
+  find "$dir" -exec touch -h -d "@$golden_epoch" {} +
+  (cd "$dir" && find . -mindepth 1 -printf '%P\n' | sort | cpio -o -H newc --quiet --reproducible -R 0:0) | gzip -n -1 >"$out"
+  chmod 644 "$out"
+  rm -rf "$dir" "$dir.modules"
+}
+
 # tree_to_debugfs TREE: prints the debugfs commands that copy TREE, sorted by name, owned by root, dated golden_epoch.
 # mke2fs -d would copy the build machine's change times, owners and directory order into the image.
 tree_to_debugfs() {
