@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,15 +34,16 @@ type house struct {
 	api     *store.Store
 	claimer *Claimer
 	// broken makes what starts fail.
-	broken func(desktop string) bool
+	broken atomic.Bool
+	// idle tells the hand that there is nothing to do for long.
+	idle atomic.Bool
 }
 
 // story runs a test in a bubble with a house in it.
 func story(t *testing.T, tell func(h *house)) {
 	synctest.Test(t, func(t *testing.T) {
 		memory := store.NewMemory()
-		h := &house{t: t, memory: memory, mirror: store.NewMirror(memory), api: store.Open(memory, store.WriterAPI),
-			broken: func(string) bool { return false }}
+		h := &house{t: t, memory: memory, mirror: store.NewMirror(memory), api: store.Open(memory, store.WriterAPI)}
 		handle := store.Open(memory, store.WriterPool)
 		h.claimer = NewClaimer(handle, h.mirror)
 		controller := New(handle, h.mirror, rand.NewChaCha8([32]byte{1}), zerolog.New(zerolog.NewTestWriter(t)), prometheus.NewRegistry())
@@ -73,10 +75,14 @@ func (h *house) create(o store.Object, w store.Writer) {
 
 func (h *house) hand(ctx context.Context) error {
 	for {
+		pause := time.Second
+		if h.idle.Load() { // a week of seconds takes long
+			pause = time.Hour
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(time.Second):
+		case <-time.After(pause):
 		}
 		for _, d := range store.All[*v1.Desktop](h.mirror.View()) {
 			if err := h.step(ctx, d.GetMeta().GetName()); err != nil && !errors.Is(err, store.ErrNotFound) {
@@ -104,7 +110,7 @@ func (h *house) step(ctx context.Context, name string) error {
 		next = v1.DesktopState_DESKTOP_STATE_DELETED
 	case next == v1.DesktopState_DESKTOP_STATE_PLACED:
 		next = v1.DesktopState_DESKTOP_STATE_STARTING
-	case next == v1.DesktopState_DESKTOP_STATE_STARTING && h.broken(name):
+	case next == v1.DesktopState_DESKTOP_STATE_STARTING && h.broken.Load():
 		next, message = v1.DesktopState_DESKTOP_STATE_FAILED, "kernel panic"
 	case next == v1.DesktopState_DESKTOP_STATE_STARTING:
 		next = v1.DesktopState_DESKTOP_STATE_READY
@@ -203,7 +209,7 @@ func TestStory(t *testing.T) {
 
 func TestStoryOfABrokenImage(t *testing.T) {
 	story(t, func(h *house) {
-		h.broken = func(string) bool { return true }
+		h.broken.Store(true)
 		h.create(&v1.Pool{Meta: &v1.Meta{Name: "sales"}, Spec: &v1.PoolSpec{Image: "office", Zone: "lgwan", Desktops: 12}}, store.WriterAPI)
 		time.Sleep(50 * time.Minute)
 		if s := h.pool().GetStatus(); s.GetHeldUntil() == nil || !strings.Contains(s.GetMessage(), "kernel panic") {
@@ -215,7 +221,7 @@ func TestStoryOfABrokenImage(t *testing.T) {
 		if n := h.told(ReasonReplaced); n > 12 {
 			t.Errorf("%d desktops were replaced in vain", n)
 		}
-		h.broken = func(string) bool { return false }
+		h.broken.Store(false)
 		time.Sleep(30 * time.Minute)
 		h.expect(5*time.Minute, 12)
 	})
@@ -255,6 +261,7 @@ func TestEventsAreSwept(t *testing.T) {
 		t.Errorf("%d events older than a week, want 101", got)
 	}
 	story(t, func(h *house) {
+		h.idle.Store(true)
 		for i := range 3 {
 			if err := h.api.Event(h.t.Context(), time.Now(), subject, "Test", fmt.Sprint(i), false); err != nil {
 				t.Fatal(err)
