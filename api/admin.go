@@ -29,7 +29,7 @@ type Cluster struct {
 	ID      string
 	Epoch   uint64
 	// Leader returns the address of the daybreakd that leads, "" when it is not known. May be nil.
-	Leader func() string
+	Leader func(context.Context) string
 }
 
 // adminService keeps the cluster itself.
@@ -128,7 +128,7 @@ func (s *adminService) Info(ctx context.Context, _ *v1.InfoRequest) (*v1.InfoRes
 		Caller: who.Name, Role: who.Role, Revision: revision,
 	}
 	if s.cluster.Leader != nil {
-		response.Leader = s.cluster.Leader()
+		response.Leader = s.cluster.Leader(ctx)
 	}
 	return response, nil
 }

@@ -47,7 +47,7 @@ func TestAudit(t *testing.T) {
 			{Phase: "intent", Who: "user/someone", Method: "ObjectService/Apply", Object: "zone/lgwan"},
 			{Phase: "result", Who: "user/someone", Method: "ObjectService/Apply", Object: "zone/lgwan", Code: "OK"},
 		}},
-		{wrap(pool("sales")), [2]audit.Record{
+		{wrap(newPool("sales")), [2]audit.Record{
 			{Phase: "intent", Who: "user/someone", Method: "ObjectService/Apply", Object: "pool/sales"},
 			{Phase: "result", Who: "user/someone", Method: "ObjectService/Apply", Object: "pool/sales", Code: "FailedPrecondition",
 				Error: `image "micro" does not exist: import it first with "daybreak image import micro FILE"`},

@@ -2,13 +2,14 @@ package api
 
 import (
 	"context"
+	"time"
 
 	v1 "daybreak/proto/daybreak/v1"
 )
 
 // Claimer binds desktops to users; orchestrator/pool has the real one.
 type Claimer interface {
-	Claim(ctx context.Context, pool, user, requestID string) (*v1.Desktop, error)
+	Claim(ctx context.Context, pool, user, requestID string, now time.Time) (*v1.Desktop, error)
 	Release(ctx context.Context, pool, user string) (desktop string, err error)
 }
 
@@ -20,7 +21,7 @@ type claimService struct {
 
 // Claim binds a ready desktop of the pool to the user.
 func (s *claimService) Claim(ctx context.Context, request *v1.ClaimRequest) (*v1.ClaimResponse, error) {
-	desktop, err := s.claims.Claim(ctx, request.GetPool(), request.GetUser(), request.GetRequestId())
+	desktop, err := s.claims.Claim(ctx, request.GetPool(), request.GetUser(), request.GetRequestId(), time.Now())
 	if err != nil {
 		return nil, err
 	}

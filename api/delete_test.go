@@ -17,13 +17,13 @@ func (r *rig) delete(request *v1.DeleteRequest) (*v1.DeleteResponse, error) {
 // town stores a small cluster: host kvm1 with a claimed desktop and one with data, host kvm2 without any.
 func (r *rig) town() {
 	r.ground()
-	plain := pool("plain")
+	plain := newPool("plain")
 	plain.Spec.Calendar = "office"
-	withData := pool("data")
+	withData := newPool("data")
 	withData.Spec.Shape = &v1.Shape{DataDiskGib: 1}
 	r.put(store.WriterAPI,
 		&v1.Calendar{Meta: &v1.Meta{Name: "office"}, Spec: &v1.CalendarSpec{TimeZone: "Asia/Tokyo"}},
-		zone("unused"), plain, withData, pool("empty"),
+		zone("unused"), plain, withData, newPool("empty"),
 		&v1.Host{Meta: &v1.Meta{Name: "kvm1"}, Spec: &v1.HostSpec{}}, &v1.Host{Meta: &v1.Meta{Name: "kvm2"}, Spec: &v1.HostSpec{}},
 	)
 	incarnation := func() *v1.Incarnation {
@@ -109,7 +109,7 @@ func TestDeleteMarks(t *testing.T) {
 		}
 		wantSame(t, again, o)
 	}
-	changed := pool("empty")
+	changed := newPool("empty")
 	changed.Spec.Desktops = 9
 	_, err := r.apply(changed)
 	wantCode(t, err, codes.FailedPrecondition, "is being deleted, as user/someone asked")
@@ -142,7 +142,7 @@ func TestZoneDeletionMeetsNewPool(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.apply(pool("sales")); err != nil {
+	if _, err := r.apply(newPool("sales")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := service.remove(t.Context(), before); err == nil {

@@ -273,7 +273,7 @@ func TestRenewKeepsNameAndRole(t *testing.T) {
 }
 
 func TestAdmin(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.Cluster.Leader = func() string { return "a:7443" } })
+	r := newRig(t, func(c *Config) { c.Cluster.Leader = func(context.Context) string { return "a:7443" } })
 	r.town()
 	admin := v1.NewAdminServiceClient(r.as(v1.Role_ROLE_ADMIN))
 	for _, drain := range []bool{true, true, false} {

@@ -9,6 +9,8 @@ import (
 
 	"daybreak/api/pki"
 	"daybreak/images"
+	"daybreak/orchestrator/dispatch"
+	"daybreak/orchestrator/pool"
 	"daybreak/orchestrator/rollout"
 	"daybreak/orchestrator/store"
 )
@@ -36,6 +38,13 @@ func codeOf(err error) codes.Code {
 		{images.ErrIncomplete, codes.FailedPrecondition},
 		{images.ErrCorrupt, codes.DataLoss},
 		{images.ErrFull, codes.ResourceExhausted},
+		{pool.ErrNoneReady, codes.ResourceExhausted},
+		{pool.ErrNotClaimed, codes.NotFound},
+		{pool.ErrPoolDeleted, codes.FailedPrecondition},
+		{dispatch.ErrUnreachable, codes.Unavailable},
+		{dispatch.ErrBusy, codes.ResourceExhausted},
+		{dispatch.ErrNotRunning, codes.FailedPrecondition},
+		{dispatch.ErrRefused, codes.FailedPrecondition},
 		{context.Canceled, codes.Canceled},
 		{context.DeadlineExceeded, codes.DeadlineExceeded},
 	} {

@@ -54,7 +54,7 @@ func FuzzEdge(f *testing.F) {
 		}
 		f.Add(uint8(index), raw)
 	}
-	seed(&v1.ApplyRequest{Object: wrap(pool("sales"))})
+	seed(&v1.ApplyRequest{Object: wrap(newPool("sales"))})
 	seed(&v1.ApplyRequest{Object: wrap(&v1.Calendar{Meta: &v1.Meta{Name: "office"}, Spec: &v1.CalendarSpec{TimeZone: "Asia/Tokyo"}})})
 	seed(&v1.DeleteRequest{Kind: v1.Kind_KIND_POOL, Name: "sales"})
 	seed(&v1.EnrolRequest{Token: "t", Csr: []byte{1}, Name: "kvm1"})
@@ -82,7 +82,7 @@ func FuzzEdge(f *testing.F) {
 // FuzzApply stores whatever is lawful, and only that, and can apply its own answer again.
 func FuzzApply(f *testing.F) {
 	for _, o := range []store.Object{
-		pool("sales"), zone("lgwan"), &v1.Image{Meta: &v1.Meta{Name: "micro"}},
+		newPool("sales"), zone("lgwan"), &v1.Image{Meta: &v1.Meta{Name: "micro"}},
 		&v1.Calendar{Meta: &v1.Meta{Name: "office"}, Spec: &v1.CalendarSpec{TimeZone: "Asia/Tokyo", Hours: []*v1.OfficeHours{{Days: []v1.Weekday{1}, Open: "08:30", Close: "24:00"}}}},
 	} {
 		raw, err := proto.Marshal(&v1.ApplyRequest{Object: wrap(o)})

@@ -20,7 +20,7 @@ func zone(name string) *v1.Zone {
 	return &v1.Zone{Meta: &v1.Meta{Name: name}, Spec: &v1.ZoneSpec{}}
 }
 
-func pool(name string) *v1.Pool {
+func newPool(name string) *v1.Pool {
 	return &v1.Pool{Meta: &v1.Meta{Name: name}, Spec: &v1.PoolSpec{Image: "micro", Zone: "lgwan", Desktops: 2}}
 }
 
@@ -43,14 +43,14 @@ func TestApply(t *testing.T) {
 	r := newRig(t)
 	r.ground()
 	client := r.objects()
-	created, err := client.Apply(t.Context(), &v1.ApplyRequest{Object: wrap(pool("sales"))})
+	created, err := client.Apply(t.Context(), &v1.ApplyRequest{Object: wrap(newPool("sales"))})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if created.GetChange() != v1.Change_CHANGE_CREATED || created.GetObject().GetPool().GetMeta().GetUid() == "" {
 		t.Errorf("created: %v", created)
 	}
-	again, err := client.Apply(t.Context(), &v1.ApplyRequest{Object: wrap(pool("sales"))})
+	again, err := client.Apply(t.Context(), &v1.ApplyRequest{Object: wrap(newPool("sales"))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,12 +71,12 @@ func TestApplyRefuses(t *testing.T) {
 	r := newRig(t)
 	r.ground()
 	r.put(store.WriterAPI, &v1.Calendar{Meta: &v1.Meta{Name: "office"}, Spec: &v1.CalendarSpec{TimeZone: "Asia/Tokyo"}})
-	if _, err := r.apply(pool("sales")); err != nil {
+	if _, err := r.apply(newPool("sales")); err != nil {
 		t.Fatal(err)
 	}
 	r.put(store.WriterAPI, zone("internet"), &v1.Pool{Meta: &v1.Meta{Name: "disks"}, Spec: &v1.PoolSpec{Image: "micro", Zone: "lgwan", Shape: &v1.Shape{DataDiskGib: 8}}})
 	with := func(name string, change func(*v1.Pool)) *v1.Pool {
-		p := pool(name)
+		p := newPool(name)
 		change(p)
 		return p
 	}
@@ -94,11 +94,11 @@ func TestApplyRefuses(t *testing.T) {
 		{"no image", with("new", func(p *v1.Pool) { p.Spec.Image = "none" }), codes.FailedPrecondition, []string{`image "none" does not exist: import it first with "daybreak image import none FILE"`}},
 		{"no version", with("new", func(p *v1.Pool) { p.Spec.Version = 3 }), codes.FailedPrecondition, []string{"no version 3", "it has: 1, 2"}},
 		{"draft", with("sales", func(p *v1.Pool) { p.Spec.Version = 2 }), codes.FailedPrecondition, []string{"version 2", "is draft", "daybreak image publish micro 2"}},
-		{"long name", pool(strings.Repeat("a", 41)), codes.InvalidArgument, []string{"at most 40 characters"}},
+		{"long name", newPool(strings.Repeat("a", 41)), codes.InvalidArgument, []string{"at most 40 characters"}},
 		{"too many", with("new", func(p *v1.Pool) { p.Spec.Desktops = 5001 }), codes.InvalidArgument, []string{"spec.desktops"}},
-		{"nonsense name", pool("../etc"), codes.InvalidArgument, []string{"meta.name"}},
-		{"markup name", pool("<!ENTITY"), codes.InvalidArgument, []string{"meta.name"}},
-		{"Japanese name", pool("総務課"), codes.InvalidArgument, []string{"meta.name"}},
+		{"nonsense name", newPool("../etc"), codes.InvalidArgument, []string{"meta.name"}},
+		{"markup name", newPool("<!ENTITY"), codes.InvalidArgument, []string{"meta.name"}},
+		{"Japanese name", newPool("総務課"), codes.InvalidArgument, []string{"meta.name"}},
 		{"no name", zone(""), codes.InvalidArgument, []string{"meta.name"}},
 		{"no meta", &v1.Zone{}, codes.InvalidArgument, []string{"meta"}},
 		{"line break in a label", &v1.Zone{Meta: &v1.Meta{Name: "a", Labels: map[string]string{"k": "a\nb"}}}, codes.InvalidArgument, []string{"meta.labels"}},
@@ -156,11 +156,11 @@ func TestDryRun(t *testing.T) {
 	r := newRig(t)
 	r.ground()
 	before := r.everything()
-	answer, err := r.objects().Apply(t.Context(), &v1.ApplyRequest{Object: wrap(pool("sales")), DryRun: true})
+	answer, err := r.objects().Apply(t.Context(), &v1.ApplyRequest{Object: wrap(newPool("sales")), DryRun: true})
 	if err != nil || answer.GetChange() != v1.Change_CHANGE_CREATED || answer.GetObject().GetPool().GetSpec().GetDesktops() != 2 {
 		t.Errorf("%v, %v", answer, err)
 	}
-	bad := pool("sales")
+	bad := newPool("sales")
 	bad.Spec.Zone = "none"
 	_, err = r.objects().Apply(t.Context(), &v1.ApplyRequest{Object: wrap(bad), DryRun: true})
 	wantCode(t, err, codes.FailedPrecondition, `zone "none"`)
@@ -191,7 +191,7 @@ func TestApplyIsIdempotent(t *testing.T) {
 	r.ground()
 	service := &objectService{store: store.Open(r.backend, store.WriterAPI)}
 	rapid.Check(t, func(t *rapid.T) {
-		wanted := pool(rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "name"))
+		wanted := newPool(rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "name"))
 		wanted.Spec.Desktops = rapid.Uint32Max(5000).Draw(t, "desktops")
 		wanted.Spec.MaxUnavailable = rapid.Uint32Max(5000).Draw(t, "max")
 		if rapid.Bool().Draw(t, "shape") {
@@ -230,7 +230,7 @@ func TestConcurrentApply(t *testing.T) {
 	var group errgroup.Group
 	for i := range 8 {
 		group.Go(func() error {
-			wanted := pool("sales")
+			wanted := newPool("sales")
 			wanted.Spec.Desktops = uint32(i)
 			_, err := service.Apply(context.Background(), &v1.ApplyRequest{Object: wrap(wanted)})
 			return err

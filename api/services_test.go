@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -16,7 +17,7 @@ import (
 // fakeClaims answers as it is told to.
 type fakeClaims struct{ err error }
 
-func (f fakeClaims) Claim(_ context.Context, pool, user, requestID string) (*v1.Desktop, error) {
+func (f fakeClaims) Claim(_ context.Context, pool, user, requestID string, _ time.Time) (*v1.Desktop, error) {
 	return &v1.Desktop{Meta: &v1.Meta{Name: pool + "-1"}, Claim: &v1.DesktopClaim{User: user, RequestId: requestID}}, f.err
 }
 
