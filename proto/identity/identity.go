@@ -106,6 +106,21 @@ func parseCAs(text []byte) ([]*x509.Certificate, error) {
 	return cas, nil
 }
 
+// PEM returns the certificate, its key, and the trusted CAs as PEM text.
+func (id *Identity) PEM() (certificate, key, cas []byte, err error) {
+	id.mu.RLock()
+	defer id.mu.RUnlock()
+	der, err := x509.MarshalPKCS8PrivateKey(id.pair.PrivateKey)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("encode key: %w", err)
+	}
+	for _, ca := range id.cas {
+		cas = append(cas, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Raw})...)
+	}
+	certificate = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: id.leaf.Raw})
+	return certificate, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), cas, nil
+}
+
 // Name is whom the certificate is for: the host's or the person's name.
 func (id *Identity) Name() string {
 	id.mu.RLock()

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+
+	"daybreak/cmd/daybreak/show"
+	"daybreak/images"
+	"daybreak/images/pack"
+	"daybreak/images/push"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+func (a *app) imageCommand() *cobra.Command {
+	return group("image", "Bring golden images in, and publish their versions",
+		a.imageImportCommand(), a.imageVersionsCommand(), a.imagePublishCommand())
+}
+
+func (a *app) imageImportCommand() *cobra.Command {
+	header := &v1.VersionHeader{}
+	var publish bool
+	var format string
+	c := &cobra.Command{
+		Use:   "import NAME FILE",
+		Short: "Make a raw disk a new version of an image",
+		Long: `Import cuts the disk into chunks and sends those that the control plane lacks. A broken-off import goes on where it was
+when it is started again. The file must be a raw disk; convert others, if you trust them, with
+'qemu-img convert -f qcow2 -O raw FILE FILE.raw'. The version is a draft until it is published.`,
+		Example: `  daybreak image import debian golden.raw --note "November patches"
+  daybreak image import debian golden.raw --publish`,
+		Args: exactly("NAME", "FILE"),
+		ValidArgsFunction: func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if len(args) == 0 {
+				return a.names(c.Context(), v1.Kind_KIND_IMAGE), cobra.ShellCompDirectiveNoFileComp
+			}
+			return nil, cobra.ShellCompDirectiveDefault
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			header.Image = args[0]
+			file, err := os.Open(args[1])
+			if err != nil {
+				return err
+			}
+			defer file.Close()
+			return a.withConn(func(conn *grpc.ClientConn) error {
+				return a.importImage(c.Context(), conn, file, header, publish, format)
+			})
+		},
+	}
+	c.Flags().StringVar(&header.Note, "note", "", "what is new in this version")
+	c.Flags().Uint32Var(&header.Parent, "parent", 0, "number of the version it was made from")
+	c.Flags().BoolVar(&publish, "publish", false, "publish the version, so that new desktops run it")
+	formatFlag(c, &format, "", formatJSON)
+	return c
+}
+
+func (a *app) importImage(ctx context.Context, conn *grpc.ClientConn, file *os.File, header *v1.VersionHeader, publish bool, format string) error {
+	codec, err := images.NewCodec()
+	if err != nil {
+		return err
+	}
+	began, bar := time.Now(), newProgress(a.errs)
+	defer bar.done()
+	var last pack.Progress
+	made, err := push.Disk(ctx, conn, codec, file, header, func(p pack.Progress) {
+		last = p
+		bar.show(fmt.Sprintf("%3d%%  %s of %s read, %s sent", 100*p.Scanned/p.Size, show.Bytes(p.Scanned), show.Bytes(p.Size), show.Bytes(p.Sent)))
+	})
+	if err != nil {
+		return err
+	}
+	bar.done()
+	v := made.GetVersion()
+	if publish {
+		published, err := v1.NewImageServiceClient(conn).Publish(ctx, &v1.PublishRequest{Image: header.GetImage(), Version: v.GetNumber()})
+		if err != nil {
+			return err
+		}
+		v = published.GetVersion()
+	}
+	if format == formatJSON {
+		return printJSON(a.out, v)
+	}
+	did := fmt.Sprintf("is new: %s, %s sent, in %s", show.Bytes(v.GetSizeBytes()), show.Bytes(last.Sent), show.Span(time.Since(began).Truncate(time.Second)))
+	if made.GetExisted() {
+		did = "has this content already"
+	}
+	if publish {
+		did += "; published"
+	} else if v.GetState() == v1.VersionState_VERSION_STATE_DRAFT {
+		did += fmt.Sprintf("; publish it with 'daybreak image publish %s %d'", header.GetImage(), v.GetNumber())
+	}
+	fmt.Fprintf(a.out, "image/%s version %d %s\n", header.GetImage(), v.GetNumber(), did)
+	return nil
+}
+
+func (a *app) imageVersionsCommand() *cobra.Command {
+	var format string
+	c := &cobra.Command{
+		Use: "versions NAME", Short: "List the versions of an image, newest first",
+		Example: "  daybreak image versions debian\n  daybreak image versions debian -o json",
+		Args:    exactly("NAME"), ValidArgsFunction: a.completeNames(v1.Kind_KIND_IMAGE),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.withConn(func(conn *grpc.ClientConn) error {
+				o, err := get(c.Context(), conn, v1.Kind_KIND_IMAGE, args[0])
+				if err != nil {
+					return err
+				}
+				image, ok := o.(*v1.Image)
+				if !ok {
+					return errEmpty
+				}
+				if format == formatJSON {
+					return printJSON(a.out, image.GetStatus())
+				}
+				return show.NewWriter(a.out).Table(show.Versions(image, time.Now()))
+			})
+		},
+	}
+	formatFlag(c, &format, formatTable, formatJSON)
+	return c
+}
+
+func (a *app) imagePublishCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "publish NAME VERSION", Short: "Let new desktops run a version of an image",
+		Long:    "Publish makes a draft ready and the image's current version. An older version that is ready becomes the current one again.",
+		Example: "  daybreak image publish debian 4",
+		Args:    exactly("NAME", "VERSION"), ValidArgsFunction: a.completeNames(v1.Kind_KIND_IMAGE),
+		RunE: func(c *cobra.Command, args []string) error {
+			number, err := strconv.ParseUint(args[1], 10, 32)
+			if err != nil || number == 0 {
+				return wrongUsage("VERSION is a number from 1 on, found %q", args[1])
+			}
+			return a.withConn(func(conn *grpc.ClientConn) error {
+				_, err := v1.NewImageServiceClient(conn).Publish(c.Context(), &v1.PublishRequest{Image: args[0], Version: uint32(number)})
+				return a.say(fmt.Sprintf("image/%s version %d is published and current", args[0], number), err)
+			})
+		},
+	}
+}
