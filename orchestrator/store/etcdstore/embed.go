@@ -70,7 +70,9 @@ func Embedded(ctx context.Context, cfg EmbedConfig) (*Server, error) {
 	s := &Server{etcd: etcd, lock: lock, Client: v3client.New(etcd.Server)}
 	select {
 	case <-etcd.Server.ReadyNotify():
-		return s, nil
+		if err = s.endLeases(ctx); err == nil {
+			return s, nil
+		}
 	case <-ctx.Done():
 		err = ctx.Err()
 	case <-etcd.Server.StopNotify():
@@ -98,6 +100,21 @@ func (s *Server) Run(ctx context.Context) error {
 		return failed
 	}
 	return ctx.Err()
+}
+
+// endLeases ends what the process before this one left: nobody else can hold a lease of this etcd. Without it a
+// daybreakd that was killed would have to wait for its own old leadership to run out.
+func (s *Server) endLeases(ctx context.Context) error {
+	left, err := s.Client.Leases(ctx)
+	if err != nil {
+		return fmt.Errorf("find old leases: %w", err)
+	}
+	for _, lease := range left.Leases {
+		if _, err := s.Client.Revoke(ctx, lease.ID); err != nil {
+			return fmt.Errorf("end old lease: %w", err)
+		}
+	}
+	return nil
 }
 
 func (s *Server) close() error {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/procfs"
 	"github.com/rs/zerolog"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 
 	"daybreak/orchestrator/store"
@@ -67,6 +68,26 @@ func listening(t *testing.T) (found []string) {
 		}
 	}
 	return found
+}
+
+// TestEmbeddedEndsOldLeases: the leadership of a process that was killed does not keep the next one waiting.
+func TestEmbeddedEndsOldLeases(t *testing.T) {
+	dir := t.TempDir()
+	t.Run("before", func(t *testing.T) {
+		client := start(t, EmbedConfig{Dir: dir}).Client
+		lease, err := client.Grant(t.Context(), 3600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := client.Put(t.Context(), "/leader/1", "gone", clientv3.WithLease(lease.ID)); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Run("after", func(t *testing.T) {
+		if address, err := Leader(t.Context(), start(t, EmbedConfig{Dir: dir}).Client, "/leader"); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("still led by %q, %v", address, err)
+		}
+	})
 }
 
 // TestEmbeddedKeeps closes a server and opens it again.
