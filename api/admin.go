@@ -32,6 +32,13 @@ type Cluster struct {
 	Leader func(context.Context) string
 }
 
+func (c Cluster) leader(ctx context.Context) string {
+	if c.Leader == nil {
+		return ""
+	}
+	return c.Leader(ctx)
+}
+
 // adminService keeps the cluster itself.
 type adminService struct {
 	v1.UnimplementedAdminServiceServer
@@ -123,12 +130,8 @@ func (s *adminService) Info(ctx context.Context, _ *v1.InfoRequest) (*v1.InfoRes
 		return nil, err
 	}
 	who := callerOf(ctx)
-	response := &v1.InfoResponse{
-		Version: s.cluster.Version, ClusterId: s.cluster.ID, ClusterEpoch: s.cluster.Epoch,
+	return &v1.InfoResponse{
+		Version: s.cluster.Version, ClusterId: s.cluster.ID, ClusterEpoch: s.cluster.Epoch, Leader: s.cluster.leader(ctx),
 		Caller: who.Name, Role: who.Role, Revision: revision,
-	}
-	if s.cluster.Leader != nil {
-		response.Leader = s.cluster.Leader(ctx)
-	}
-	return response, nil
+	}, nil
 }

@@ -47,7 +47,7 @@ func (e *entry) begin(ctx context.Context, message proto.Message) error {
 }
 
 // end writes the outcome. The change has happened: a failure is logged, not returned.
-func (e *entry) end(_ context.Context, outcome error) {
+func (e *entry) end(outcome error) {
 	if !e.begun {
 		return
 	}

@@ -2,7 +2,12 @@ package api
 
 import (
 	"context"
+	"errors"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -14,6 +19,7 @@ type desktopService struct {
 	v1.UnimplementedDesktopServiceServer
 	explain  Explainer
 	sessions Sessions
+	cluster  Cluster
 }
 
 // Explain says why a desktop or a pool is as it is.
@@ -24,6 +30,9 @@ func (s *desktopService) Explain(ctx context.Context, request *v1.ExplainRequest
 // Screenshot asks the desktop's host for a picture of its screen.
 func (s *desktopService) Screenshot(ctx context.Context, request *v1.ScreenshotRequest) (*v1.ScreenshotResponse, error) {
 	png, err := s.sessions.Screenshot(ctx, request.GetDesktop())
+	if errors.Is(err, store.ErrNotLeader) {
+		return nil, status.Errorf(codes.Unavailable, "this daybreakd does not lead and has no agents: ask the one that does (%s)", s.cluster.leader(ctx))
+	}
 	if err != nil {
 		return nil, err
 	}

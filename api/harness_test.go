@@ -10,6 +10,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,6 +39,8 @@ type rig struct {
 	dir     string
 	people  string
 	agents  string
+	// stop ends the server and returns what Run returned.
+	stop func() error
 }
 
 // newRig starts a server; edit may change its configuration first.
@@ -67,20 +70,15 @@ func newRig(t *testing.T, edit ...func(*Config)) *rig {
 	people, agents := listen(t), listen(t)
 	r.people, r.agents = people.Addr().String(), agents.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{}, 2)
-	go func() {
-		_ = r.mirror.Run(ctx)
-		ended <- struct{}{}
-	}()
-	go func() {
-		_ = r.server.Run(ctx, []net.Listener{people}, []net.Listener{agents})
-		ended <- struct{}{}
-	}()
-	t.Cleanup(func() {
+	mirrored, served := make(chan error, 1), make(chan error, 1)
+	go func() { mirrored <- r.mirror.Run(ctx) }()
+	go func() { served <- r.server.Run(ctx, []net.Listener{people}, []net.Listener{agents}) }()
+	r.stop = sync.OnceValue(func() error {
 		cancel()
-		<-ended
-		<-ended
+		<-mirrored
+		return <-served
 	})
+	t.Cleanup(func() { _ = r.stop() })
 	return r
 }
 

@@ -34,9 +34,13 @@ type hostChecker interface {
 func (g *gate) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, err error) {
 	began := time.Now()
 	defer func() { g.metrics.ended(info.FullMethod, status.Code(err), time.Since(began), false) }()
+	return g.recovered(func() (any, error) { return g.unaryThrough(ctx, request, info.FullMethod, handler) })
+}
+
+func (g *gate) unaryThrough(ctx context.Context, request any, method string, handler grpc.UnaryHandler) (any, error) {
 	ctx, cancel := g.deadline(ctx)
 	defer cancel()
-	ctx, rule, err := g.enter(ctx, info.FullMethod)
+	ctx, rule, err := g.enter(ctx, method)
 	if err != nil {
 		return nil, err
 	}
@@ -45,15 +49,15 @@ func (g *gate) unary(ctx context.Context, request any, info *grpc.UnaryServerInf
 		return nil, status.Error(codes.Internal, "the request is no message")
 	}
 	if err := validate(message); err != nil {
-		return nil, g.answer(info.FullMethod, rule, err)
+		return nil, g.answer(method, rule, err)
 	}
-	note := &entry{gate: g, method: info.FullMethod, audited: rule.audited}
+	note := &entry{gate: g, method: method, audited: rule.audited}
 	if err := note.begin(ctx, message); err != nil {
 		return nil, err
 	}
-	answer, err = g.recovered(func() (any, error) { return handler(ctx, request) })
-	err = g.answer(info.FullMethod, rule, err)
-	note.end(ctx, err)
+	answer, err := g.recovered(func() (any, error) { return handler(ctx, request) })
+	err = g.answer(method, rule, err)
+	note.end(err)
 	if err != nil {
 		return nil, err
 	}
@@ -63,21 +67,26 @@ func (g *gate) unary(ctx context.Context, request any, info *grpc.UnaryServerInf
 func (g *gate) stream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	began := time.Now()
 	defer func() { g.metrics.ended(info.FullMethod, status.Code(err), time.Since(began), true) }()
-	ctx, rule, err := g.enter(stream.Context(), info.FullMethod)
+	_, err = g.recovered(func() (any, error) { return nil, g.streamThrough(server, stream, info.FullMethod, handler) })
+	return err
+}
+
+func (g *gate) streamThrough(server any, stream grpc.ServerStream, method string, handler grpc.StreamHandler) error {
+	ctx, rule, err := g.enter(stream.Context(), method)
 	if err != nil {
 		return err
 	}
 	// A stream lasts no longer than the certificate that opened it.
 	ctx, cancel := context.WithDeadline(ctx, callerOf(ctx).Expires)
 	defer cancel()
-	note := &entry{gate: g, method: info.FullMethod, audited: rule.audited}
+	note := &entry{gate: g, method: method, audited: rule.audited}
 	wrapped := &gatedStream{ServerStream: stream, ctx: ctx, note: note}
 	_, err = g.recovered(func() (any, error) { return nil, handler(server, wrapped) })
 	if err != nil && ctx.Err() == context.DeadlineExceeded && stream.Context().Err() == nil {
-		err = status.Error(codes.Unauthenticated, "the certificate that opened this stream has ended")
+		err = status.Error(codes.Unauthenticated, "the certificate that opened this stream has ended: renew it and try again")
 	}
-	err = g.answer(info.FullMethod, rule, err)
-	note.end(ctx, err)
+	err = g.answer(method, rule, err)
+	note.end(err)
 	return err
 }
 

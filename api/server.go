@@ -110,7 +110,7 @@ func (s *Server) register(config Config, handle *store.Store) {
 		v1.RegisterClaimServiceServer(s.people, &claimService{claims: config.Claims})
 	}
 	if config.Sessions != nil {
-		v1.RegisterDesktopServiceServer(s.people, &desktopService{explain: config.Explain, sessions: config.Sessions})
+		v1.RegisterDesktopServiceServer(s.people, &desktopService{explain: config.Explain, sessions: config.Sessions, cluster: config.Cluster})
 		v1.RegisterAgentServiceServer(s.agents, &agentService{Sessions: config.Sessions, content: content{chunks: config.Chunks}})
 	}
 	reflection.Register(s.people)

@@ -10,6 +10,10 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"daybreak/images"
+	"daybreak/orchestrator/dispatch"
+	"daybreak/orchestrator/pool"
+	"daybreak/orchestrator/rollout"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -107,6 +111,16 @@ func TestAgentsAreKnownByTheirCertificate(t *testing.T) {
 	wantCode(t, err, codes.InvalidArgument, "session_id")
 }
 
+// TestScreenshotElsewhere: a daybreakd that does not lead says who does.
+func TestScreenshotElsewhere(t *testing.T) {
+	r := newRig(t, withAll(t), func(c *Config) {
+		c.Sessions = fakeSessions{err: fmt.Errorf("take screenshot: %w", store.ErrNotLeader)}
+		c.Cluster.Leader = func(context.Context) string { return "control2:7443" }
+	})
+	_, err := v1.NewDesktopServiceClient(r.as(v1.Role_ROLE_OPERATOR)).Screenshot(t.Context(), &v1.ScreenshotRequest{Desktop: "sales-1"})
+	wantCode(t, err, codes.Unavailable, "control2:7443")
+}
+
 func TestErrors(t *testing.T) {
 	for _, row := range []struct {
 		err     error
@@ -124,6 +138,18 @@ func TestErrors(t *testing.T) {
 		{store.ErrNotOwner, true, codes.Internal, "the server failed; its log says why"},
 		{store.ErrUnknownOutcome, true, codes.Unknown, "outcome unknown: " + maybe},
 		{fmt.Errorf("commit: %w: %w", context.DeadlineExceeded, store.ErrUnknownOutcome), true, codes.Unknown, "commit: context deadline exceeded: outcome unknown: " + maybe},
+		{&pool.NoneReadyError{Pool: "sales", Counts: "2 starting"}, true, codes.ResourceExhausted, "no desktop of pool sales is ready: 2 starting"},
+		{fmt.Errorf("release: %w", pool.ErrNotClaimed), true, codes.NotFound, "release: no desktop is claimed"},
+		{pool.ErrPoolDeleted, true, codes.FailedPrecondition, "pool is being deleted"},
+		{dispatch.ErrUnreachable, false, codes.Unavailable, "host is not reachable"},
+		{dispatch.ErrBusy, false, codes.ResourceExhausted, "too many questions wait for an answer"},
+		{dispatch.ErrNotRunning, false, codes.FailedPrecondition, "desktop is not running"},
+		{dispatch.ErrRefused, false, codes.FailedPrecondition, "host could not do it"},
+		{rollout.ErrRefused, true, codes.FailedPrecondition, "refused"},
+		{images.ErrCorrupt, true, codes.DataLoss, "content does not match its digest"},
+		{images.ErrIncomplete, true, codes.FailedPrecondition, "chunks are missing from the image store"},
+		{images.ErrFull, true, codes.ResourceExhausted, "no space left in the image store"},
+		{images.ErrNotFound, false, codes.NotFound, "not in the image store"},
 		{context.DeadlineExceeded, true, codes.DeadlineExceeded, "context deadline exceeded: " + maybe},
 		{context.DeadlineExceeded, false, codes.DeadlineExceeded, "context deadline exceeded"},
 		{context.Canceled, false, codes.Canceled, "context canceled"},

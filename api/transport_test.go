@@ -145,10 +145,3 @@ func TestThrottle(t *testing.T) {
 		t.Errorf("one is refused: %v; the others must not be", refused)
 	}
 }
-
-func TestPanicIsAnAnswer(t *testing.T) {
-	r := newRig(t)
-	g := &gate{log: r.server.log}
-	_, err := g.recovered(func() (any, error) { panic("bug") })
-	wantCode(t, err, codes.Internal, "bug")
-}
