@@ -59,6 +59,9 @@ func identify(ctx context.Context, now time.Time) (caller, error) {
 		return caller{}, status.Error(codes.Unauthenticated, "the connection has no peer")
 	}
 	who := caller{address: found.Addr.String()}
+	if found.Addr.Network() == "unix" {
+		who.address = "unix" // a client's end of a socket has no name
+	}
 	cert := leaf(found.AuthInfo)
 	if cert == nil {
 		return who, nil
