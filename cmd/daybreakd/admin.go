@@ -23,6 +23,9 @@ const (
 	adminContext = "default"
 )
 
+// errForeignAdmin: there is an admin.yaml, and it is not as daybreakd writes it.
+var errForeignAdmin = errors.New("not daybreakd's own " + adminFile)
+
 // keepAdmin sees to it that admin.yaml lets the administrator of this machine in: it writes the file when there is none,
 // when its certificate is of another CA or has less than a third of its life left, and when the server moved.
 func keepAdmin(ca *pki.CA, dataDir, server string, now time.Time) error {
@@ -32,7 +35,7 @@ func keepAdmin(ca *pki.CA, dataDir, server string, now time.Time) error {
 		config, err = &clientconfig.Config{}, nil
 	}
 	if err != nil {
-		return fmt.Errorf("keep %s: %w", adminFile, err)
+		return fmt.Errorf("%w: %w", errForeignAdmin, err)
 	}
 	entry, err := config.Pick(adminContext)
 	if err == nil && entry.Server == server && entry.CA == string(ca.CertPEM()) && lasts(entry.Cert, now) {

@@ -175,7 +175,13 @@ func build(ctx context.Context, o options, log zerolog.Logger, ca *pki.CA, clien
 	if err := h.listen(); err != nil {
 		return nil, err
 	}
-	return h, keepAdmin(ca, o.DataDir, o.AdminEndpoint, time.Now())
+	if err := keepAdmin(ca, o.DataDir, o.AdminEndpoint, time.Now()); errors.Is(err, errForeignAdmin) {
+		// Somebody's own version of a file for people must not keep the control plane down.
+		log.Warn().Err(err).Msg("admin.yaml is left as it is")
+	} else if err != nil {
+		return nil, err
+	}
+	return h, nil
 }
 
 func (h *house) listen() (err error) {
