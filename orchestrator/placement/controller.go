@@ -27,50 +27,46 @@ const maxTogether = 64
 
 // Controller places what waits whenever something changed. One runs in the whole cluster.
 type Controller struct {
-	store   *store.Store
 	mirror  *store.Mirror
 	log     zerolog.Logger
-	loop    *reconcile.Loop
 	waiting prometheus.Gauge
 	placed  prometheus.Counter
 }
 
-// New makes a controller. st is opened for WriterPlacement and guarded by leadership; mirror knows desktops, hosts and
-// images at least and runs beside it.
-func New(st *store.Store, mirror *store.Mirror, log zerolog.Logger, reg prometheus.Registerer) *Controller {
+// New makes a controller. mirror knows desktops, hosts and images at least and runs beside it.
+func New(mirror *store.Mirror, log zerolog.Logger, reg prometheus.Registerer) *Controller {
 	f := promauto.With(reg)
-	c := &Controller{
-		store: st, mirror: mirror, log: log.With().Str("loop", "placement").Logger(),
+	return &Controller{
+		mirror: mirror, log: log,
 		waiting: f.NewGauge(prometheus.GaugeOpts{Name: "daybreak_placement_unplaced", Help: "Desktops for which no host fits."}),
 		placed:  f.NewCounter(prometheus.CounterOpts{Name: "daybreak_placement_placed_total", Help: "Desktops placed on a host."}),
 	}
-	c.loop = reconcile.New("placement", log, c.reconcile)
-	return c
 }
 
-// Run works until ctx ends and returns nil then.
-func (c *Controller) Run(ctx context.Context) error {
+// Run works until ctx ends and returns nil then. st is opened for WriterPlacement and guarded by leadership.
+func (c *Controller) Run(ctx context.Context, st *store.Store) error {
+	loop := reconcile.New("placement", c.log, func(ctx context.Context, _ string) (time.Duration, error) {
+		return c.reconcile(ctx, st)
+	})
 	cancel := c.mirror.Subscribe(func(_, _ *store.View, refs []store.Ref) {
 		for _, ref := range refs {
 			switch ref.Kind {
 			case v1.Kind_KIND_DESKTOP, v1.Kind_KIND_HOST, v1.Kind_KIND_IMAGE:
-				c.loop.Add(onlyKey)
+				loop.Add(onlyKey)
 				return
 			}
 		}
 	})
 	defer cancel()
-	return c.loop.Run(ctx)
+	return loop.Run(ctx)
 }
 
-func (c *Controller) reconcile(ctx context.Context, _ string) (time.Duration, error) {
-	view := c.mirror.View()
-	plan := Plan(view)
-	revision, quicker, err := c.commit(ctx, plan)
+func (c *Controller) reconcile(ctx context.Context, st *store.Store) (time.Duration, error) {
+	revision, quicker, err := c.commit(ctx, st, Plan(c.mirror.View()))
 	if err != nil {
 		return 0, fmt.Errorf("commit placements: %w", err)
 	}
-	view, err = c.mirror.Wait(ctx, revision)
+	view, err := c.mirror.Wait(ctx, revision)
 	if err != nil {
 		return 0, err
 	}
@@ -89,7 +85,7 @@ func (c *Controller) reconcile(ctx context.Context, _ string) (time.Duration, er
 
 // commit writes a plan, in one transaction for each host: it holds only if the host is still as the plan saw it, and
 // each desktop too. What is refused is planned anew.
-func (c *Controller) commit(ctx context.Context, plan []Placement) (revision int64, quicker bool, err error) {
+func (c *Controller) commit(ctx context.Context, st *store.Store, plan []Placement) (revision int64, quicker bool, err error) {
 	var reasons []store.Op
 	byHost := map[string][]Placement{}
 	var hosts []string
@@ -106,7 +102,7 @@ func (c *Controller) commit(ctx context.Context, plan []Placement) (revision int
 	}
 	for _, name := range hosts {
 		for part := range slices.Chunk(byHost[name], maxTogether) {
-			last, err := c.place(ctx, part)
+			last, err := c.place(ctx, st, part)
 			if err != nil && !errors.Is(err, store.ErrConflict) {
 				return revision, quicker, err
 			}
@@ -114,7 +110,7 @@ func (c *Controller) commit(ctx context.Context, plan []Placement) (revision int
 			revision = max(revision, last)
 		}
 	}
-	last, failed, err := c.store.CommitEach(ctx, reasons)
+	last, failed, err := st.CommitEach(ctx, reasons)
 	for _, f := range failed {
 		if !errors.Is(f, store.ErrConflict) {
 			err = errors.Join(err, f)
@@ -124,13 +120,13 @@ func (c *Controller) commit(ctx context.Context, plan []Placement) (revision int
 }
 
 // place writes placements on one host.
-func (c *Controller) place(ctx context.Context, part []Placement) (int64, error) {
+func (c *Controller) place(ctx context.Context, st *store.Store, part []Placement) (int64, error) {
 	host := part[0].Host
 	ops := []store.Op{store.Check(host)}
 	for _, p := range part {
 		ops = append(ops, store.Update(p.Desktop))
 	}
-	revision, err := c.store.Commit(ctx, ops...)
+	revision, err := st.Commit(ctx, ops...)
 	if err != nil {
 		return 0, err
 	}

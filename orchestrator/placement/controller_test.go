@@ -22,11 +22,11 @@ func story(t *testing.T, tell func(memory *store.Memory, mirror *store.Mirror)) 
 	synctest.Test(t, func(t *testing.T) {
 		memory := store.NewMemory()
 		mirror := store.NewMirror(memory)
-		controller := New(store.Open(memory, store.WriterPlacement), mirror, zerolog.New(zerolog.NewTestWriter(t)), prometheus.NewRegistry())
+		controller := New(mirror, zerolog.New(zerolog.NewTestWriter(t)), prometheus.NewRegistry())
 		ctx, cancel := context.WithCancel(t.Context())
 		group, ctx := errgroup.WithContext(ctx)
 		group.Go(func() error { return mirror.Run(ctx) })
-		group.Go(func() error { return controller.Run(ctx) })
+		group.Go(func() error { return controller.Run(ctx, store.Open(memory, store.WriterPlacement)) })
 		tell(memory, mirror)
 		cancel()
 		if err := group.Wait(); !errors.Is(err, context.Canceled) {
@@ -128,11 +128,13 @@ func TestStaleHost(t *testing.T) {
 			}
 		}
 		mirror := store.NewMirror(memory)
-		controller := New(store.Open(&rival{Backend: memory, t: t}, store.WriterPlacement), mirror, zerolog.Nop(), prometheus.NewRegistry())
+		controller := New(mirror, zerolog.Nop(), prometheus.NewRegistry())
 		ctx, cancel := context.WithCancel(t.Context())
 		group, ctx := errgroup.WithContext(ctx)
 		group.Go(func() error { return mirror.Run(ctx) })
-		group.Go(func() error { return controller.Run(ctx) })
+		group.Go(func() error {
+			return controller.Run(ctx, store.Open(&rival{Backend: memory, t: t}, store.WriterPlacement))
+		})
 		time.Sleep(time.Second)
 		d, _ := store.Lookup[*v1.Desktop](mirror.View(), "a-1")
 		if d.Incarnation.Host != "" || !strings.Contains(d.Incarnation.UnplacedReason, "is unschedulable") {

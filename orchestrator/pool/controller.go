@@ -24,45 +24,47 @@ const conflictPause = 100 * time.Millisecond
 
 // Controller runs Decide for every pool that changed, and sweeps old events. One runs in the whole cluster.
 type Controller struct {
-	store   *store.Store
 	mirror  *store.Mirror
 	entropy io.Reader
 	log     zerolog.Logger
 	metrics *metrics
-	loop    *reconcile.Loop
 }
 
-// New makes a controller. st is opened for WriterPool and guarded by leadership; mirror has all kinds and runs beside
-// it; entropy gives identities to new desktops (crypto/rand.Reader).
-func New(st *store.Store, mirror *store.Mirror, entropy io.Reader, log zerolog.Logger, reg prometheus.Registerer) *Controller {
-	c := &Controller{
-		store: st, mirror: mirror, entropy: entropy,
-		log: log.With().Str("loop", "pool").Logger(), metrics: newMetrics(reg),
-	}
-	c.loop = reconcile.New("pool", log, c.reconcile)
-	return c
+// New makes a controller. mirror has all kinds and runs beside it; entropy gives identities to new desktops
+// (crypto/rand.Reader).
+func New(mirror *store.Mirror, entropy io.Reader, log zerolog.Logger, reg prometheus.Registerer) *Controller {
+	return &Controller{mirror: mirror, entropy: entropy, log: log, metrics: newMetrics(reg)}
 }
 
-// Run works until ctx ends and returns nil then.
-func (c *Controller) Run(ctx context.Context) error {
-	cancel := c.mirror.Subscribe(c.changed)
+// term is one time of leading.
+type term struct {
+	*Controller
+	store *store.Store
+	loop  *reconcile.Loop
+}
+
+// Run works until ctx ends and returns nil then. st is opened for WriterPool and guarded by leadership.
+func (c *Controller) Run(ctx context.Context, st *store.Store) error {
+	t := &term{Controller: c, store: st}
+	t.loop = reconcile.New("pool", c.log, t.reconcile)
+	cancel := c.mirror.Subscribe(t.changed)
 	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return c.loop.Run(ctx) })
-	group.Go(func() error { return c.sweep(ctx) })
+	group.Go(func() error { return t.loop.Run(ctx) })
+	group.Go(func() error { return t.sweep(ctx) })
 	return group.Wait()
 }
 
 // changed queues the pools that a change may concern.
-func (c *Controller) changed(before, after *store.View, refs []store.Ref) {
+func (t *term) changed(before, after *store.View, refs []store.Ref) {
 	existence := false // of something that pools look at by its being there
 	for _, ref := range refs {
 		switch ref.Kind {
 		case v1.Kind_KIND_POOL:
-			c.loop.Add(ref.Name)
+			t.loop.Add(ref.Name)
 		case v1.Kind_KIND_DESKTOP:
 			if pool := poolOf(before, after, ref.Name); pool != "" {
-				c.loop.Add(pool)
+				t.loop.Add(pool)
 			}
 		case v1.Kind_KIND_IMAGE, v1.Kind_KIND_ZONE:
 			existence = true
@@ -72,7 +74,7 @@ func (c *Controller) changed(before, after *store.View, refs []store.Ref) {
 	}
 	if existence {
 		for _, pool := range store.All[*v1.Pool](after) {
-			c.loop.Add(pool.GetMeta().GetName())
+			t.loop.Add(pool.GetMeta().GetName())
 		}
 	}
 }
@@ -97,25 +99,25 @@ func hostExists(view *store.View, name string) bool {
 }
 
 // reconcile brings one pool one round nearer to what is wanted. Its own changes queue it again.
-func (c *Controller) reconcile(ctx context.Context, name string) (time.Duration, error) {
-	view := c.mirror.View()
+func (t *term) reconcile(ctx context.Context, name string) (time.Duration, error) {
+	view := t.mirror.View()
 	pool, ok := store.Lookup[*v1.Pool](view, name)
 	if !ok {
-		c.metrics.forget(name)
+		t.metrics.forget(name)
 		return 0, nil
 	}
-	snapshot, err := c.snapshot(view, pool)
+	snapshot, err := t.snapshot(view, pool)
 	if err != nil {
 		return 0, err
 	}
 	now := time.Now()
 	actions := Decide(now, snapshot)
-	c.metrics.count(name, actions.Status)
-	revision, quicker, err := c.commit(ctx, now, pool, actions)
+	t.metrics.count(name, actions.Status)
+	revision, quicker, err := t.commit(ctx, now, pool, actions)
 	if err != nil {
 		return 0, fmt.Errorf("commit changes of pool %s: %w", name, err)
 	}
-	if _, err := c.mirror.Wait(ctx, revision); err != nil {
+	if _, err := t.mirror.Wait(ctx, revision); err != nil {
 		return 0, err
 	}
 	if quicker {
@@ -166,25 +168,25 @@ func snapshotOf(view *store.View, pool *v1.Pool) Snapshot {
 
 // commit writes what was decided and returns the revision to wait for. quicker: somebody else changed one of the objects
 // meanwhile, so that the decision about it was dropped.
-func (c *Controller) commit(ctx context.Context, now time.Time, pool *v1.Pool, a Actions) (revision int64, quicker bool, err error) {
+func (t *term) commit(ctx context.Context, now time.Time, pool *v1.Pool, a Actions) (revision int64, quicker bool, err error) {
 	if a.HoldBack != "" {
 		event := store.NewEvent(now, pool, ReasonHeldBack, a.HoldBack, true)
 		event.Meta.Labels = map[string]string{attemptLabel: a.Attempt}
-		if revision, err = c.store.Commit(ctx, store.Create(event)); err != nil {
+		if revision, err = t.store.Commit(ctx, store.Create(event)); err != nil {
 			return 0, false, err
 		}
-		c.log.Warn().Str("pool", pool.GetMeta().GetName()).Dur("for", a.Again).Msg("creation of desktops is held back")
+		t.log.Warn().Str("pool", pool.GetMeta().GetName()).Dur("for", a.Again).Msg("creation of desktops is held back")
 	}
 	ops, changes := operations(a)
 	if len(ops) > 0 {
-		return c.commitDesktops(ctx, now, pool, ops, changes)
+		return t.commitDesktops(ctx, now, pool, ops, changes)
 	}
 	// Only when nothing else is to be done: the status of a round that changes things is old before it is written.
 	op, needed := poolOp(pool, a)
 	if !needed {
 		return revision, false, nil
 	}
-	written, err := c.store.Commit(ctx, op)
+	written, err := t.store.Commit(ctx, op)
 	if errors.Is(err, store.ErrConflict) {
 		return revision, true, nil
 	}
@@ -220,9 +222,9 @@ func operations(a Actions) ([]store.Op, map[store.Ref]Change) {
 }
 
 // commitDesktops writes the changes, each by itself, and then the events of those that were done.
-func (c *Controller) commitDesktops(ctx context.Context, now time.Time, pool *v1.Pool, ops []store.Op,
+func (t *term) commitDesktops(ctx context.Context, now time.Time, pool *v1.Pool, ops []store.Op,
 	changes map[store.Ref]Change) (revision int64, quicker bool, err error) {
-	revision, failed, err := c.store.CommitEach(ctx, ops)
+	revision, failed, err := t.store.CommitEach(ctx, ops)
 	if err != nil {
 		return revision, false, err
 	}
@@ -237,11 +239,11 @@ func (c *Controller) commitDesktops(ctx context.Context, now time.Time, pool *v1
 	for _, op := range ops {
 		if !refused[op.Ref] {
 			done = append(done, op)
-			c.metrics.changes.WithLabelValues(op.Verb.String()).Inc()
+			t.metrics.changes.WithLabelValues(op.Verb.String()).Inc()
 		}
 	}
 	if events := eventsOf(now, pool, done, changes); len(events) > 0 {
-		last, lost, eventErr := c.store.CommitEach(ctx, events)
+		last, lost, eventErr := t.store.CommitEach(ctx, events)
 		revision = max(revision, last)
 		for _, f := range lost {
 			eventErr = errors.Join(eventErr, f)

@@ -46,11 +46,11 @@ func story(t *testing.T, tell func(h *house)) {
 		h := &house{t: t, memory: memory, mirror: store.NewMirror(memory), api: store.Open(memory, store.WriterAPI)}
 		handle := store.Open(memory, store.WriterPool)
 		h.claimer = NewClaimer(handle, h.mirror)
-		controller := New(handle, h.mirror, rand.NewChaCha8([32]byte{1}), zerolog.New(zerolog.NewTestWriter(t)), prometheus.NewRegistry())
+		controller := New(h.mirror, rand.NewChaCha8([32]byte{1}), zerolog.New(zerolog.NewTestWriter(t)), prometheus.NewRegistry())
 		ctx, cancel := context.WithCancel(t.Context())
 		group, ctx := errgroup.WithContext(ctx)
 		group.Go(func() error { return h.mirror.Run(ctx) })
-		group.Go(func() error { return controller.Run(ctx) })
+		group.Go(func() error { return controller.Run(ctx, handle) })
 		group.Go(func() error { return h.hand(ctx) })
 		defer func() {
 			cancel()

@@ -100,10 +100,7 @@ type decision struct {
 
 // Decide says what to do about one pool now. It is pure: equal arguments give equal actions.
 func Decide(now time.Time, s Snapshot) Actions {
-	d := &decision{Snapshot: s, now: now}
-	d.version, d.why = runnable(s.Pool, s.Image, s.ZoneExists)
-	d.sort()
-	d.hold = d.findHold()
+	d := newDecision(now, s)
 	d.amendSeats()
 	d.removeSeats()
 	if s.Pool.GetMeta().GetDeletion() == nil {
@@ -120,6 +117,14 @@ func Decide(now time.Time, s Snapshot) Actions {
 		d.actions.Again = d.hold.until.Sub(now)
 	}
 	return d.actions
+}
+
+func newDecision(now time.Time, s Snapshot) *decision {
+	d := &decision{Snapshot: s, now: now}
+	d.version, d.why = runnable(s.Pool, s.Image, s.ZoneExists)
+	d.sort()
+	d.hold = d.findHold()
+	return d
 }
 
 // sort puts every desktop into one bucket. The order of the cases is the order of precedence.

@@ -16,7 +16,7 @@ const (
 )
 
 // sweep removes old events until ctx ends.
-func (c *Controller) sweep(ctx context.Context) error {
+func (t *term) sweep(ctx context.Context) error {
 	ticker := time.NewTicker(sweepPeriod)
 	defer ticker.Stop()
 	for {
@@ -24,22 +24,22 @@ func (c *Controller) sweep(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-ticker.C:
-			c.sweepOnce(ctx, now)
+			t.sweepOnce(ctx, now)
 		}
 	}
 }
 
-func (c *Controller) sweepOnce(ctx context.Context, now time.Time) {
+func (t *term) sweepOnce(ctx context.Context, now time.Time) {
 	var ops []store.Op
-	for _, event := range expired(now, store.All[*v1.Event](c.mirror.View())) {
+	for _, event := range expired(now, store.All[*v1.Event](t.mirror.View())) {
 		ops = append(ops, store.Delete(event))
 	}
 	if len(ops) == 0 {
 		return
 	}
 	// What is refused or fails now is swept the next time.
-	if _, _, err := c.store.CommitEach(ctx, ops); err != nil && ctx.Err() == nil {
-		c.log.Warn().Err(err).Int("events", len(ops)).Msg("old events not swept")
+	if _, _, err := t.store.CommitEach(ctx, ops); err != nil && ctx.Err() == nil {
+		t.log.Warn().Err(err).Int("events", len(ops)).Msg("old events not swept")
 	}
 }
 

@@ -1,0 +1,206 @@
+package pool
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"daybreak/orchestrator/store"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// Bounds of an explanation.
+const (
+	maxExplained = 20 // desktops of a pool that are told one by one
+	maxRecounted = 5  // newest events
+)
+
+// Explain says in plain sentences why a desktop or a pool is as it is. A name that both have means the pool.
+// store.ErrNotFound when there is neither.
+func Explain(view *store.View, now time.Time, name string) (*v1.ExplainResponse, error) {
+	if pool, ok := store.Lookup[*v1.Pool](view, name); ok {
+		return explainPool(view, now, pool), nil
+	}
+	if desktop, ok := store.Lookup[*v1.Desktop](view, name); ok {
+		return explainDesktop(view, now, desktop), nil
+	}
+	return nil, fmt.Errorf("explain %q: no pool and no desktop of that name: %w", name, store.ErrNotFound)
+}
+
+func explainPool(view *store.View, now time.Time, pool *v1.Pool) *v1.ExplainResponse {
+	d := newDecision(now, snapshotOf(view, pool))
+	answer := &v1.ExplainResponse{Summary: fmt.Sprintf("pool %s is as it should be: %s ready", pool.GetMeta().GetName(),
+		plural(int(pool.GetSpec().GetDesktops()), "desktop"))}
+	if message := d.status().GetMessage(); message != "" {
+		answer.Summary = fmt.Sprintf("pool %s: %s", pool.GetMeta().GetName(), message)
+	}
+	told := 0
+	for _, desktop := range d.Desktops {
+		why := d.condition(view, desktop)
+		if why == "" {
+			continue
+		}
+		if told++; told <= maxExplained {
+			answer.Details = append(answer.Details, desktop.GetMeta().GetName()+": "+why)
+		}
+	}
+	if told > maxExplained {
+		answer.Details = append(answer.Details, fmt.Sprintf("and %d more", told-maxExplained))
+	}
+	answer.Details = append(answer.Details, recount(view, "pool", pool.GetMeta().GetName())...)
+	return answer
+}
+
+func explainDesktop(view *store.View, now time.Time, desktop *v1.Desktop) *v1.ExplainResponse {
+	name := desktop.GetMeta().GetName()
+	pool, ok := store.Lookup[*v1.Pool](view, desktop.GetSpec().GetPool())
+	if !ok {
+		return &v1.ExplainResponse{Summary: fmt.Sprintf("%s belongs to pool %s, which does not exist", name, desktop.GetSpec().GetPool())}
+	}
+	d := newDecision(now, snapshotOf(view, pool))
+	answer := &v1.ExplainResponse{Summary: name + " is ready"}
+	if why := d.condition(view, desktop); why != "" {
+		answer.Summary = name + " is not ready: " + why
+	} else if claim := desktop.GetClaim(); claim != nil {
+		answer.Summary = fmt.Sprintf("%s is ready, and %s has held it since %s", name, claim.GetUser(), clock(claim.GetSince().AsTime()))
+	}
+	inc := desktop.GetIncarnation()
+	answer.Details = append(answer.Details, fmt.Sprintf("generation %d began at %s with version %d of image %s: %s",
+		inc.GetGeneration(), clock(inc.GetCreated().AsTime()), inc.GetVersion(), inc.GetImage(), inc.GetReason()))
+	if times := present(desktop).GetTimes(); len(times) > 0 {
+		answer.Details = append(answer.Details, "by its host's clock: "+journey(times))
+	}
+	if desktop.GetClaim() == nil && inc.GetUsedBy() != "" {
+		answer.Details = append(answer.Details, inc.GetUsedBy()+" used it: nobody else gets it before its overlay is thrown away")
+	}
+	if user := desktop.GetSpec().GetDataUser(); user != "" {
+		answer.Details = append(answer.Details, fmt.Sprintf("its data disk is %s's: nobody else ever gets it", user))
+	}
+	answer.Details = append(answer.Details, recount(view, "desktop", name)...)
+	return answer
+}
+
+// condition says why a desktop is not ready and what comes next; "" when it is ready.
+func (d *decision) condition(view *store.View, desktop *v1.Desktop) string {
+	inc := desktop.GetIncarnation()
+	switch state := State(desktop); {
+	case d.deletion(desktop) != nil && desktop.GetClaim() != nil:
+		return fmt.Sprintf("it is to be deleted, and waits until %s lets go of it", desktop.GetClaim().GetUser())
+	case d.isOver(desktop):
+		return "its life ended; " + d.next(desktop)
+	case inc.GetDesired() == v1.DesiredState_DESIRED_STATE_DELETED:
+		return "its life is being ended" + onHost(view, inc.GetHost()) + "; then " + d.next(desktop)
+	case state == v1.DesktopState_DESKTOP_STATE_PENDING && inc.GetUnplacedReason() != "":
+		return inc.GetUnplacedReason()
+	case state == v1.DesktopState_DESKTOP_STATE_PENDING:
+		return "a host is being chosen"
+	case state == v1.DesktopState_DESKTOP_STATE_LOST:
+		return fmt.Sprintf("its host %s is not heard from, and it may still run there; it goes on when the host is back, and is made anew "+
+			"when somebody deletes the host with the word that it is off", inc.GetHost())
+	case isBroken(state):
+		return "it failed" + onHost(view, inc.GetHost()) + ": " + failure(desktop) + "; " + d.mending(desktop)
+	case present(desktop).GetPausedIo():
+		return "it stands still" + onHost(view, inc.GetHost()) + ", whose store is full or failing; it goes on when that is mended"
+	case state == v1.DesktopState_DESKTOP_STATE_READY:
+		return ""
+	default:
+		text := strings.ToLower(strings.TrimPrefix(state.String(), "DESKTOP_STATE_")) + onHost(view, inc.GetHost())
+		if message := present(desktop).GetMessage(); message != "" {
+			text += ": " + message
+		}
+		return text
+	}
+}
+
+// next says what follows the end of a life.
+func (d *decision) next(desktop *v1.Desktop) string {
+	if deletion := d.deletion(desktop); deletion != nil {
+		return "it is removed, " + deletedBy(deletion)
+	}
+	return "a new one begins" + d.obstacle()
+}
+
+// mending says when a failed desktop is made anew.
+func (d *decision) mending(desktop *v1.Desktop) string {
+	switch {
+	case d.deletion(desktop) != nil:
+		return "it is removed, " + deletedBy(d.deletion(desktop))
+	case desktop.GetClaim() != nil:
+		return fmt.Sprintf("it is made anew once %s, who holds it, lets go of it", desktop.GetClaim().GetUser())
+	case d.obstacle() == "" && d.budget() <= 0:
+		return "it is made anew when fewer of the pool are out of service (max_unavailable)"
+	}
+	return "it is made anew" + d.obstacle()
+}
+
+// obstacle says what keeps new lives from beginning, as the end of a sentence; "" when nothing does.
+func (d *decision) obstacle() string {
+	switch {
+	case d.version == nil:
+		return " once this is mended: " + d.why
+	case d.hold.active(d.now):
+		return fmt.Sprintf(" after %s, since too many failed in a row", clock(d.hold.until))
+	}
+	return ""
+}
+
+// onHost names the host, and its trouble if it has one.
+func onHost(view *store.View, name string) string {
+	if name == "" {
+		return ""
+	}
+	host, ok := store.Lookup[*v1.Host](view, name)
+	if !ok {
+		return " on host " + name + ", which was removed"
+	}
+	text := " on host " + name
+	switch host.GetStatus().GetPhase() {
+	case v1.HostPhase_HOST_PHASE_UP:
+		return text
+	case v1.HostPhase_HOST_PHASE_DOWN:
+		text += ", which is down"
+	case v1.HostPhase_HOST_PHASE_DEGRADED:
+		text += ", which is degraded"
+	default:
+		text += ", whose agent was not heard yet"
+	}
+	if message := host.GetStatus().GetMessage(); message != "" {
+		text += " (" + message + ")"
+	}
+	return text
+}
+
+// journey tells when each state was reached: the first as a time, the others as what they took.
+func journey(times []*v1.StateTime) string {
+	parts := make([]string, 0, len(times))
+	for i, t := range times {
+		name := strings.TrimPrefix(t.GetState().String(), "DESKTOP_STATE_")
+		if i == 0 {
+			parts = append(parts, name+" at "+clock(t.GetAt().AsTime()))
+			continue
+		}
+		took := t.GetAt().AsTime().Sub(times[i-1].GetAt().AsTime()).Round(100 * time.Millisecond)
+		parts = append(parts, fmt.Sprintf("%s %v later", name, took))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// recount tells the newest events about an object, oldest first.
+func recount(view *store.View, kind, name string) []string {
+	var lines []string
+	for _, event := range slices.Backward(store.All[*v1.Event](view)) {
+		if event.GetSubjectKind() != kind || event.GetSubject() != name {
+			continue
+		}
+		lines = append(lines, fmt.Sprintf("%s %s: %s", clock(event.GetAt().AsTime()), event.GetReason(), event.GetMessage()))
+		if len(lines) == maxRecounted {
+			break
+		}
+	}
+	slices.Reverse(lines)
+	return lines
+}
+
+// clock writes a time for people; the zone is said, since reader and server may be in different ones.
+func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
