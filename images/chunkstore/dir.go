@@ -15,13 +15,14 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"daybreak/images"
 )
 
-// Dir is a store in a directory of one process:
+// Dir is a store in a directory:
 //
 //	chunks/ab/<digest>.zst   sealed chunks, 256 folders
 //	manifests/<digest>       encoded manifests
@@ -41,13 +42,14 @@ const (
 	fileMode = 0o640
 )
 
-// OpenDir opens the store at root, makes it if there is none, and removes what a crash left half written.
+// abandoned is the age at which a temporary file is what a crash left. Younger ones may be another process's, since
+// several control planes may share the directory.
+const abandoned = 24 * time.Hour
+
+// OpenDir opens the store at root, makes it if there is none, and removes what crashes left half written a day ago.
 func OpenDir(root string, codec *images.Codec) (*Dir, error) {
 	d := &Dir{root: root, codec: codec}
 	d.plain.New = func() any { return new([images.ChunkBytes]byte) }
-	if err := os.RemoveAll(filepath.Join(root, "tmp")); err != nil {
-		return nil, fmt.Errorf("open image store: %w", err)
-	}
 	for _, dir := range append(d.chunkDirs(), filepath.Join(root, "manifests"), filepath.Join(root, "tmp")) {
 		if err := os.MkdirAll(dir, dirMode); err != nil {
 			return nil, fmt.Errorf("open image store: %w", err)
@@ -58,7 +60,28 @@ func OpenDir(root string, codec *images.Codec) (*Dir, error) {
 			return nil, fmt.Errorf("open image store: %w", err)
 		}
 	}
+	if err := sweep(filepath.Join(root, "tmp"), time.Now().Add(-abandoned)); err != nil {
+		return nil, fmt.Errorf("open image store: %w", err)
+	}
 	return d, nil
+}
+
+// sweep removes the files of a folder that were last written before a time.
+func sweep(dir string, before time.Time) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		info, err := entry.Info()
+		if err == nil && info.ModTime().Before(before) {
+			err = os.Remove(filepath.Join(dir, entry.Name()))
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 func (d *Dir) chunkDirs() []string {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -42,16 +43,22 @@ func TestReopen(t *testing.T) {
 	if _, err := dir.Put(t.Context(), []images.Chunk{chunk}); err != nil {
 		t.Fatal(err)
 	}
-	// A crash in the middle of a Put leaves a temporary file.
-	if err := os.WriteFile(filepath.Join(root, "tmp", "123"), []byte("half"), 0o600); err != nil {
-		t.Fatal(err)
+	// Crashes in the middle of a Put leave temporary files; one may also be another process's, just being written.
+	for name, age := range map[string]time.Duration{"old": 48 * time.Hour, "young": time.Minute} {
+		path := filepath.Join(root, "tmp", name)
+		if err := os.WriteFile(path, []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, time.Time{}, time.Now().Add(-age)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	dir, _ = open(t, root)
 	if got, err := dir.Get(t.Context(), chunk.Digest); err != nil || string(got) != string(chunk.Sealed) {
 		t.Errorf("Get after reopening: %v", err)
 	}
 	left, err := os.ReadDir(filepath.Join(root, "tmp"))
-	if err != nil || len(left) != 0 {
+	if err != nil || len(left) != 1 || left[0].Name() != "young" {
 		t.Errorf("tmp has %v, %v", left, err)
 	}
 }
