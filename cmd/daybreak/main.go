@@ -93,7 +93,8 @@ The command reaches the control plane that the configuration's current context n
 	)
 	root.InitDefaultCompletionCmd()
 	if completion, _, err := root.Find([]string{"completion"}); err == nil {
-		completion.Args = none // cobra's own check would not count as wrong usage
+		// cobra takes "completion foo" for a wish to see the help, with status 0.
+		completion.Args, completion.RunE = none, func(c *cobra.Command, _ []string) error { return c.Help() }
 	}
 	return root
 }

@@ -15,8 +15,10 @@ type progress struct {
 	out      io.Writer
 	terminal bool
 	shown    string
-	at       time.Time
-	width    int
+	// pending came too soon after what was shown.
+	pending string
+	at      time.Time
+	width   int
 }
 
 func newProgress(out io.Writer) *progress {
@@ -28,9 +30,13 @@ const filePace = 5 * time.Second
 // show shows a line, unless it is the same again, or, in a file, another was written a moment ago.
 func (p *progress) show(line string) {
 	line = show.Clean(line)
-	if line == p.shown || !p.terminal && time.Since(p.at) < filePace {
+	if line == p.shown {
 		return
 	}
+	if p.pending = line; !p.terminal && time.Since(p.at) < filePace {
+		return
+	}
+	p.pending = ""
 	p.shown, p.at = line, time.Now()
 	if !p.terminal {
 		fmt.Fprintln(p.out, line)
@@ -40,10 +46,14 @@ func (p *progress) show(line string) {
 	p.width = show.Width(line)
 }
 
-// done clears the line.
+// done clears the line; in a file it writes the last one, if it was not written yet.
 func (p *progress) done() {
 	if p.terminal && p.width > 0 {
 		fmt.Fprintf(p.out, "\r%s\r", strings.Repeat(" ", p.width))
 		p.width = 0
+	}
+	if !p.terminal && p.pending != "" {
+		fmt.Fprintln(p.out, p.pending)
+		p.pending = ""
 	}
 }

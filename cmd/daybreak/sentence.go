@@ -28,10 +28,12 @@ func sentence(err error) string {
 	if errors.As(err, &call) {
 		server = call.server
 	}
-	found, ok := status.FromError(err)
-	if !ok {
+	// Not status.FromError, which puts the words of everything around the status into its message.
+	var carrier interface{ GRPCStatus() *status.Status }
+	if !errors.As(err, &carrier) {
 		return lines(err.Error())
 	}
+	found := carrier.GRPCStatus()
 	said := lines(found.Message())
 	switch found.Code() {
 	case codes.Unavailable:
