@@ -19,19 +19,20 @@ const maxWanted = 256
 
 // Staging keeps Host.wanted_images: what desktops of a host's zones may need tomorrow is fetched today.
 type Staging struct {
-	objects *store.Store
-	mirror  *store.Mirror
-	log     zerolog.Logger
+	mirror *store.Mirror
+	log    zerolog.Logger
 }
 
-// NewStaging makes a Staging. objects writes as store.WriterRollout under the leader's guard.
-func NewStaging(objects *store.Store, mirror *store.Mirror, log zerolog.Logger) *Staging {
-	return &Staging{objects: objects, mirror: mirror, log: log}
+// NewStaging makes a Staging. mirror has hosts, pools and images at least, and runs beside it.
+func NewStaging(mirror *store.Mirror, log zerolog.Logger) *Staging {
+	return &Staging{mirror: mirror, log: log}
 }
 
-// Run stages until ctx ends. The mirror must be running.
-func (s *Staging) Run(ctx context.Context) error {
-	loop := reconcile.New("staging", s.log, s.stage)
+// Run stages until ctx ends and returns nil then. st is opened for WriterRollout and guarded by leadership.
+func (s *Staging) Run(ctx context.Context, st *store.Store) error {
+	loop := reconcile.New("staging", s.log, func(ctx context.Context, host string) (time.Duration, error) {
+		return 0, s.stage(ctx, st, host)
+	})
 	cancel := s.mirror.Subscribe(func(before, after *store.View, changed []store.Ref) {
 		loop.Add(concerned(before, after, changed)...)
 	})
@@ -67,11 +68,11 @@ func sameWish(before, after *store.View, name string) bool {
 	return old && now && proto.Equal(was.GetSpec(), is.GetSpec()) && (was.GetMeta().GetDeletion() == nil) == (is.GetMeta().GetDeletion() == nil)
 }
 
-func (s *Staging) stage(ctx context.Context, name string) (time.Duration, error) {
+func (s *Staging) stage(ctx context.Context, st *store.Store, name string) error {
 	view := s.mirror.View()
 	host, ok := store.Lookup[*v1.Host](view, name)
 	if !ok {
-		return 0, nil
+		return nil
 	}
 	wanted, left := Wanted(host, store.All[*v1.Pool](view), func(image string) *v1.Image {
 		found, _ := store.Lookup[*v1.Image](view, image)
@@ -81,16 +82,16 @@ func (s *Staging) stage(ctx context.Context, name string) (time.Duration, error)
 		s.log.Warn().Str("host", name).Int("left", left).Msg("more versions in use than a host can hold ahead")
 	}
 	if slices.EqualFunc(wanted, host.GetWantedImages(), func(a, b *v1.WantedImage) bool { return proto.Equal(a, b) }) {
-		return 0, nil
+		return nil
 	}
 	changed := proto.CloneOf(host)
 	changed.WantedImages = wanted
-	revision, err := s.objects.Commit(ctx, store.Update(changed))
+	revision, err := st.Commit(ctx, store.Update(changed))
 	if err != nil {
-		return 0, fmt.Errorf("stage images on host %s: %w", name, err)
+		return fmt.Errorf("stage images on host %s: %w", name, err)
 	}
 	_, err = s.mirror.Wait(ctx, revision)
-	return 0, err
+	return err
 }
 
 // Wanted decides which versions a host shall hold: those that new desktops of pools in its zones would run. A host that

@@ -110,7 +110,7 @@ func TestStagingFollows(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 2)
 		go func() { ended <- mirror.Run(ctx) }()
-		go func() { ended <- rollout.NewStaging(mine, mirror, zerolog.New(zerolog.NewTestWriter(t))).Run(ctx) }()
+		go func() { ended <- rollout.NewStaging(mirror, zerolog.New(zerolog.NewTestWriter(t))).Run(ctx, mine) }()
 
 		commit := func(s *store.Store, ops ...store.Op) {
 			t.Helper()
