@@ -5,13 +5,10 @@ import (
 	"crypto/rand"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"daybreak/api"
+	"daybreak/orchestrator"
 	"daybreak/orchestrator/dispatch"
-	"daybreak/orchestrator/placement"
 	"daybreak/orchestrator/pool"
-	"daybreak/orchestrator/rollout"
 	"daybreak/orchestrator/store"
 	"daybreak/orchestrator/store/etcdstore"
 	v1 "daybreak/proto/daybreak/v1"
@@ -31,23 +28,15 @@ func newBrain(h *house, backend store.Backend, cluster etcdstore.Cluster) (*brai
 	if err != nil {
 		return nil, err
 	}
-	pools := pool.New(h.mirror, rand.Reader, h.log, h.metrics)
-	places := placement.New(h.mirror, h.log, h.metrics)
-	staging := rollout.NewStaging(h.mirror, h.log)
+	loops := orchestrator.New(orchestrator.Deps{
+		Backend: backend, Mirror: h.mirror, Dispatch: sessions, Entropy: rand.Reader, Log: h.log, Metrics: h.metrics,
+	})
 	return &brain{
 		claimer:  pool.NewClaimer(store.Open(backend, store.WriterPool), h.mirror),
 		dispatch: sessions,
 		explain: func(_ context.Context, name string) (*v1.ExplainResponse, error) {
-			return pool.Explain(h.mirror.View(), time.Now(), name)
+			return orchestrator.Explain(h.mirror.View(), time.Now(), name)
 		},
-		lead: func(ctx context.Context, guard store.Guard) error {
-			as := func(writer store.Writer) *store.Store { return store.Open(backend, writer).Guarded(guard) }
-			group, ctx := errgroup.WithContext(ctx)
-			group.Go(func() error { return sessions.Run(ctx, as(store.WriterDispatch), h.mirror) })
-			group.Go(func() error { return pools.Run(ctx, as(store.WriterPool)) })
-			group.Go(func() error { return places.Run(ctx, as(store.WriterPlacement)) })
-			group.Go(func() error { return staging.Run(ctx, as(store.WriterRollout)) })
-			return group.Wait()
-		},
+		lead: loops.Lead,
 	}, nil
 }

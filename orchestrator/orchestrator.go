@@ -1,0 +1,100 @@
+// Package orchestrator is the brain: it wires the loops that keep every pool warm, and starts them while this daybreakd
+// leads.
+//
+// Here: which loops there are, their handles on the store, and the explanation that several of them share. Not here: what
+// they decide (the rooms below), the election (store/etcdstore), anything that people or agents call (api, dispatch). cmd
+// makes one Orchestrator and lets the election call Lead.
+package orchestrator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"daybreak/orchestrator/dispatch"
+	"daybreak/orchestrator/placement"
+	"daybreak/orchestrator/pool"
+	"daybreak/orchestrator/rollout"
+	"daybreak/orchestrator/store"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// Deps is what the loops work with.
+type Deps struct {
+	// Backend is the store; each loop opens a handle of its own on it.
+	Backend store.Backend
+	// Mirror of all kinds. It runs for the whole life of the process, leading or not.
+	Mirror *store.Mirror
+	// Dispatch serves agents, and refuses them while this daybreakd does not lead.
+	Dispatch *dispatch.Server
+	// Entropy gives identities to desktops: crypto/rand.Reader.
+	Entropy io.Reader
+	Log     zerolog.Logger
+	Metrics prometheus.Registerer
+}
+
+// Orchestrator is the wired house. It may lead several times, one after the other.
+type Orchestrator struct {
+	deps      Deps
+	pools     *pool.Controller
+	placement *placement.Controller
+	staging   *rollout.Staging
+}
+
+// New wires the loops; nothing runs before Lead.
+func New(deps Deps) *Orchestrator {
+	return &Orchestrator{
+		deps:      deps,
+		pools:     pool.New(deps.Mirror, deps.Entropy, deps.Log, deps.Metrics),
+		placement: placement.New(deps.Mirror, deps.Log, deps.Metrics),
+		staging:   rollout.NewStaging(deps.Mirror, deps.Log),
+	}
+}
+
+// Lead runs every loop until ctx ends, and then returns nil, or until one fails, which ends all. Everything they write
+// holds only while the guard's leadership does. Its signature is the one that etcdstore.Lead calls.
+func (o *Orchestrator) Lead(ctx context.Context, guard store.Guard) error {
+	// What the mirror knows may be older than what the last leader wrote: begin at the newest.
+	_, revision, err := o.deps.Backend.List(ctx, v1.Kind_KIND_ZONE)
+	if err == nil {
+		_, err = o.deps.Mirror.Wait(ctx, revision)
+	}
+	if err != nil {
+		return fmt.Errorf("begin to lead: %w", err)
+	}
+	open := func(w store.Writer) *store.Store { return store.Open(o.deps.Backend, w).Guarded(guard) }
+	group, within := errgroup.WithContext(ctx)
+	group.Go(func() error { return o.deps.Dispatch.Run(within, open(store.WriterDispatch), o.deps.Mirror) })
+	group.Go(func() error { return o.pools.Run(within, open(store.WriterPool)) })
+	group.Go(func() error { return o.placement.Run(within, open(store.WriterPlacement)) })
+	group.Go(func() error { return o.staging.Run(within, open(store.WriterRollout)) })
+	o.deps.Log.Info().Int64("term", guard.Revision).Msg("leading")
+	err = group.Wait()
+	o.deps.Log.Info().Int64("term", guard.Revision).Msg("no longer leading")
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil
+	}
+	return err
+}
+
+// Explain says in plain sentences why a desktop or a pool is as it is, and why it is where it is. store.ErrNotFound when
+// there is neither of that name.
+func Explain(view *store.View, now time.Time, name string) (*v1.ExplainResponse, error) {
+	answer, err := pool.Explain(view, now, name)
+	if err != nil {
+		return nil, err
+	}
+	if _, isPool := store.Lookup[*v1.Pool](view, name); isPool {
+		return answer, nil
+	}
+	if place := placement.Explain(view, name); place != "" {
+		answer.Details = append([]string{place}, answer.GetDetails()...)
+	}
+	return answer, nil
+}
