@@ -9,13 +9,14 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rs/zerolog"
 	"github.com/spf13/pflag"
-	"github.com/spf13/viper"
+
+	"daybreak/cmd/settings"
 )
 
 // options are the flags. A zero path means: below the data directory.
 type options struct {
+	settings.Log  `mapstructure:",squash"`
 	DataDir       string        `mapstructure:"data-dir"`
 	CADir         string        `mapstructure:"ca-dir"`
 	ImageStore    string        `mapstructure:"image-store"`
@@ -29,14 +30,10 @@ type options struct {
 	EtcdCert      string        `mapstructure:"etcd-cert"`
 	EtcdKey       string        `mapstructure:"etcd-key"`
 	HostGrace     time.Duration `mapstructure:"host-grace"`
-	LogFormat     string        `mapstructure:"log-format"`
-	LogLevel      string        `mapstructure:"log-level"`
 }
 
-const configFlag = "config"
-
 func addFlags(flags *pflag.FlagSet) {
-	flags.String(configFlag, "", "file with these flags as YAML keys")
+	settings.AddFlags(flags)
 	flags.String("data-dir", "/var/lib/daybreak", "directory for the store, the audit log and admin.yaml; for this daybreakd alone")
 	flags.String("ca-dir", "", "directory of the certificate authority (default: ca in the data directory). Several daybreakd of one cluster need the same CA: copy the first one's directory")
 	flags.String("image-store", "", "directory of the image store (default: images in the data directory). Several daybreakd of one cluster need a directory that all of them share")
@@ -50,39 +47,12 @@ func addFlags(flags *pflag.FlagSet) {
 	flags.String("etcd-cert", "", "file of the certificate to show to etcd")
 	flags.String("etcd-key", "", "file of that certificate's key")
 	flags.Duration("host-grace", 40*time.Second, "silence after which a host counts as DOWN")
-	flags.String("log-format", "json", "json or console")
-	flags.String("log-level", "info", "trace, debug, info, warn or error")
 }
 
-// load reads flags, environment and file. What it does not know, it refuses.
 func load(flags *pflag.FlagSet) (options, error) {
-	// Keys with dots and capitals are not to be cut up.
-	v := viper.NewWithOptions(viper.KeyDelimiter("::"), viper.EnvKeyReplacer(strings.NewReplacer("-", "_")))
-	v.SetEnvPrefix("DAYBREAKD")
-	v.AutomaticEnv()
-	var bindErr error
-	flags.VisitAll(func(flag *pflag.Flag) {
-		if flag.Name != configFlag && flag.Name != "help" {
-			bindErr = errors.Join(bindErr, v.BindPFlag(flag.Name, flag))
-		}
-	})
-	if bindErr != nil {
-		return options{}, bindErr
-	}
-	path, err := flags.GetString(configFlag)
-	if err != nil {
-		return options{}, err
-	}
-	if path != "" {
-		v.SetConfigFile(path)
-		v.SetConfigType("yaml")
-		if err := v.ReadInConfig(); err != nil {
-			return options{}, fmt.Errorf("read configuration %s: %w", path, err)
-		}
-	}
 	var o options
-	if err := v.UnmarshalExact(&o); err != nil {
-		return options{}, fmt.Errorf("read configuration %s: %w", path, err)
+	if err := settings.Load(flags, "DAYBREAKD", &o); err != nil {
+		return options{}, err
 	}
 	return o.complete()
 }
@@ -130,11 +100,8 @@ func (o options) complete() (options, error) {
 	if o.HostGrace < 10*time.Second || o.HostGrace > time.Hour {
 		return options{}, fmt.Errorf("--host-grace %v: want 10s to 1h", o.HostGrace)
 	}
-	if o.LogFormat != "json" && o.LogFormat != "console" {
-		return options{}, fmt.Errorf("--log-format %q: want json or console", o.LogFormat)
-	}
-	if level, err := zerolog.ParseLevel(o.LogLevel); err != nil || level == zerolog.NoLevel {
-		return options{}, fmt.Errorf("--log-level %q: want trace, debug, info, warn or error", o.LogLevel)
+	if err := o.Check(); err != nil {
+		return options{}, err
 	}
 	return o, nil
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/rs/zerolog"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/term"
 
 	"daybreak/api"
 	"daybreak/api/audit"
@@ -36,7 +35,7 @@ const (
 // run is the whole life of the control plane. It calls ready once it serves, and returns nil when ctx ended and everything
 // closed in order.
 func run(ctx context.Context, o options, ready func() error) (err error) {
-	log := newLog(o)
+	log := o.Logger()
 	lock, err := lockDir(o.DataDir)
 	if err != nil {
 		return err
@@ -53,15 +52,6 @@ func run(ctx context.Context, o options, ready func() error) (err error) {
 		}
 		return house.run(ctx, ready)
 	})
-}
-
-func newLog(o options) zerolog.Logger {
-	level, _ := zerolog.ParseLevel(o.LogLevel) // complete has checked it
-	log := zerolog.New(os.Stderr)
-	if o.LogFormat == "console" {
-		log = zerolog.New(zerolog.ConsoleWriter{Out: os.Stderr, TimeFormat: time.DateTime, NoColor: !term.IsTerminal(int(os.Stderr.Fd()))})
-	}
-	return log.Level(level).With().Timestamp().Logger()
 }
 
 // withEtcd runs work with a client of the configured etcd. An etcd of our own outlives work, which says its farewells to it.

@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"daybreak/hostagent"
+	"daybreak/hostagent/disk"
+	"daybreak/hostagent/libvirt"
+	"daybreak/proto/identity"
+)
+
+// probeTimeout covers a libvirtd that starts at the same time and probes QEMU first.
+const probeTimeout = 2 * time.Minute
+
+// runAgent is the whole life of the agent. It returns nil when ctx ended; the desktops go on.
+func runAgent(ctx context.Context, o options) error {
+	log := o.Logger().With().Str("host", o.Name).Logger()
+	if err := os.MkdirAll(o.DataDir, 0o711); err != nil { // QEMU's user must pass through to its disks
+		return fmt.Errorf("make --data-dir: %w", err)
+	}
+	virt, err := libvirt.Open(libvirt.Config{
+		URI: o.LibvirtURI, Store: storeDir(o), AllowEmulation: o.AllowEmulation, AllowRootQEMU: o.AllowRootQEMU,
+	}, log)
+	if err != nil {
+		return err
+	}
+	return during(ctx, virt.Run, func(ctx context.Context) error {
+		posture, err := probe(ctx, o, virt, log)
+		if err != nil {
+			return err
+		}
+		id, err := enrol(ctx, o)
+		if err != nil {
+			return err
+		}
+		return serve(ctx, o, virt, posture, id, log)
+	})
+}
+
+// during runs work while background runs; the end of work ends both.
+func during(ctx context.Context, background, work func(context.Context) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	group.Go(func() error { return quiet(background(ctx)) })
+	group.Go(func() error {
+		defer cancel()
+		return quiet(work(ctx))
+	})
+	return group.Wait()
+}
+
+// quiet: that the agent was told to end is no failure.
+func quiet(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func storeDir(o options) string { return filepath.Join(o.DataDir, "store") }
+
+// probe finds out what the host can do and refuses one that cannot do the job.
+func probe(ctx context.Context, o options, virt *libvirt.Host, log zerolog.Logger) (libvirt.Posture, error) {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	posture, err := virt.Probe(ctx)
+	if err != nil {
+		return posture, err
+	}
+	if !posture.KVM && !o.AllowEmulation {
+		return posture, fmt.Errorf("this host cannot run guests under KVM: %s. Turn virtualisation on in its firmware, load kvm_intel or kvm_amd, "+
+			"and let QEMU's user open /dev/kvm; --allow-emulation is for tests", posture.KVMReason)
+	}
+	if !posture.KVM {
+		log.Warn().Str("reason", posture.KVMReason).Msg("guests run emulated: for tests only")
+	}
+	if !confined(posture.SecurityModels) {
+		log.Warn().Strs("models", posture.SecurityModels).Msg("neither AppArmor nor SELinux confines QEMU on this host")
+	}
+	return posture, nil
+}
+
+func confined(models []string) bool {
+	for _, model := range models {
+		if model == "apparmor" || model == "selinux" {
+			return true
+		}
+	}
+	return false
+}
+
+// enrol loads the host's identity, or trades the token for one. Only that first time needs the control plane.
+func enrol(ctx context.Context, o options) (*identity.Identity, error) {
+	token, err := o.token()
+	if err != nil {
+		return nil, err
+	}
+	return identity.Ensure(ctx, time.Now(), filepath.Join(o.DataDir, "tls"), o.Server, token, o.Name)
+}
+
+func serve(ctx context.Context, o options, virt *libvirt.Host, posture libvirt.Posture, id *identity.Identity, log zerolog.Logger) (err error) {
+	disks, err := disk.Open(disk.Config{Root: storeDir(o), UID: posture.UID, GID: posture.GID}, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, disks.Close()) }()
+	journal, err := hostagent.OpenJournal(filepath.Join(o.DataDir, "journal.db"), hostagent.JournalOptions{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, journal.Close()) }()
+	meter, err := hostagent.NewProcMeter("/proc")
+	if err != nil {
+		return err
+	}
+	vnc, err := vncDir(posture)
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	dial := func(server string) (*grpc.ClientConn, error) {
+		return grpc.NewClient(server, grpc.WithTransportCredentials(credentials.NewTLS(id.TLS())))
+	}
+	agent, err := hostagent.New(hostagent.Config{
+		Version: versionText(), Servers: o.Server, Dial: dial, Zones: o.zones, VNCDir: vnc, MaxBoots: o.MaxBoots,
+		Platform: hostagent.Platform{
+			KVM: posture.KVM, Emulate: !posture.KVM && o.AllowEmulation,
+			LibvirtVersion: posture.LibvirtVersion, QEMUVersion: posture.QEMUVersion,
+		},
+		Hints: virt.Hints(), Ready: func() { tellSystemd(log) }, Registerer: registry, Log: log,
+	}, journal, virt, virt, disks, meter)
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return agent.Run(ctx) })
+	renewer := identity.Renewer{Identity: id, Dial: func() (*grpc.ClientConn, error) { return dial(o.Server[0]) }, Log: log}
+	group.Go(func() error { return renewer.Run(ctx) })
+	if o.MetricsListen != "" {
+		group.Go(func() error { return observe(ctx, o.MetricsListen, registry) })
+	}
+	return group.Wait()
+}
+
+// vncDir makes the directory of the screens' sockets, for QEMU's user and nobody else.
+func vncDir(posture libvirt.Posture) (string, error) {
+	dir := "/run/daybreak-agent/vnc"
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return "", fmt.Errorf("make directory of the screens: %w", err)
+	}
+	if err := os.Chown(dir, posture.UID, posture.GID); err != nil {
+		return "", fmt.Errorf("give the directory of the screens to QEMU: %w", err)
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		return "", fmt.Errorf("close the directory of the screens: %w", err)
+	}
+	return dir, nil
+}
+
+// tellSystemd says that the agent works, if it was systemd that started it.
+func tellSystemd(log zerolog.Logger) {
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		log.Error().Err(err).Msg("systemd was not told that the agent is ready")
+	}
+}
+
+// observe serves /metrics and /healthz until ctx ends.
+func observe(ctx context.Context, address string, registry *prometheus.Registry) error {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("listen for metrics (--metrics-listen): %w", err)
+	}
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve metrics: %w", err)
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		return server.Close()
+	})
+	return group.Wait()
+}
