@@ -51,8 +51,10 @@ that is. When the time is over it says what is missing and why, and ends with st
 
 func (a *app) waitReady(ctx context.Context, conn *grpc.ClientConn, name string, timeout time.Duration) error {
 	began := time.Now()
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errTimeout)
-	defer cancel()
+	// Not a deadline, which would go to the server with the call, and whose end would look like the server's.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer time.AfterFunc(timeout, func() { cancel(errTimeout) }).Stop()
 	progress := newProgress(a.errs)
 	defer progress.done()
 	last := readiness{}

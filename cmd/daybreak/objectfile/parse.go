@@ -42,7 +42,7 @@ func Parse(name string, text []byte) ([]*Document, error) {
 // split reads the YAML of every document that holds something.
 func split(name string, text []byte) ([]*yaml.Node, error) {
 	if len(text) > MaxBytes {
-		return nil, whole(name, "the file has %d bytes; at most %d are read", len(text), MaxBytes)
+		return nil, whole(name, "the file is larger than %d bytes, the most that is read", MaxBytes)
 	}
 	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
 	if json.Valid(text) {
