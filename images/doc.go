@@ -28,7 +28,7 @@ const (
 	ChunkBytes = 256 << 10
 	// SectorBytes: a disk's size is a multiple of it.
 	SectorBytes = 512
-	// MaxDiskBytes is the largest disk, 1 TiB: its manifest, which the control plane and every host hold in memory while
+	// MaxDiskBytes is the largest disk, 1 TiB as in the proto: its manifest, which control plane and hosts hold in memory while
 	// they read it, is 128 MiB then.
 	MaxDiskBytes = 1 << 40
 	// MaxManifestBytes bounds an encoded manifest.

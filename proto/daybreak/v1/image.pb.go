@@ -374,7 +374,7 @@ type Manifest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Format of this message: 1.
 	Format uint32 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
-	// Size of the disk, bytes; a multiple of 512.
+	// Size of the disk, bytes; a multiple of 512. At most 1 TiB: the manifest, which is held in memory, has 128 MiB then.
 	SizeBytes uint64 `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
 	// Size of every chunk but the last, bytes: 262144.
 	ChunkBytes uint32 `protobuf:"varint,3,opt,name=chunk_bytes,json=chunkBytes,proto3" json:"chunk_bytes,omitempty"`
@@ -468,12 +468,11 @@ const file_daybreak_v1_image_proto_rawDesc = "" +
 	"\x05state\x18\x06 \x01(\x0e2\x19.daybreak.v1.VersionStateB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12:\n" +
 	"\x04note\x18\a \x01(\tB&\xbaH#r!\x18\x80\b2\x1c^[^\\x00-\\x09\\x0b-\\x1f\\x7f]*$R\x04note\x124\n" +
 	"\acreated\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x18\n" +
-	"\x02by\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x02by\"\xac\x01\n" +
+	"\x02by\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x02by\"\xab\x01\n" +
 	"\bManifest\x12\x1f\n" +
-	"\x06format\x18\x01 \x01(\rB\a\xbaH\x04*\x02\b\x01R\x06format\x12.\n" +
+	"\x06format\x18\x01 \x01(\rB\a\xbaH\x04*\x02\b\x01R\x06format\x12-\n" +
 	"\n" +
-	"size_bytes\x18\x02 \x01(\x04B\x0f\xbaH\f2\n" +
-	"\x18\x80\x80\x80\x80\x80\x80\x04 \x00R\tsizeBytes\x12*\n" +
+	"size_bytes\x18\x02 \x01(\x04B\x0e\xbaH\v2\t\x18\x80\x80\x80\x80\x80  \x00R\tsizeBytes\x12*\n" +
 	"\vchunk_bytes\x18\x03 \x01(\rB\t\xbaH\x06*\x04\b\x80\x80\x10R\n" +
 	"chunkBytes\x12#\n" +
 	"\rchunk_digests\x18\x04 \x01(\fR\fchunkDigests*\x97\x01\n" +
