@@ -8,6 +8,8 @@ import (
 	"time"
 
 	lv "libvirt.org/go/libvirt"
+
+	"daybreak/hostagent"
 )
 
 // Times of a connection. libvirtd is asked for a sign of life every keepAlive seconds; after keepAliveMisses without one
@@ -44,8 +46,17 @@ func (l *line) do(ctx context.Context, timeout time.Duration, key, what string, 
 			return fmt.Errorf("%s: %w", what, err)
 		}
 		defer c.Close() //nolint:errcheck // drops a reference
-		return call(c)
+		return unknown(call(c))
 	})
+}
+
+// unknown marks the errors of calls whose connection died under them: they may have been heard.
+func unknown(err error) error {
+	var e lv.Error
+	if errors.As(err, &e) && (e.Domain == lv.FROM_RPC || e.Code == lv.ERR_RPC) {
+		return fmt.Errorf("%w: %w", err, hostagent.ErrTimeout)
+	}
+	return err
 }
 
 // acquire returns the connection with a reference of its own, so that nobody closes it under the caller.

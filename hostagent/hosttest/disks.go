@@ -1,0 +1,188 @@
+package hosttest
+
+import (
+	"bytes"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"daybreak/hostagent"
+	"daybreak/images"
+)
+
+// noiseImage is content that no other host has seen.
+func noiseImage(t *testing.T) *Image {
+	t.Helper()
+	disk := make([]byte, 3*images.ChunkBytes+512)
+	var seed [32]byte
+	for i := range seed {
+		seed[i] = byte(rand.Uint32())
+	}
+	rand.NewChaCha8(seed).Read(disk[:2*images.ChunkBytes])
+	return NewImage(t, bytes.NewReader(disk), int64(len(disk)))
+}
+
+func (r *Rig) listsBase(t *testing.T, im *Image) bool {
+	t.Helper()
+	digests, err := r.Disks.Bases(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.Contains(digests, im.Digest())
+}
+
+func (r *Rig) testBase(t *testing.T) {
+	im := noiseImage(t)
+	if _, _, err := r.Disks.CreateOverlay(t.Context(), newLife("early"), im.Digest(), 1<<20); !errors.Is(err, hostagent.ErrNotFound) {
+		t.Errorf("overlay on a base that is not there: %v, want ErrNotFound", err)
+	}
+	for name, spoil := range map[string]func(images.Digest, []byte) ([]byte, error){
+		"bit flipped": func(_ images.Digest, b []byte) ([]byte, error) { b[len(b)/2] ^= 1; return b, nil },
+		"truncated":   func(_ images.Digest, b []byte) ([]byte, error) { return b[:len(b)/2], nil },
+	} {
+		im.Spoil(spoil)
+		if err := r.Disks.EnsureBase(t.Context(), im.Digest(), im, func(uint32) {}); !errors.Is(err, hostagent.ErrCorrupt) {
+			t.Errorf("%s: EnsureBase = %v, want ErrCorrupt", name, err)
+		}
+		if r.listsBase(t, im) {
+			t.Errorf("%s: the base is listed", name)
+		}
+	}
+	broken := errors.New("line cut")
+	im.Spoil(func(images.Digest, []byte) ([]byte, error) { return nil, broken })
+	if err := r.Disks.EnsureBase(t.Context(), im.Digest(), im, func(uint32) {}); !errors.Is(err, broken) || r.listsBase(t, im) {
+		t.Errorf("source breaks off: %v; listed %v", err, r.listsBase(t, im))
+	}
+	im.Spoil(nil)
+	im.Given()
+	var progress []uint32
+	if err := r.Disks.EnsureBase(t.Context(), im.Digest(), im, func(p uint32) { progress = append(progress, p) }); err != nil {
+		t.Fatal(err)
+	}
+	if len(progress) == 0 || progress[len(progress)-1] != 100 || !slices.IsSorted(progress) {
+		t.Errorf("progress %v, want it to rise to 100", progress)
+	}
+	if n := im.Given(); n != 2 || !r.listsBase(t, im) {
+		t.Errorf("%d chunks fetched, want 2; listed %v", n, r.listsBase(t, im))
+	}
+	if err := r.Disks.EnsureBase(t.Context(), im.Digest(), im, func(uint32) {}); err != nil || im.Given() != 0 {
+		t.Errorf("a base that is there was fetched again (%v)", err)
+	}
+}
+
+func (r *Rig) testOverlay(t *testing.T) {
+	life := newLife("overlay")
+	next := life
+	next.Generation++
+	has := func(l hostagent.Life) bool {
+		t.Helper()
+		lives, err := r.Disks.Overlays(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.Contains(lives, l)
+	}
+	base, overlay, err := r.Disks.CreateOverlay(t.Context(), life, r.Image.Digest(), 1<<20)
+	if err != nil || base == "" || overlay == "" || base == overlay {
+		t.Fatalf("CreateOverlay = %q, %q, %v", base, overlay, err)
+	}
+	if _, again, err := r.Disks.CreateOverlay(t.Context(), life, r.Image.Digest(), 1<<20); err != nil || again != overlay {
+		t.Errorf("again: %q, %v; want %q", again, err, overlay)
+	}
+	if _, other, err := r.Disks.CreateOverlay(t.Context(), next, r.Image.Digest(), 1<<20); err != nil || other == overlay {
+		t.Errorf("the next generation's: %q, %v; want another one", other, err)
+	}
+	for range 2 {
+		if err := r.Disks.TrashOverlay(t.Context(), life); err != nil {
+			t.Errorf("TrashOverlay: %v", err)
+		}
+	}
+	if has(life) || !has(next) {
+		t.Errorf("listed after the trash: %v; the other: %v", has(life), has(next))
+	}
+	if err := r.Disks.Sweep(t.Context(), time.Now()); err != nil || !has(next) {
+		t.Errorf("Sweep: %v; the other listed: %v", err, has(next))
+	}
+	if err := r.Disks.TrashOverlay(t.Context(), next); err != nil {
+		t.Error(err)
+	}
+}
+
+func (r *Rig) testData(t *testing.T) {
+	life := newLife("data")
+	const size = 4 << 20
+	path, err := r.Disks.CreateData(t.Context(), life.Desktop, life.UID, size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := r.Disks.CreateData(t.Context(), life.Desktop, life.UID, size/2); err != nil || again != path {
+		t.Errorf("again: %q, %v; want %q", again, err, path)
+	}
+	bytesOf := func() (size uint64) {
+		t.Helper()
+		disks, err := r.Disks.DataDisks(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range disks {
+			if d.GetDesktopUid() == life.UID && d.GetDesktop() == life.Desktop {
+				size += d.GetBytes()
+			}
+		}
+		return size
+	}
+	if got := bytesOf(); got != size {
+		t.Errorf("listed with %d bytes, want %d: it never shrinks", got, size)
+	}
+	// A life comes and goes; the data disk is not a part of it.
+	if _, _, err := r.Disks.CreateOverlay(t.Context(), life, r.Image.Digest(), 1<<20); err != nil {
+		t.Error(err)
+	}
+	if err := r.Disks.TrashOverlay(t.Context(), life); err != nil {
+		t.Error(err)
+	}
+	if got := bytesOf(); got != size {
+		t.Errorf("after a life: %d bytes, want %d", got, size)
+	}
+	for range 2 {
+		if err := r.Disks.TrashData(t.Context(), life.UID); err != nil {
+			t.Errorf("TrashData: %v", err)
+		}
+	}
+	if got := bytesOf(); got != 0 {
+		t.Errorf("after the trash: %d bytes", got)
+	}
+}
+
+func (r *Rig) testNoSpace(t *testing.T) {
+	space, err := r.Disks.Space(t.Context())
+	if err != nil || space.Available == 0 || space.Available > space.Size {
+		t.Fatalf("Space = %+v, %v", space, err)
+	}
+	life := newLife("greedy")
+	tooMuch := (space.Size + 1<<20) &^ 511
+	if _, _, err := r.Disks.CreateOverlay(t.Context(), life, r.Image.Digest(), tooMuch); !errors.Is(err, hostagent.ErrNoSpace) {
+		t.Errorf("CreateOverlay with more than there is: %v, want ErrNoSpace", err)
+	}
+	if _, err := r.Disks.CreateData(t.Context(), life.Desktop, life.UID, tooMuch); !errors.Is(err, hostagent.ErrNoSpace) {
+		t.Errorf("CreateData with more than there is: %v, want ErrNoSpace", err)
+	}
+	lives, err := r.Disks.Overlays(t.Context())
+	if err != nil || slices.Contains(lives, life) {
+		t.Errorf("what was refused is there: %v, %v", lives, err)
+	}
+	// Promises count before they are used.
+	half := (space.Available / 2) &^ 511
+	if _, _, err := r.Disks.CreateOverlay(t.Context(), life, r.Image.Digest(), half); err != nil {
+		t.Fatal(err)
+	}
+	after, err := r.Disks.Space(t.Context())
+	if err != nil || after.Available > space.Available-half/2 {
+		t.Errorf("after a promise of %d of %d: %d available (%v)", half, space.Available, after.Available, err)
+	}
+	if err := r.Disks.TrashOverlay(t.Context(), life); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,236 @@
+//go:build e2e
+
+package libvirt_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"daybreak/hostagent"
+	"daybreak/hostagent/disk"
+	"daybreak/hostagent/hosttest"
+	"daybreak/hostagent/libvirt"
+)
+
+// The suite on real libvirt and QEMU: one lab host without an agent, its store on a small file system of its own. As root:
+//
+//	go test -tags libvirt_dlopen,e2e ./hostagent/libvirt
+func TestConformance(t *testing.T) {
+	hosttest.Run(t, openRig)
+}
+
+const (
+	imageVersion = "e2e"
+	storeBytes   = 640 << 20
+)
+
+// lab is one bare lab host.
+type lab struct {
+	dir   string
+	store string
+}
+
+func (l *lab) run(t *testing.T, command string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(filepath.Join("..", "..", "deploy", command), args...)
+	cmd.Env = append(os.Environ(), "DAYBREAK_LAB_DIR="+filepath.Join(l.dir, "lab"))
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("deploy/%s %s: %v\n%s%s", command, strings.Join(args, " "), err, out, stderr.Bytes())
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func (l *lab) signal(t *testing.T, sig syscall.Signal) {
+	t.Helper()
+	pid, err := strconv.Atoi(l.run(t, "lab", "pid", "h1", "libvirtd"))
+	if err == nil {
+		err = syscall.Kill(pid, sig)
+	}
+	if err != nil {
+		t.Fatalf("signal libvirtd: %v", err)
+	}
+}
+
+// newLab mounts the store before the host starts, since the host's namespace is a copy of what is mounted then.
+func newLab(t *testing.T) *lab {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	dir, err := os.MkdirTemp("/var/tmp", "dbk")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	l := &lab{dir: dir, store: filepath.Join(dir, "fs", "store")}
+	image, mount := filepath.Join(dir, "fs.img"), filepath.Join(dir, "fs")
+	err = errors.Join(os.Chmod(dir, 0o711), os.Mkdir(mount, 0o711), os.WriteFile(image, nil, 0o600), os.Truncate(image, storeBytes))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range [][]string{{"mkfs.ext4", "-q", "-m", "0", image}, {"mount", "-o", "loop", image, mount}} {
+		if out, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", command, err, out)
+		}
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", mount).CombinedOutput(); err != nil {
+			t.Errorf("umount: %v\n%s", err, out)
+		}
+	})
+	l.run(t, "lab", "up", "--bare", "--hosts", "1")
+	t.Cleanup(func() { l.run(t, "lab", "down", "--purge") })
+	return l
+}
+
+// golden is the micro image: DAYBREAK_MICRO names one with version "e2e", else it is made.
+func (l *lab) golden(t *testing.T) *hosttest.Image {
+	t.Helper()
+	path := os.Getenv("DAYBREAK_MICRO")
+	if path == "" {
+		path = filepath.Join(l.dir, "micro.raw")
+		l.run(t, filepath.Join("golden", "micro"), path, "--version", imageVersion)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return hosttest.NewImage(t, f, info.Size())
+}
+
+// qemuUser returns who QEMU runs as on a lab host.
+func qemuUser(t *testing.T) (uid, gid int) {
+	t.Helper()
+	u, err := user.Lookup("libvirt-qemu")
+	if err == nil {
+		uid, err = strconv.Atoi(u.Uid)
+	}
+	if err == nil {
+		gid, err = strconv.Atoi(u.Gid)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return uid, gid
+}
+
+func openRig(t *testing.T) *hosttest.Rig {
+	l := newLab(t)
+	uid, gid := qemuUser(t)
+	vnc := filepath.Join(l.dir, "vnc")
+	if err := errors.Join(os.Mkdir(vnc, 0o700), os.Chown(vnc, uid, gid)); err != nil {
+		t.Fatal(err)
+	}
+	log := zerolog.New(zerolog.NewTestWriter(t)).With().Timestamp().Logger()
+	disks, err := disk.Open(disk.Config{Root: l.store, UID: uid, GID: gid}, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { disks.Close() })
+	host, err := libvirt.Open(libvirt.Config{
+		URI:   "qemu+unix:///system?socket=" + filepath.Join(l.dir, "lab", "h1", "run", "libvirt-sock"),
+		Store: l.store, AllowEmulation: true,
+		ListTimeout: 5 * time.Second, ChangeTimeout: 30 * time.Second, GuestTimeout: 12 * time.Second,
+	}, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var g errgroup.Group
+	g.Go(func() error { return host.Run(t.Context()) })
+	t.Cleanup(func() {
+		if err := g.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
+	posture, err := host.Probe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if posture.UID != uid || posture.GID != gid || posture.QEMUVersion == "" || posture.LibvirtVersion == "" {
+		t.Errorf("posture %+v, want QEMU as %d:%d", posture, uid, gid)
+	}
+	t.Logf("posture %+v", posture)
+	return &hosttest.Rig{
+		Hypervisor: host, Guest: host, Disks: disks,
+		Image: l.golden(t), ImageVersion: imageVersion, Argv: []string{"/bin/echo", "warm", "desktops"}, Output: "warm desktops\n",
+		Emulate: !posture.KVM, Bridge: "br-office", VNCDir: vnc, Patience: 3 * time.Minute, Deadline: 35 * time.Second,
+		KillGuest:      func(life hostagent.Life) { killQEMU(t, life) },
+		KillHypervisor: func() { l.signal(t, syscall.SIGKILL) },
+		StopHypervisor: func() func() {
+			l.signal(t, syscall.SIGSTOP)
+			return sync.OnceFunc(func() { l.signal(t, syscall.SIGCONT) })
+		},
+		FillStore: func() func() { return l.fill(t) },
+		WriteMuch: []string{"/bin/dd", "if=/dev/urandom", "of=/much", "bs=1M", "count=40", "conv=fsync"},
+	}
+}
+
+// fill takes all of the store but 4 MiB.
+func (l *lab) fill(t *testing.T) (undo func()) {
+	t.Helper()
+	var st unix.Statfs_t
+	if err := unix.Statfs(l.store, &st); err != nil {
+		t.Fatal(err)
+	}
+	ballast, err := os.Create(filepath.Join(l.dir, "fs", "ballast"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ballast.Close()
+	if err := unix.Fallocate(int(ballast.Fd()), 0, 0, int64(st.Bavail)*st.Bsize-4<<20); err != nil {
+		t.Fatal(err)
+	}
+	return sync.OnceFunc(func() {
+		if err := os.Remove(ballast.Name()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// killQEMU ends the one QEMU whose arguments name the life's overlay.
+func killQEMU(t *testing.T, life hostagent.Life) {
+	t.Helper()
+	overlay := fmt.Sprintf("%s.%d.qcow2", life.UID, life.Generation)
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		args, err := os.ReadFile(file)
+		if err != nil || !bytes.Contains(args, []byte(overlay)) || !bytes.Contains(args, []byte("qemu-system")) {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if err == nil {
+			err = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	t.Fatalf("no QEMU runs on %s", overlay)
+}
