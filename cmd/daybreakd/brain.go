@@ -34,8 +34,17 @@ func newBrain(h *house, backend store.Backend, cluster etcdstore.Cluster) (*brai
 	return &brain{
 		claimer:  pool.NewClaimer(store.Open(backend, store.WriterPool), h.mirror),
 		dispatch: sessions,
-		explain: func(_ context.Context, name string) (*v1.ExplainResponse, error) {
-			return orchestrator.Explain(h.mirror.View(), time.Now(), name)
+		explain: func(ctx context.Context, name string) (*v1.ExplainResponse, error) {
+			// Whoever asks about what they have just applied is not to hear that there is no such thing.
+			_, revision, err := backend.List(ctx, v1.Kind_KIND_ZONE)
+			if err != nil {
+				return nil, err
+			}
+			view, err := h.mirror.Wait(ctx, revision)
+			if err != nil {
+				return nil, err
+			}
+			return orchestrator.Explain(view, time.Now(), name)
 		},
 		lead: loops.Lead,
 	}, nil
