@@ -84,13 +84,16 @@ func (d *decision) retire(desktop *v1.Desktop) {
 // create makes the missing seats, at the lowest free numbers. A seat that is about to go still counts: the unreachable
 // is not free, and the number comes free with it.
 func (d *decision) create(trial bool) bool {
-	taken := map[int]bool{}
-	for _, desktop := range d.Desktops {
-		taken[seatNumber(desktop)] = true
-	}
 	missing := int(d.Pool.GetSpec().GetDesktops()) - len(d.Desktops)
 	if trial {
 		missing = min(missing, 1)
+	}
+	if missing <= 0 {
+		return false
+	}
+	taken := map[int]bool{}
+	for _, desktop := range d.Desktops {
+		taken[seatNumber(desktop)] = true
 	}
 	number := 0
 	for _, identity := range d.Identities {

@@ -130,9 +130,7 @@ func newDecision(now time.Time, s Snapshot) *decision {
 // sort puts every desktop into one bucket. The order of the cases is the order of precedence.
 func (d *decision) sort() {
 	desktops := slices.Clone(d.Desktops)
-	slices.SortFunc(desktops, func(a, b *v1.Desktop) int {
-		return cmp.Or(cmp.Compare(seatNumber(a), seatNumber(b)), cmp.Compare(a.GetMeta().GetName(), b.GetMeta().GetName()))
-	})
+	slices.SortFunc(desktops, bySeat)
 	for _, desktop := range desktops {
 		bucket := &d.rest
 		state := State(desktop)
@@ -156,6 +154,12 @@ func (d *decision) sort() {
 		}
 		*bucket = append(*bucket, desktop)
 	}
+}
+
+// bySeat orders desktops of one pool by number: with equal beginnings, the shorter name has the smaller one.
+func bySeat(a, b *v1.Desktop) int {
+	x, y := a.GetMeta().GetName(), b.GetMeta().GetName()
+	return cmp.Or(cmp.Compare(len(x), len(y)), cmp.Compare(x, y))
 }
 
 // deletion returns the wish that the desktop goes, its own or the pool's.

@@ -69,6 +69,9 @@ func retired(desktop *v1.Desktop, data v1.DataDisposal) *v1.Desktop {
 func (d *decision) removeSurplus() map[string]bool {
 	gone := map[string]bool{}
 	excess := len(d.Desktops) - len(d.removing) - int(d.Pool.GetSpec().GetDesktops())
+	if excess <= 0 {
+		return gone
+	}
 	for _, desktop := range d.surplusOrder() {
 		if excess <= 0 || d.full() {
 			break
@@ -107,7 +110,7 @@ func (d *decision) surplusOrder() []*v1.Desktop {
 	all := slices.Concat(d.over, d.retiring, d.failed, d.lost, d.used, d.rest)
 	slices.SortStableFunc(all, func(a, b *v1.Desktop) int {
 		created := b.GetMeta().GetCreated().AsTime().Compare(a.GetMeta().GetCreated().AsTime())
-		return cmp.Or(cmp.Compare(usefulness(a), usefulness(b)), created, cmp.Compare(seatNumber(b), seatNumber(a)))
+		return cmp.Or(cmp.Compare(usefulness(a), usefulness(b)), created, bySeat(b, a))
 	})
 	return all
 }
