@@ -212,8 +212,10 @@ func (b *book) commit(e edits, oldEpoch uint64) error {
 	if e.epoch == oldEpoch && len(e.highest)+len(e.put)+len(e.forget) == 0 {
 		return nil
 	}
-	if err := b.keep(func(tx journalTx) error { return e.write(tx, oldEpoch) }); err != nil {
-		return err
+	if !b.readOnly() {
+		if err := b.kept(b.journal.write(func(tx journalTx) error { return e.write(tx, oldEpoch) })); err != nil {
+			return err
+		}
 	}
 	b.mu.Lock()
 	b.epoch = e.epoch

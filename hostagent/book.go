@@ -152,15 +152,15 @@ func (b *book) change(life Life, now time.Time, mark *startMark, change func(*v1
 	if mark == nil && proto.Equal(old, status) {
 		return nil
 	}
-	if entered || mark != nil {
-		err := b.keep(func(tx journalTx) error {
+	if (entered || mark != nil) && !b.readOnly() {
+		err := b.kept(b.journal.join(func(tx journalTx) error {
 			if mark != nil {
 				if err := tx.putStart(keyOf(life), *mark); err != nil {
 					return err
 				}
 			}
 			return tx.putStatus(life, status)
-		})
+		}))
 		if err != nil {
 			return err
 		}
@@ -200,12 +200,8 @@ func (b *book) signal() {
 // readOnly reports whether there is no journal to write to: then the book only remembers what it sees.
 func (b *book) readOnly() bool { return b.journal.damage != nil }
 
-// keep writes to the journal and remembers whether that works.
-func (b *book) keep(change func(journalTx) error) error {
-	if b.readOnly() {
-		return nil
-	}
-	err := b.journal.write(change)
+// kept remembers whether the journal can be written.
+func (b *book) kept(err error) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.fault = ""

@@ -192,7 +192,7 @@ func (s situation) raise(now time.Time) step {
 	case v1.DesktopState_DESKTOP_STATE_STARTING, v1.DesktopState_DESKTOP_STATE_READY:
 		return s.running(now)
 	}
-	if s.domain == presentNow {
+	if s.domain == presentNow || s.start.phase == startConfirmed {
 		return s.in(v1.DesktopState_DESKTOP_STATE_STARTING, wait, "found running")
 	}
 	return s.prepare(now)
@@ -318,7 +318,7 @@ func (s situation) startAnew(now time.Time) step {
 		return s.fail("not started within %s%s", deadline.Sub(s.startedAt), s.because())
 	}
 	next := s.prepare(now)
-	if next.until.IsZero() || next.until.After(s.deadline()) {
+	if (next.do == wait || next.do == askSlot) && (next.until.IsZero() || next.until.After(s.deadline())) {
 		next.until = s.deadline()
 	}
 	return next

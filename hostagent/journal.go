@@ -26,6 +26,9 @@ var ErrJournalDamaged = errors.New("the journal is damaged")
 // journalFormat is written into new journals; another one is refused, not guessed at.
 const journalFormat = "daybreak-agent 1"
 
+// maxBatchDelay is how long a write waits for others to share its sync with.
+const maxBatchDelay = 2 * time.Millisecond
+
 // Journal is what the agent must not forget: for each desktop the highest generation it ever saw, for each incarnation
 // its assignment, the states it reached, and whether it was ever started; and the highest cluster epoch. Every write is on
 // the disk before it returns.
@@ -77,7 +80,7 @@ func openBolt(path string, options JournalOptions) (db *bbolt.DB, err error) {
 			err = fmt.Errorf("%w: %v", ErrJournalDamaged, p)
 		}
 	}()
-	db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 3 * time.Second, NoSync: options.NoSync, FreelistType: bbolt.FreelistMapType})
+	db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, NoSync: options.NoSync, FreelistType: bbolt.FreelistMapType})
 	var pathError *fs.PathError
 	if err != nil && !errors.As(err, &pathError) && !errors.Is(err, berrors.ErrTimeout) {
 		return nil, fmt.Errorf("%w: %w", ErrJournalDamaged, err)
@@ -85,7 +88,7 @@ func openBolt(path string, options JournalOptions) (db *bbolt.DB, err error) {
 	if err != nil {
 		return nil, err
 	}
-	db.MaxBatchDelay = 2 * time.Millisecond
+	db.MaxBatchDelay = maxBatchDelay
 	return db, nil
 }
 
@@ -289,8 +292,20 @@ func (m *memory) takeStart(k, v []byte) error {
 	return nil
 }
 
-// write runs changes in one transaction, shared with others that come at the same time, and returns when it is durable.
+// write runs changes in one transaction and returns when it is durable.
 func (j *Journal) write(change func(journalTx) error) error {
+	if j.damage != nil {
+		return j.damage
+	}
+	if err := j.db.Update(func(tx *bbolt.Tx) error { return change(journalTx{tx}) }); err != nil {
+		return fmt.Errorf("write journal: %w", err)
+	}
+	return nil
+}
+
+// join is write in a transaction shared with others that come within maxBatchDelay: it waits for them, so no lock may be
+// held.
+func (j *Journal) join(change func(journalTx) error) error {
 	if j.damage != nil {
 		return j.damage
 	}
