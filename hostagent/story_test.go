@@ -182,7 +182,7 @@ func TestRestartAdoptsWhatRuns(t *testing.T) {
 func TestThePlanIsOnTheHostAheadOfTime(t *testing.T) {
 	story(t, fakehost.Config{}, func(r *rig) {
 		a := r.desktop("office-1", 7)
-		opening := time.Now().Add(10 * time.Hour)
+		opening := time.Now().Add(2 * time.Hour)
 		a.Incarnation.StartAt = timestamppb.New(opening)
 		r.plane.assign(a)
 		r.awaitState(a, prepared, time.Minute)
