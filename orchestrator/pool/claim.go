@@ -53,7 +53,7 @@ type Claimer struct {
 	mirror *store.Mirror
 }
 
-// NewClaimer makes a Claimer. st is opened for WriterPool; mirror knows pools, desktops, hosts and claims at least.
+// NewClaimer makes a Claimer. st is opened for WriterPool; mirror knows pools, desktops and hosts at least.
 func NewClaimer(st *store.Store, mirror *store.Mirror) *Claimer {
 	return &Claimer{store: st, mirror: mirror}
 }
@@ -65,17 +65,35 @@ func (c *Claimer) Claim(ctx context.Context, pool, user, requestID string, now t
 	if _, err := c.mirror.Wait(ctx, 0); err != nil {
 		return nil, fmt.Errorf("claim a desktop of pool %s: %w", pool, err)
 	}
+	caughtUp := false
 	for range claimAttempts {
 		desktop, err := c.held(ctx, pool, user)
 		if err == nil || !errors.Is(err, ErrNotClaimed) {
 			return desktop, err
 		}
 		desktop, err = c.take(ctx, pool, user, requestID, now)
-		if err == nil || !lookAgain(err) {
+		refused := errors.Is(err, ErrNoneReady) || errors.Is(err, store.ErrNotFound)
+		if err == nil || !refused && !lookAgain(err) || refused && caughtUp {
 			return desktop, err
+		}
+		if refused { // by what the mirror knew; nobody who saw a desktop get ready is to hear that there is none
+			if err := c.catchUp(ctx); err != nil {
+				return nil, fmt.Errorf("claim a desktop of pool %s: %w", pool, err)
+			}
+			caughtUp = true
 		}
 	}
 	return nil, fmt.Errorf("claim a desktop of pool %s: others were quicker %d times: %w", pool, claimAttempts, store.ErrConflict)
+}
+
+// catchUp waits until the mirror knows all that the store knows now.
+func (c *Claimer) catchUp(ctx context.Context) error {
+	_, revision, err := c.store.List(ctx, v1.Kind_KIND_ZONE)
+	if err != nil {
+		return err
+	}
+	_, err = c.mirror.Wait(ctx, revision)
+	return err
 }
 
 // lookAgain: somebody changed the objects first, or nobody knows whether the transaction went through. Either way the

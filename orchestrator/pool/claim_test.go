@@ -101,7 +101,6 @@ func TestClaimAndRelease(t *testing.T) {
 	if err != nil || second.GetMeta().GetName() == first.GetMeta().GetName() {
 		t.Fatalf("second user: %v, %v", second, err)
 	}
-	s.wait(t, second.GetMeta().GetRevision())
 	_, err = s.claimer.Claim(ctx, "sales", "jiro", "", now)
 	if !errors.Is(err, ErrNoneReady) || err.Error() != "no desktop of pool sales is ready: 2 claimed" {
 		t.Errorf("third user: %v", err)
