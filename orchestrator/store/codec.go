@@ -10,7 +10,7 @@ import (
 const MaxObjectBytes = 256 << 10
 
 // Encode returns an object's bytes as a backend stores them: without its revision, which the backend knows by itself.
-// Fields that this program does not know are kept.
+// Fields that this program does not know are kept. Text that is not UTF-8 gives ErrInvalid.
 func Encode(o Object) ([]byte, error) {
 	if meta := o.GetMeta(); meta.GetRevision() != 0 {
 		o = proto.CloneOf(o)
@@ -18,7 +18,7 @@ func Encode(o Object) ([]byte, error) {
 	}
 	value, err := proto.Marshal(o)
 	if err != nil {
-		return nil, fmt.Errorf("encode %s: %w", RefOf(o), err)
+		return nil, fmt.Errorf("encode %s: %w: %w", RefOf(o), ErrInvalid, err)
 	}
 	return value, nil
 }

@@ -125,10 +125,22 @@ func (s *Store) checkOp(op Op, current Object) (Op, error) {
 	case VerbCheck:
 		return op, nil
 	}
-	if err := protovalidate.Validate(op.Object); err != nil {
-		return op, fmt.Errorf("%s: %w", strings.ReplaceAll(err.Error(), "\n", ""), ErrInvalid)
+	return op, checkRules(op.Object)
+}
+
+// checkRules checks an object against the rules in its proto, and names every field that breaks one.
+func checkRules(o Object) error {
+	err := protovalidate.Validate(o)
+	var broken *protovalidate.ValidationError
+	if !errors.As(err, &broken) {
+		return err
 	}
-	return op, nil
+	var words []string
+	for _, v := range broken.Violations {
+		field := protovalidate.FieldPathString(v.Proto.GetField())
+		words = append(words, strings.TrimPrefix(field+": "+v.Proto.GetMessage(), ": "))
+	}
+	return fmt.Errorf("%s: %w", strings.Join(words, "; "), ErrInvalid)
 }
 
 // withIdentity returns o with the uid and creation time that the stored object has.

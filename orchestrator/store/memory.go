@@ -112,6 +112,9 @@ func (m *Memory) Commit(ctx context.Context, guard Guard, ops []Op) (int64, erro
 	if err != nil {
 		return 0, err
 	}
+	if err := storable(ready); err != nil {
+		return 0, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if guard != (Guard{}) && (guard.Revision == 0 || m.guards[guard.Key] != guard.Revision) {
@@ -121,6 +124,19 @@ func (m *Memory) Commit(ctx context.Context, guard Guard, ops []Op) (int64, erro
 		return 0, joined(failed)
 	}
 	return m.apply(ready), nil
+}
+
+// storable refuses what could not be written down: text that is not UTF-8.
+func storable(ops []Op) error {
+	for _, op := range ops {
+		if op.Object == nil {
+			continue
+		}
+		if _, err := Encode(op.Object); err != nil {
+			return &OpError{Op: op, Err: err}
+		}
+	}
+	return nil
 }
 
 // verify returns the ops whose expectations do not hold. The caller holds mu.

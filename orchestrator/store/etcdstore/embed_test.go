@@ -92,6 +92,7 @@ func TestEmbeddedEndsOldLeases(t *testing.T) {
 
 // TestEmbeddedKeeps closes a server and opens it again.
 func TestEmbeddedKeeps(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	var revision int64
 	t.Run("write", func(t *testing.T) {
@@ -140,6 +141,7 @@ func shortDir(t *testing.T) string {
 
 // TestContractOverGRPC is TestContract with a network between.
 func TestContractOverGRPC(t *testing.T) {
+	t.Parallel()
 	endpoint, stop := external(t, shortDir(t))
 	defer stop()
 	client, err := Dial([]string{endpoint}, nil)
@@ -157,6 +159,7 @@ func TestContractOverGRPC(t *testing.T) {
 
 // TestWatchOverRestart restarts etcd under a watch: nothing is missed and nothing comes twice.
 func TestWatchOverRestart(t *testing.T) {
+	t.Parallel()
 	dir := shortDir(t)
 	endpoint, stop := external(t, dir)
 	client, err := Dial([]string{endpoint}, nil)

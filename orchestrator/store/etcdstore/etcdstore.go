@@ -206,7 +206,7 @@ func (b *Backend) transaction(guard store.Guard, ops []store.Op) (transaction, e
 		case store.VerbCreate, store.VerbUpdate:
 			value, err := store.Encode(op.Object)
 			if err != nil {
-				return transaction{}, &store.OpError{Op: op, Err: fmt.Errorf("%w: %w", store.ErrInvalid, err)}
+				return transaction{}, &store.OpError{Op: op, Err: err}
 			}
 			txn.writes = append(txn.writes, clientv3.OpPut(key, string(value)))
 		case store.VerbDelete:

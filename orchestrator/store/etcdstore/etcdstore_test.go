@@ -72,6 +72,7 @@ func (u *underTest) Elect(ctx context.Context) (store.Guard, error) {
 }
 
 func TestContract(t *testing.T) {
+	t.Parallel()
 	client := serve(t)
 	n := 0
 	storetest.Run(t, func(t *testing.T) store.Backend {
@@ -100,6 +101,7 @@ func create(t *testing.T, b *Backend, names ...string) int64 {
 
 // TestBrokenValues plants keys that no Daybreak wrote: they must hide nothing else.
 func TestBrokenValues(t *testing.T) {
+	t.Parallel()
 	client := serve(t)
 	b := New(client, "/daybreak/", zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.Disabled))
 	registry := prometheus.NewPedanticRegistry()
@@ -160,6 +162,7 @@ func TestBrokenValues(t *testing.T) {
 
 // TestPrefixes keeps two stores apart in one etcd.
 func TestPrefixes(t *testing.T) {
+	t.Parallel()
 	client := serve(t)
 	a, b := New(client, "/one", zerolog.Nop()), New(client, "/one/", zerolog.Nop())
 	other := New(client, "/on", zerolog.Nop())
@@ -175,6 +178,7 @@ func TestPrefixes(t *testing.T) {
 // TestMirrorBesideOthers has others move etcd's revision: a transaction that writes nothing then has a revision that
 // no change of an object ever brings, and a mirror must get there all the same.
 func TestMirrorBesideOthers(t *testing.T) {
+	t.Parallel()
 	client := serve(t)
 	b := New(client, "/daybreak", zerolog.Nop())
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -228,6 +232,7 @@ func TestUnknownOutcome(t *testing.T) {
 
 // TestQuota fills the database: writes are refused with a known outcome, reads and what is there stay.
 func TestQuota(t *testing.T) {
+	t.Parallel()
 	s := start(t, EmbedConfig{Dir: t.TempDir(), QuotaBytes: 4 << 20, unsafeNoFsync: true})
 	b := New(s.Client, "/daybreak", zerolog.Nop())
 	var err error

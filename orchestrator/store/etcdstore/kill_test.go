@@ -25,6 +25,7 @@ func TestKilled(t *testing.T) {
 		commitUntilKilled(t, dir)
 		return
 	}
+	t.Parallel()
 	dir := t.TempDir()
 	acknowledged := map[string]bool{}
 	for round := range 3 {

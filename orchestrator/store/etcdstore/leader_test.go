@@ -56,6 +56,7 @@ func wantLeader(t *testing.T, client *clientv3.Client, want string) {
 }
 
 func TestLead(t *testing.T) {
+	t.Parallel()
 	client := serve(t)
 	b := New(client, "/daybreak", zerolog.Nop())
 	write := func(guard store.Guard, name string) error {
@@ -109,6 +110,7 @@ func TestLead(t *testing.T) {
 }
 
 func TestLeadEnds(t *testing.T) {
+	t.Parallel()
 	client := serve(t)
 	var group errgroup.Group
 	terms := make(chan term)
@@ -168,6 +170,7 @@ func TestLeadLosesLease(t *testing.T) {
 }
 
 func TestClusterID(t *testing.T) {
+	t.Parallel()
 	client := serve(t)
 	ctx := t.Context()
 	var group errgroup.Group

@@ -21,6 +21,7 @@ func testForm(ctx context.Context, t *testing.T, b store.Backend) {
 		"no object":           {{Verb: store.VerbCreate, Ref: zoneRef("b")}},
 		"a nil object":        {{Verb: store.VerbCreate, Ref: zoneRef("b"), Object: (*v1.Zone)(nil)}},
 		"an object misnamed":  {{Verb: store.VerbCreate, Ref: zoneRef("b"), Object: zone("c", "1")}},
+		"text not UTF-8":      {store.Create(zone("b", "\xff"))},
 		"a verb that is none": {{Verb: 4711, Ref: zoneRef("b")}},
 	} {
 		t.Run(name, func(t *testing.T) { refuse(ctx, t, b, store.ErrInvalid, ops...) })

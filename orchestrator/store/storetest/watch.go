@@ -194,7 +194,11 @@ func testWatchUnderWriters(ctx context.Context, t *testing.T, b store.Backend) {
 	for i := range watchers {
 		listeners.Go(func() error {
 			for range i * commits / 2 { // each comes in later than the one before
-				<-started
+				select {
+				case <-started:
+				case <-listening.Done():
+					return listening.Err()
+				}
 			}
 			err := b.Watch(listening, nil, func(batch store.Batch) error {
 				heard[i] = append(heard[i], batch)
