@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -153,6 +154,33 @@ func TestCommitRefuses(t *testing.T) {
 	}
 	if _, err := memory.Get(ctx, store.Ref{Kind: v1.Kind_KIND_POOL, Name: "good"}); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("part of a refused transaction was written: %v", err)
+	}
+}
+
+// TestUnknownFields has an object that a later version wrote pass through this one.
+func TestUnknownFields(t *testing.T) {
+	ctx, memory := context.Background(), store.NewMemory()
+	extend := func(m proto.Message) {
+		m.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 900, protowire.VarintType), 1))
+	}
+	later := newPool("sales")
+	extend(later)
+	extend(later.Spec)
+	put(t, memory, later)
+	api := store.Open(memory, store.WriterAPI)
+	p, err := store.Modify(ctx, api, "sales", func(p *v1.Pool) error { p.Spec.Desktops++; return nil })
+	if err != nil || len(p.ProtoReflect().GetUnknown()) == 0 || len(p.Spec.ProtoReflect().GetUnknown()) == 0 {
+		t.Errorf("what this version does not know was lost: %v, %v", p, err)
+	}
+	drop := proto.CloneOf(p)
+	drop.ProtoReflect().SetUnknown(nil)
+	if _, err := api.Commit(ctx, store.Update(drop)); !errors.Is(err, store.ErrNotOwner) {
+		t.Errorf("a field without a known owner was dropped: %v", err)
+	}
+	mine := proto.CloneOf(p)
+	mine.Spec.ProtoReflect().SetUnknown(nil)
+	if _, err := api.Commit(ctx, store.Update(mine)); err != nil {
+		t.Errorf("within what the writer owns it may: %v", err)
 	}
 }
 

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,11 +22,40 @@ import (
 	v1 "daybreak/proto/daybreak/v1"
 )
 
-// serve runs an etcd for one test.
-func serve(t *testing.T) *clientv3.Client {
+// shared is the etcd of all tests that need none of their own. They keep apart by prefix.
+type shared struct {
+	once   sync.Once
+	server *Server
+	err    error
+}
+
+var common shared
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if common.server != nil {
+		dir := common.server.etcd.Config().Dir
+		if err := errors.Join(common.server.close(), os.RemoveAll(filepath.Dir(dir))); err != nil {
+			fmt.Println(err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// serve returns a client of the shared etcd and a prefix for this test.
+func serve(t *testing.T) (client *clientv3.Client, prefix string) {
 	t.Helper()
-	s := start(t, EmbedConfig{Dir: t.TempDir(), unsafeNoFsync: true})
-	return s.Client
+	common.once.Do(func() {
+		var dir string
+		if dir, common.err = os.MkdirTemp("", "etcd"); common.err == nil {
+			common.server, common.err = Embedded(context.Background(), EmbedConfig{Dir: dir, Log: zerolog.Nop(), unsafeNoFsync: true})
+		}
+	})
+	if common.err != nil {
+		t.Fatal(common.err)
+	}
+	return common.server.Client, "/" + t.Name()
 }
 
 func start(t *testing.T, cfg EmbedConfig) *Server {
@@ -73,7 +105,7 @@ func (u *underTest) Elect(ctx context.Context) (store.Guard, error) {
 
 func TestContract(t *testing.T) {
 	t.Parallel()
-	client := serve(t)
+	client := start(t, EmbedConfig{Dir: t.TempDir(), unsafeNoFsync: true}).Client // it compacts
 	n := 0
 	storetest.Run(t, func(t *testing.T) store.Backend {
 		n++
@@ -102,22 +134,22 @@ func create(t *testing.T, b *Backend, names ...string) int64 {
 // TestBrokenValues plants keys that no Daybreak wrote: they must hide nothing else.
 func TestBrokenValues(t *testing.T) {
 	t.Parallel()
-	client := serve(t)
-	b := New(client, "/daybreak/", zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.Disabled))
+	client, prefix := serve(t)
+	b := New(client, prefix+"/", zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.Disabled))
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(b)
 	create(t, b, "a", "c")
 	for key, value := range map[string]string{
-		"/daybreak/zone/b":         "\xff\xff garbage",
-		"/daybreak/zone/empty":     "",
-		"/daybreak/zone/":          "no name",
-		"/daybreak/later_kind/x":   "of a later version",
-		"/daybreak/leader/abc":     "10.0.0.1:8443",
-		"/daybreak/zone":           "no slash",
-		"/daybreakother/zone/x":    "another prefix",
-		"/daybreak/unspecified/x":  "no kind",
-		"/daybreak/zone/large":     strings.Repeat("\xff", 1<<20),
-		"/daybreak/pool/\xff\x00x": "\x00",
+		prefix + "/zone/b":         "\xff\xff garbage",
+		prefix + "/zone/empty":     "",
+		prefix + "/zone/":          "no name",
+		prefix + "/later_kind/x":   "of a later version",
+		prefix + "/leader/abc":     "10.0.0.1:8443",
+		prefix + "/zone":           "no slash",
+		prefix + "other/zone/x":    "another prefix",
+		prefix + "/unspecified/x":  "no kind",
+		prefix + "/zone/large":     strings.Repeat("\xff", 1<<20),
+		prefix + "/pool/\xff\x00x": "\x00",
 	} {
 		if _, err := client.Put(t.Context(), key, value); err != nil {
 			t.Fatal(err)
@@ -131,7 +163,7 @@ func TestBrokenValues(t *testing.T) {
 		t.Errorf("counted %v broken values, want 4", n)
 	}
 	_, err = b.Get(t.Context(), store.Ref{Kind: v1.Kind_KIND_ZONE, Name: "b"})
-	if !errors.Is(err, store.ErrBroken) || !strings.Contains(err.Error(), "/daybreak/zone/b") {
+	if !errors.Is(err, store.ErrBroken) || !strings.Contains(err.Error(), prefix+"/zone/b") {
 		t.Errorf("get of a broken value: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -142,7 +174,7 @@ func TestBrokenValues(t *testing.T) {
 			heard = append(heard, o.GetMeta().GetName())
 		}
 		if batch.Reset {
-			if _, err := client.Put(ctx, "/daybreak/zone/d", "\xff"); err != nil {
+			if _, err := client.Put(ctx, prefix+"/zone/d", "\xff"); err != nil {
 				return err
 			}
 			create(t, b, "e")
@@ -163,9 +195,9 @@ func TestBrokenValues(t *testing.T) {
 // TestPrefixes keeps two stores apart in one etcd.
 func TestPrefixes(t *testing.T) {
 	t.Parallel()
-	client := serve(t)
-	a, b := New(client, "/one", zerolog.Nop()), New(client, "/one/", zerolog.Nop())
-	other := New(client, "/on", zerolog.Nop())
+	client, prefix := serve(t)
+	a, b := New(client, prefix, zerolog.Nop()), New(client, prefix+"/", zerolog.Nop())
+	other := New(client, prefix[:len(prefix)-1], zerolog.Nop())
 	create(t, a, "x")
 	if _, err := b.Get(t.Context(), store.RefOf(newZone("x"))); err != nil {
 		t.Errorf("with a slash it is the same store: %v", err)
@@ -179,8 +211,8 @@ func TestPrefixes(t *testing.T) {
 // no change of an object ever brings, and a mirror must get there all the same.
 func TestMirrorBesideOthers(t *testing.T) {
 	t.Parallel()
-	client := serve(t)
-	b := New(client, "/daybreak", zerolog.Nop())
+	client, prefix := serve(t)
+	b := New(client, prefix, zerolog.Nop())
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	m := store.NewMirror(b)

@@ -22,7 +22,8 @@ const (
 // Lead takes part in the election at key, and calls lead each time it is won, with the guard for what the leader
 // writes. The context that lead gets ends when the lease is lost; then, or when lead returns store.ErrNotLeader, Lead
 // stands for election again. It returns when ctx ends, when lead returns anything else, or when etcd fails. It resigns
-// before it returns, so that the next leads at once. address is what Leader tells others.
+// before it returns, so that the next leads at once. address is what Leader tells others. All keys below key are the
+// election's: nothing else may be stored there.
 //
 // A lease is a hint: for a moment two may believe that they lead. Only the guard keeps the older one from writing.
 func Lead(ctx context.Context, client *clientv3.Client, key, address string, lead func(ctx context.Context, guard store.Guard) error) error {

@@ -14,8 +14,6 @@ import (
 	"daybreak/orchestrator/store"
 )
 
-const election = "/daybreak/leader"
-
 // term is one time that a candidate leads.
 type term struct {
 	address string
@@ -25,7 +23,7 @@ type term struct {
 }
 
 // stand has a candidate stand for election in a group and sends its terms.
-func stand(ctx context.Context, group *errgroup.Group, client *clientv3.Client, address string, terms chan<- term) {
+func stand(ctx context.Context, group *errgroup.Group, client *clientv3.Client, election, address string, terms chan<- term) {
 	group.Go(func() error {
 		err := Lead(ctx, client, election, address, func(ctx context.Context, guard store.Guard) error {
 			end := make(chan error, 1)
@@ -44,7 +42,7 @@ func stand(ctx context.Context, group *errgroup.Group, client *clientv3.Client, 
 	})
 }
 
-func wantLeader(t *testing.T, client *clientv3.Client, want string) {
+func wantLeader(t *testing.T, client *clientv3.Client, election, want string) {
 	t.Helper()
 	address, err := Leader(t.Context(), client, election)
 	if want == "" && errors.Is(err, store.ErrNotFound) {
@@ -57,26 +55,27 @@ func wantLeader(t *testing.T, client *clientv3.Client, want string) {
 
 func TestLead(t *testing.T) {
 	t.Parallel()
-	client := serve(t)
-	b := New(client, "/daybreak", zerolog.Nop())
+	client, prefix := serve(t)
+	election := prefix + "/leader"
+	b := New(client, prefix, zerolog.Nop())
 	write := func(guard store.Guard, name string) error {
 		_, err := b.Commit(t.Context(), guard, []store.Op{store.Create(newZone(name))})
 		return err
 	}
-	wantLeader(t, client, "")
+	wantLeader(t, client, election, "")
 	var group errgroup.Group
 	terms := make(chan term)
 	leading, resign := context.WithCancel(t.Context())
 	defer resign()
-	stand(leading, &group, client, "10.0.0.1:8443", terms)
+	stand(leading, &group, client, election, "10.0.0.1:8443", terms)
 	first := <-terms
-	wantLeader(t, client, "10.0.0.1:8443")
+	wantLeader(t, client, election, "10.0.0.1:8443")
 	if err := write(first.guard, "a"); err != nil {
 		t.Errorf("write as leader: %v", err)
 	}
 	waiting, giveUp := context.WithCancel(t.Context())
 	defer giveUp()
-	stand(waiting, &group, client, "10.0.0.2:8443", terms)
+	stand(waiting, &group, client, election, "10.0.0.2:8443", terms)
 	for standing := int64(0); standing < 2; { // until the second stands, too
 		answer, err := client.Get(t.Context(), election+"/", clientv3.WithPrefix(), clientv3.WithCountOnly())
 		if err != nil {
@@ -84,7 +83,7 @@ func TestLead(t *testing.T) {
 		}
 		standing = answer.Count
 	}
-	wantLeader(t, client, "10.0.0.1:8443")
+	wantLeader(t, client, election, "10.0.0.1:8443")
 
 	began := time.Now()
 	resign()
@@ -95,7 +94,7 @@ func TestLead(t *testing.T) {
 	if second.address != "10.0.0.2:8443" || first.ctx.Err() == nil {
 		t.Errorf("next leader is %s, the first one's context has %v", second.address, first.ctx.Err())
 	}
-	wantLeader(t, client, "10.0.0.2:8443")
+	wantLeader(t, client, election, "10.0.0.2:8443")
 	if err := write(first.guard, "b"); !errors.Is(err, store.ErrNotLeader) {
 		t.Errorf("write as the former leader: %v", err)
 	}
@@ -106,15 +105,16 @@ func TestLead(t *testing.T) {
 	if err := group.Wait(); err != nil {
 		t.Error(err)
 	}
-	wantLeader(t, client, "")
+	wantLeader(t, client, election, "")
 }
 
 func TestLeadEnds(t *testing.T) {
 	t.Parallel()
-	client := serve(t)
+	client, prefix := serve(t)
+	election := prefix + "/leader"
 	var group errgroup.Group
 	terms := make(chan term)
-	stand(t.Context(), &group, client, "a", terms)
+	stand(t.Context(), &group, client, election, "a", terms)
 	one := <-terms
 	one.end <- fmt.Errorf("commit: %w", store.ErrNotLeader)
 	two := <-terms // it stands again
@@ -126,40 +126,41 @@ func TestLeadEnds(t *testing.T) {
 	if err := group.Wait(); !errors.Is(err, failure) {
 		t.Errorf("ended with %v", err)
 	}
-	wantLeader(t, client, "")
+	wantLeader(t, client, election, "")
 
 	var calm errgroup.Group
-	stand(t.Context(), &calm, client, "a", terms)
+	stand(t.Context(), &calm, client, election, "a", terms)
 	three := <-terms
 	three.end <- nil
 	if err := calm.Wait(); err != nil {
 		t.Errorf("ended with %v", err)
 	}
-	wantLeader(t, client, "")
+	wantLeader(t, client, election, "")
 }
 
 // TestLeadLosesLease takes the lease away: the leader must notice, stop, and stand again.
 func TestLeadLosesLease(t *testing.T) {
 	t.Parallel()
-	client := serve(t)
+	client, prefix := serve(t)
+	election := prefix + "/leader"
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var group errgroup.Group
 	terms := make(chan term)
-	stand(ctx, &group, client, "a", terms)
+	stand(ctx, &group, client, election, "a", terms)
 	one := <-terms
-	leases, err := client.Leases(ctx)
-	if err != nil || len(leases.Leases) != 1 {
-		t.Fatalf("%v, %v", leases, err)
+	key, err := client.Get(ctx, one.guard.Key)
+	if err != nil || len(key.Kvs) != 1 {
+		t.Fatalf("%v, %v", key, err)
 	}
-	if _, err := client.Revoke(ctx, leases.Leases[0].ID); err != nil {
+	if _, err := client.Revoke(ctx, clientv3.LeaseID(key.Kvs[0].Lease)); err != nil {
 		t.Fatal(err)
 	}
 	two := <-terms
 	if one.ctx.Err() == nil || one.guard == two.guard {
 		t.Errorf("the first context has %v, guards %v and %v", one.ctx.Err(), one.guard, two.guard)
 	}
-	b := New(client, "/daybreak", zerolog.Nop())
+	b := New(client, prefix, zerolog.Nop())
 	if _, err := b.Commit(ctx, one.guard, []store.Op{store.Create(newZone("a"))}); !errors.Is(err, store.ErrNotLeader) {
 		t.Errorf("write as the former leader: %v", err)
 	}
@@ -171,13 +172,13 @@ func TestLeadLosesLease(t *testing.T) {
 
 func TestClusterID(t *testing.T) {
 	t.Parallel()
-	client := serve(t)
+	client, prefix := serve(t)
 	ctx := t.Context()
 	var group errgroup.Group
 	found := make([]Cluster, 8)
 	for i := range found {
 		group.Go(func() (err error) {
-			found[i], err = ClusterID(ctx, client, "/daybreak")
+			found[i], err = ClusterID(ctx, client, prefix)
 			return err
 		})
 	}
@@ -189,18 +190,18 @@ func TestClusterID(t *testing.T) {
 			t.Errorf("identities %v and %v", c, found[0])
 		}
 	}
-	if other, err := ClusterID(ctx, client, "/other"); err != nil || other.ID == found[0].ID {
+	if other, err := ClusterID(ctx, client, prefix+"/other"); err != nil || other.ID == found[0].ID {
 		t.Errorf("another store is %v, %v", other, err)
 	}
 	for _, row := range []struct{ to, want uint64 }{{5, 5}, {3, 5}, {5, 5}, {6, 6}} {
-		if c, err := RaiseEpoch(ctx, client, "/daybreak/", row.to); err != nil || c.Epoch != row.want || c.ID != found[0].ID {
+		if c, err := RaiseEpoch(ctx, client, prefix+"/", row.to); err != nil || c.Epoch != row.want || c.ID != found[0].ID {
 			t.Errorf("raised to %d: %v, %v", row.to, c, err)
 		}
 	}
-	if _, err := client.Put(ctx, "/daybreak/cluster/epoch", "many"); err != nil {
+	if _, err := client.Put(ctx, prefix+"/cluster/epoch", "many"); err != nil {
 		t.Fatal(err)
 	}
-	if c, err := ClusterID(ctx, client, "/daybreak"); !errors.Is(err, store.ErrBroken) {
+	if c, err := ClusterID(ctx, client, prefix); !errors.Is(err, store.ErrBroken) {
 		t.Errorf("of a broken epoch: %v, %v", c, err)
 	}
 }

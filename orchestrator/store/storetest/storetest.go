@@ -56,6 +56,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Backend) {
 		{"WatchTransaction", testWatchTransaction},
 		{"WatchCompacted", testWatchCompacted},
 		{"WatchUnderWriters", testWatchUnderWriters},
+		{"WatchResetIsWhole", testWatchResetIsWhole},
 		{"Mirror", testMirror},
 	} {
 		t.Run(check.name, func(t *testing.T) {
@@ -338,7 +339,11 @@ func testGuard(ctx context.Context, t *testing.T, b store.Backend) {
 	if _, err := b.Commit(ctx, old, []store.Op{store.Create(zone("a", "2"))}); !errors.Is(err, store.ErrNotLeader) {
 		t.Errorf("as a leader that was: %v", err)
 	}
+	if _, err := b.Commit(ctx, old, []store.Op{store.Create(zone("b", "1"))}); !errors.Is(err, store.ErrNotLeader) {
+		t.Errorf("as a leader that was, with nothing else against it: %v", err)
+	}
 	wantZone(ctx, t, b, "a", "1", revision)
+	wantZone(ctx, t, b, "b", "", 0)
 	if _, err := b.Commit(ctx, next, []store.Op{changeZone("a", "2", revision)}); err != nil {
 		t.Errorf("as the next leader: %v", err)
 	}

@@ -352,29 +352,3 @@ func changesOf(batch store.Batch) map[string]string {
 	}
 	return changes
 }
-
-// testMirror wants every revision that Commit returns to reach a mirror, also one that the mirror's kinds have no part
-// in, and one of a transaction that wrote nothing.
-func testMirror(ctx context.Context, t *testing.T, b store.Backend) {
-	running, cancel := context.WithCancel(ctx)
-	var group errgroup.Group
-	m := store.NewMirror(b, v1.Kind_KIND_ZONE)
-	group.Go(func() error { return m.Run(running) })
-	for i, ops := range [][]store.Op{
-		{store.Create(zone("a", "1"))},
-		{store.Create(&v1.Pool{Meta: &v1.Meta{Name: "a"}})},
-		{{Verb: store.VerbCheck, Ref: zoneRef("none")}},
-		{store.Create(zone("b", "1")), store.Create(&v1.Pool{Meta: &v1.Meta{Name: "b"}})},
-	} {
-		if _, err := m.Wait(ctx, commit(ctx, t, b, ops...)); err != nil {
-			t.Errorf("transaction %d: %v", i, err)
-		}
-	}
-	if zones := store.All[*v1.Zone](m.View()); len(zones) != 2 {
-		t.Errorf("mirror has %v", zones)
-	}
-	cancel()
-	if err := group.Wait(); !errors.Is(err, context.Canceled) {
-		t.Errorf("mirror ended with %v", err)
-	}
-}
