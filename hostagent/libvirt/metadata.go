@@ -18,9 +18,10 @@ const (
 	maxMetadata = 4096
 )
 
-// lifeElement is the element. Its name and namespace are given apart, since libvirt writes it with a prefix of its own.
+// lifeElement is the element. libvirt shows it in a VM's XML with a prefix of its own, and hands it out bare when asked for
+// the element of our namespace.
 type lifeElement struct {
-	XMLName    xml.Name `xml:"urn:daybreak:domain:1 life"`
+	XMLName    xml.Name `xml:"life"`
 	Desktop    string   `xml:"desktop,attr"`
 	UID        string   `xml:"uid,attr"`
 	Generation int64    `xml:"generation,attr"`
@@ -36,7 +37,7 @@ func encodeLife(life hostagent.Life) (string, error) {
 		return "", fmt.Errorf("write metadata: %w", err)
 	}
 	// libvirt takes elements of foreign namespaces only when they have a prefix.
-	prefixed := strings.Replace(string(text), `<life xmlns="`, `<`+metadataPrefix+`:life xmlns:`+metadataPrefix+`="`, 1)
+	prefixed := strings.Replace(string(text), `<life`, `<`+metadataPrefix+`:life xmlns:`+metadataPrefix+`="`+metadataURI+`"`, 1)
 	return strings.Replace(prefixed, `</life>`, `</`+metadataPrefix+`:life>`, 1), nil
 }
 
@@ -50,6 +51,9 @@ func parseLife(text string) (hostagent.Life, error) {
 	var e lifeElement
 	if err := xml.Unmarshal([]byte(text), &e); err != nil {
 		return hostagent.Life{}, fmt.Errorf("read metadata: %w: %w", err, errNotOurs)
+	}
+	if e.XMLName.Space != "" && e.XMLName.Space != metadataURI {
+		return hostagent.Life{}, fmt.Errorf("read metadata: namespace %.80q: %w", e.XMLName.Space, errNotOurs)
 	}
 	life := hostagent.Life{Desktop: e.Desktop, UID: e.UID, Generation: e.Generation}
 	if err := checkLife(life); err != nil {

@@ -202,6 +202,8 @@ func TestMetadata(t *testing.T) {
 	for _, form := range []string{
 		text,
 		`<life xmlns="urn:daybreak:domain:1" desktop="office-12" uid="6f9f3d0c-6a3d-4f0e-9a55-0123456789ab" generation="4711"/>`,
+		// How libvirt answers when asked for the element.
+		`<life desktop="office-12" uid="6f9f3d0c-6a3d-4f0e-9a55-0123456789ab" generation="4711"/>`,
 		"\n  " + strings.NewReplacer("daybreak:life", "d:life", "xmlns:daybreak", "xmlns:d").Replace(text) + "\n",
 	} {
 		got, err := parseLife(form)
