@@ -1,5 +1,5 @@
 # The nodes of a lab, for deploy/lab; sourced, never run. A node is a folder $lab/NODE and, while it is up, the namespaces held
-# by its first process (lab.d/init, which describes the folder's files). Needs: lab, checkout, here, say, die.
+# by its first process (lab.d/init, which describes the folder's files). Needs: lab, cache, checkout, here, say, die.
 
 zones=(office lgwan)
 
@@ -100,6 +100,8 @@ prepare_host() { # prepare_host NODE NUMBER BARE EMULATE
   # QEMU's unprivileged user must be able to pass through to its disks, and no more.
   mkdir -p "$dir/agent" && chmod 711 "$dir/agent"
   printf '10.77.0.%d/24\n' $((10 + $2)) >"$dir/address"
+  if [[ -n $4 ]]; then touch "$dir/emulate"; else rm -f "$dir/emulate"; fi
+  if [[ -d $cache/libvirt && ! -e $dir/cache/qemu ]]; then cp -a "$cache/libvirt/." "$dir/cache/"; fi
   write_libvirt_config "$node"
   write_service "$node" libvirtd libvirtd -p /run/libvirt/libvirtd.pid
   if [[ -n $3 ]]; then rm -f "$dir/services/agent"; return; fi
@@ -135,6 +137,23 @@ stdio_handler = "file"
 vnc_listen = "127.0.0.1"
 CONF
 }
+
+# keep_examination: libvirtd checks itself whether what was found out about QEMU still holds, so the next new host starts with
+# what this one found.
+keep_examination() {
+  local found
+  found=$(find "$lab"/h*/cache -path '*/capabilities/*.xml' -print -quit 2>/dev/null)
+  [[ -n $found ]] || return 0
+  mkdir -p "$cache"
+  rm -rf "$cache/libvirt.new"
+  mkdir -p "$cache/libvirt.new/qemu"
+  cp -a "$(dirname "$found")" "$cache/libvirt.new/qemu/"
+  rm -rf "$cache/libvirt"
+  mv -T "$cache/libvirt.new" "$cache/libvirt"
+}
+
+# end_examined_qemu NODE: the QEMUs that libvirtd only examines; no desktop is among them.
+end_examined_qemu() { inside "$1" pkill -KILL -f '^/[^ ]*qemu-system-[^ ]* .*-machine none' || true; }
 
 # power_on NODE: starts its first process and waits until that has made the node's inside, then connects the network.
 power_on() {
