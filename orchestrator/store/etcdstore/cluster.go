@@ -25,8 +25,11 @@ func clusterKeys(prefix string) (id, epoch string) {
 	return prefix + "/cluster/id", prefix + "/cluster/epoch"
 }
 
-// ClusterID returns the identity of the store under a prefix, and gives it one if it is new.
+// ClusterID returns the identity of the store under a prefix, and gives it one if it is new. It fails when etcd does not
+// answer within 15 seconds.
 func ClusterID(ctx context.Context, client *clientv3.Client, prefix string) (Cluster, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
 	idKey, epochKey := clusterKeys(prefix)
 	answer, err := client.Txn(ctx).
 		If(clientv3.Compare(clientv3.CreateRevision(idKey), "=", 0), clientv3.Compare(clientv3.CreateRevision(epochKey), "=", 0)).
@@ -55,6 +58,8 @@ func ClusterID(ctx context.Context, client *clientv3.Client, prefix string) (Clu
 // RaiseEpoch makes a store's epoch at least as high as given and returns what it is then. It never lowers it.
 func RaiseEpoch(ctx context.Context, client *clientv3.Client, prefix string, epoch uint64) (Cluster, error) {
 	_, epochKey := clusterKeys(prefix)
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
 	for {
 		have, err := ClusterID(ctx, client, prefix)
 		if err != nil || have.Epoch >= epoch {

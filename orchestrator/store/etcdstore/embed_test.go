@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/procfs"
 	"github.com/rs/zerolog"
@@ -17,6 +19,7 @@ import (
 
 	"daybreak/orchestrator/store"
 	"daybreak/orchestrator/store/storetest"
+	v1 "daybreak/proto/daybreak/v1"
 )
 
 func TestEmbedded(t *testing.T) {
@@ -195,5 +198,31 @@ func TestWatchOverRestart(t *testing.T) {
 	stop()
 	if got := strings.Join(heard, " "); got != "reset a b c d" || !errors.Is(err, context.Canceled) {
 		t.Errorf("heard %s, %v", got, err)
+	}
+}
+
+// TestHangingEtcd has a peer that takes connections and never answers.
+func TestHangingEtcd(t *testing.T) {
+	socket := filepath.Join(shortDir(t), "s")
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	client, err := Dial([]string{"unix://" + socket}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	b := New(client, "/daybreak", zerolog.Nop())
+	b.within = 20 * time.Millisecond
+	if _, err := b.Commit(t.Context(), store.Guard{}, []store.Op{store.Create(newZone("a"))}); !errors.Is(err, store.ErrUnknownOutcome) {
+		t.Errorf("commit: %v", err)
+	}
+	if _, err := b.Get(t.Context(), store.RefOf(newZone("a"))); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("get: %v", err)
+	}
+	if _, _, err := b.List(t.Context(), v1.Kind_KIND_ZONE); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("list: %v", err)
 	}
 }

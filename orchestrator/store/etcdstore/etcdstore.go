@@ -22,8 +22,12 @@ import (
 	v1 "daybreak/proto/daybreak/v1"
 )
 
-// listPage is how many objects one request of a listing brings.
-const listPage = 1000
+const (
+	// listPage is how many objects one request of a listing brings.
+	listPage = 1000
+	// answerWithin bounds one request, so that an etcd that hangs holds nobody up for ever.
+	answerWithin = 15 * time.Second
+)
 
 // Backend is a store.Backend on etcd. Objects are the values of <prefix>/<kind>/<name>; an object's revision is its
 // key's ModRevision. Register it with a prometheus.Registerer for its metrics.
@@ -32,6 +36,7 @@ type Backend struct {
 	prefix  string // ends with a slash
 	log     zerolog.Logger
 	metrics *metrics
+	within  time.Duration // answerWithin, but in tests
 
 	// newest is the highest revision that this Backend told somebody of; watches see to it that they get there.
 	newest atomic.Int64
@@ -39,7 +44,7 @@ type Backend struct {
 
 // New returns a Backend that keeps its objects under a prefix, for example "/daybreak". The client stays the caller's.
 func New(client *clientv3.Client, prefix string, log zerolog.Logger) *Backend {
-	return &Backend{client: client, prefix: strings.TrimRight(prefix, "/") + "/", log: log, metrics: newMetrics()}
+	return &Backend{client: client, prefix: strings.TrimRight(prefix, "/") + "/", log: log, metrics: newMetrics(), within: answerWithin}
 }
 
 func (b *Backend) key(ref store.Ref) string {
@@ -87,7 +92,9 @@ func (b *Backend) Fetch(ctx context.Context, refs []store.Ref) ([]store.Object, 
 	for i, ref := range refs {
 		reads[i] = clientv3.OpGet(b.key(ref))
 	}
-	answer, err := b.client.Txn(ctx).Then(reads...).Commit()
+	asking, cancel := context.WithTimeout(ctx, b.within)
+	defer cancel()
+	answer, err := b.client.Txn(asking).Then(reads...).Commit()
 	if err != nil {
 		return nil, readError(ctx, "read objects", err)
 	}
@@ -123,7 +130,9 @@ func (b *Backend) listAt(ctx context.Context, prefix string, revision int64) ([]
 	var objects []store.Object
 	from, end := prefix, clientv3.GetPrefixRangeEnd(prefix)
 	for {
-		answer, err := b.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithRev(revision), clientv3.WithLimit(listPage))
+		asking, cancel := context.WithTimeout(ctx, b.within)
+		answer, err := b.client.Get(asking, from, clientv3.WithRange(end), clientv3.WithRev(revision), clientv3.WithLimit(listPage))
+		cancel()
 		if err != nil {
 			return nil, 0, err
 		}
@@ -181,7 +190,9 @@ func (b *Backend) commit(ctx context.Context, guard store.Guard, ops []store.Op)
 	if err != nil {
 		return 0, err
 	}
-	answer, err := b.client.Txn(ctx).If(txn.compares...).Then(txn.writes...).Else(txn.reads...).Commit()
+	asking, cancel := context.WithTimeout(ctx, b.within)
+	defer cancel()
+	answer, err := b.client.Txn(asking).If(txn.compares...).Then(txn.writes...).Else(txn.reads...).Commit()
 	if err != nil {
 		return 0, commitError(err)
 	}

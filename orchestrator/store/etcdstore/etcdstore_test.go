@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/rs/zerolog"
@@ -55,7 +56,7 @@ func serve(t *testing.T) (client *clientv3.Client, prefix string) {
 	if common.err != nil {
 		t.Fatal(common.err)
 	}
-	return common.server.Client, "/" + t.Name()
+	return common.server.Client, "/" + t.Name() + "-" + uuid.NewString()
 }
 
 func start(t *testing.T, cfg EmbedConfig) *Server {

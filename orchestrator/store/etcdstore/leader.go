@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -17,12 +18,19 @@ const (
 	leaseSeconds = 10
 	// resignWithin bounds the farewell of a leader whose context has ended.
 	resignWithin = 3 * time.Second
+	// standPause is how long Lead waits before it stands again after etcd failed it, and up to twice that.
+	standPause = time.Second
 )
+
+// errStanding marks errors of etcd while no election was won.
+type errStanding struct{ error }
+
+func (e errStanding) Unwrap() error { return e.error }
 
 // Lead takes part in the election at key, and calls lead each time it is won, with the guard for what the leader
 // writes. The context that lead gets ends when the lease is lost; then, or when lead returns store.ErrNotLeader, Lead
-// stands for election again. It returns when ctx ends, when lead returns anything else, or when etcd fails. It resigns
-// before it returns, so that the next leads at once. address is what Leader tells others. All keys below key are the
+// stands for election again; so it does while etcd cannot be reached. It returns when ctx ends, when lead returns anything
+// else, or when etcd refuses. It resigns before it returns, so that the next leads at once. address is what Leader tells others. All keys below key are the
 // election's: nothing else may be stored there.
 //
 // A lease is a hint: for a moment two may believe that they lead. Only the guard keeps the older one from writing.
@@ -35,6 +43,14 @@ func Lead(ctx context.Context, client *clientv3.Client, key, address string, lea
 		if !again {
 			return err
 		}
+		var failed errStanding
+		if !errors.As(err, &failed) {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(standPause + rand.N(standPause)):
+		}
 	}
 }
 
@@ -46,18 +62,18 @@ func withoutEnd(err error) error {
 	return err
 }
 
-// leadOnce wins one election and leads until it is over. again says that leadership was lost, not given up.
+// leadOnce wins one election and leads until it is over. again says that it was lost or not won, rather than given up.
 func leadOnce(ctx context.Context, client *clientv3.Client, key, address string, lead func(context.Context, store.Guard) error) (again bool, err error) {
 	lease, err := client.Grant(ctx, leaseSeconds)
 	if err != nil {
-		return false, fmt.Errorf("get lease for leadership: %w", err)
+		return !hopeless(err), fmt.Errorf("get lease for leadership: %w", errStanding{err})
 	}
 	// The lease must outlive ctx: until lead has returned, nobody else may lead.
 	held, release := context.WithCancel(context.WithoutCancel(ctx))
 	defer release()
 	session, err := concurrency.NewSession(client, concurrency.WithLease(lease.ID), concurrency.WithContext(held))
 	if err != nil {
-		return false, fmt.Errorf("keep lease for leadership: %w", err)
+		return !hopeless(err), fmt.Errorf("keep lease for leadership: %w", errStanding{err})
 	}
 	defer func() {
 		farewell, cancel := context.WithTimeout(held, resignWithin)
@@ -73,8 +89,7 @@ func leadOnce(ctx context.Context, client *clientv3.Client, key, address string,
 	stop := context.AfterFunc(session.Ctx(), cancel)
 	defer stop()
 	if err := election.Campaign(leading, address); err != nil {
-		lost := leading.Err() != nil && ctx.Err() == nil
-		return lost, fmt.Errorf("stand for leadership: %w", err)
+		return !hopeless(err), fmt.Errorf("stand for leadership: %w", errStanding{err})
 	}
 	err = lead(leading, store.Guard{Key: election.Key(), Revision: election.Rev()})
 	lost := leading.Err() != nil && ctx.Err() == nil || errors.Is(err, store.ErrNotLeader)

@@ -170,6 +170,35 @@ func TestLeadLosesLease(t *testing.T) {
 	}
 }
 
+// TestLeadBeforeEtcd stands for election while there is no etcd yet.
+func TestLeadBeforeEtcd(t *testing.T) {
+	t.Parallel()
+	dir := shortDir(t)
+	client, err := Dial([]string{"unix://" + dir + "/s"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	tried, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := client.Grant(tried, leaseSeconds); err == nil {
+		t.Fatal("there is an etcd")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var group errgroup.Group
+	terms := make(chan term)
+	stand(ctx, &group, client, "/leader", "a", terms)
+	_, stop := external(t, dir)
+	defer stop()
+	one := <-terms
+	wantLeader(t, client, "/leader", "a")
+	one.end <- nil
+	if err := group.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestClusterID(t *testing.T) {
 	t.Parallel()
 	client, prefix := serve(t)
