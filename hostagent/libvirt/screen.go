@@ -69,11 +69,11 @@ func screendump(c *lv.Connect, life hostagent.Life) (_ []byte, err error) {
 	buf := make([]byte, 256<<10)
 	for {
 		n, err := stream.Recv(buf)
+		if errors.Is(err, io.EOF) {
+			return data, stream.Finish()
+		}
 		if err != nil {
 			return nil, err
-		}
-		if n == 0 {
-			return data, stream.Finish()
 		}
 		if len(data)+n > maxRaw {
 			return nil, errors.Join(fmt.Errorf("the screen has more than %d bytes", maxRaw), stream.Abort())
