@@ -15,13 +15,13 @@ import (
 	v1 "daybreak/proto/daybreak/v1"
 )
 
-// powerOff is how long a guest takes to power off when asked.
-const powerOff = 3 * time.Second
+// WriteMuch is a program that every guest here has: it writes until the store is full.
+const WriteMuch = "write-much"
 
 // Domains implements hostagent.Hypervisor.
 func (h *Host) Domains(ctx context.Context) ([]hostagent.Domain, error) {
 	var list []hostagent.Domain
-	err := h.call(ctx, OpDomains, hostagent.Life{}, func() error {
+	err := h.hypervisor(ctx, OpDomains, hostagent.Life{}, func() error {
 		if h.empty > 0 {
 			h.empty--
 			return nil
@@ -42,7 +42,7 @@ func (h *Host) Domains(ctx context.Context) ([]hostagent.Domain, error) {
 
 // Start implements hostagent.Hypervisor.
 func (h *Host) Start(ctx context.Context, m hostagent.Machine) error {
-	return h.call(ctx, OpStart, m.Life, func() error {
+	return h.hypervisor(ctx, OpStart, m.Life, func() error {
 		for k, other := range h.domains {
 			if k == keyOf(m.Life) && other.state != hostagent.DomainGone {
 				return nil
@@ -51,7 +51,7 @@ func (h *Host) Start(ctx context.Context, m hostagent.Machine) error {
 				continue
 			}
 			if k.uid == m.UID || other.machine.VMUUID == m.VMUUID {
-				h.wrong("start of %s generation %d while generation %d of %s runs", m.Desktop, m.Generation, other.machine.Generation, other.machine.Desktop)
+				h.tally.Clashes = append(h.tally.Clashes, fmt.Sprintf("start of %s generation %d while generation %d of %s runs", m.Desktop, m.Generation, other.machine.Generation, other.machine.Desktop))
 				return fmt.Errorf("start domain: another life of the desktop, or of its UUID, runs: %w", hostagent.ErrPermanent)
 			}
 		}
@@ -68,14 +68,14 @@ func (h *Host) Start(ctx context.Context, m hostagent.Machine) error {
 
 // Shutdown implements hostagent.Hypervisor. A guest that answers powers off after a while; any other does not.
 func (h *Host) Shutdown(ctx context.Context, life hostagent.Life) error {
-	return h.call(ctx, OpShutdown, life, func() error {
+	return h.hypervisor(ctx, OpShutdown, life, func() error {
 		d, ok := h.domains[keyOf(life)]
 		if !ok {
 			return fmt.Errorf("shut down %s: %w", life.Desktop, hostagent.ErrNotFound)
 		}
 		if d.state == hostagent.DomainRunning && d.answers() {
 			d.state = hostagent.DomainShuttingDown
-			time.AfterFunc(powerOff, func() {
+			time.AfterFunc(h.cfg.PowerOff, func() {
 				h.mu.Lock()
 				defer h.mu.Unlock()
 				if h.domains[keyOf(life)] == d {
@@ -93,7 +93,7 @@ func (d *domain) answers() bool {
 
 // Destroy implements hostagent.Hypervisor.
 func (h *Host) Destroy(ctx context.Context, life hostagent.Life) error {
-	return h.call(ctx, OpDestroy, life, func() error {
+	return h.hypervisor(ctx, OpDestroy, life, func() error {
 		if _, ok := h.domains[keyOf(life)]; !ok {
 			return fmt.Errorf("destroy %s: %w", life.Desktop, hostagent.ErrNotFound)
 		}
@@ -106,7 +106,7 @@ func (h *Host) Destroy(ctx context.Context, life hostagent.Life) error {
 // guest runs do on a VM whose guest agent answers.
 func (h *Host) guest(ctx context.Context, op Op, life hostagent.Life, do func(*domain) error) error {
 	silent := false
-	err := h.call(ctx, op, life, func() error {
+	err := h.hypervisor(ctx, op, life, func() error {
 		d, ok := h.domains[keyOf(life)]
 		if !ok {
 			return fmt.Errorf("%s %s: %w", op, life.Desktop, hostagent.ErrNotFound)
@@ -128,12 +128,16 @@ func (h *Host) Ping(ctx context.Context, life hostagent.Life) error {
 	return h.guest(ctx, OpPing, life, func(*domain) error { return nil })
 }
 
-// Exec implements hostagent.Guest: every program is the probe.
+// Exec implements hostagent.Guest: every program is the probe, but for WriteMuch.
 func (h *Host) Exec(ctx context.Context, life hostagent.Life, argv []string) (status int, output string, err error) {
 	if len(argv) == 0 {
 		return 0, "", errors.New("run program in guest: none was given")
 	}
 	err = h.guest(ctx, OpExec, life, func(d *domain) error {
+		if argv[0] == WriteMuch && h.full {
+			d.state = hostagent.DomainPausedIO
+			return fmt.Errorf("run program in guest: %w", hostagent.ErrTimeout)
+		}
 		status, output = d.boot.Probe, d.boot.Output
 		return nil
 	})

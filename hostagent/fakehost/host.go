@@ -8,6 +8,7 @@ package fakehost
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -66,6 +67,8 @@ type Config struct {
 	StoreBytes uint64
 	// Deadline of every call that may hang. 0 means 10 s.
 	Deadline time.Duration
+	// PowerOff is how long a guest takes to power off when asked. 0 means 3 s.
+	PowerOff time.Duration
 	// Fetch is how long a base takes after its chunks came.
 	Fetch time.Duration
 	// Boot says how a life comes up; nil means in 5 s.
@@ -89,7 +92,9 @@ type Host struct {
 	trash    []trashed
 	empty    int
 	full     bool
-	tally    Tally
+	// down: the hypervisor's daemon is not there. hung: it is there and does not answer.
+	down, hung bool
+	tally      Tally
 }
 
 type key struct {
@@ -129,6 +134,8 @@ type Tally struct {
 	Destroys map[hostagent.Life]int
 	Trashed  map[hostagent.Life]int
 	Fetches  int
+	// Clashes are starts that were refused because another life of the desktop ran.
+	Clashes []string
 	// Wrongs are acts that break an invariant, whatever asked for them; a host that has any has failed its test.
 	Wrongs []string
 }
@@ -151,6 +158,9 @@ func New(cfg Config) *Host {
 	if cfg.Deadline == 0 {
 		cfg.Deadline = 10 * time.Second
 	}
+	if cfg.PowerOff == 0 {
+		cfg.PowerOff = 3 * time.Second
+	}
 	if cfg.Boot == nil {
 		cfg.Boot = func(hostagent.Life) Boot { return Boot{After: 5 * time.Second} }
 	}
@@ -164,6 +174,26 @@ func New(cfg Config) *Host {
 		cfg: cfg, domains: map[key]*domain{}, bases: map[string]uint64{}, overlays: map[key]*overlay{}, data: map[string]*dataDisk{},
 		tally: Tally{Starts: map[hostagent.Life]int{}, Destroys: map[hostagent.Life]int{}, Trashed: map[hostagent.Life]int{}},
 	}
+}
+
+// errDown: nobody listens where the hypervisor's daemon should.
+var errDown = errors.New("no connection to the hypervisor")
+
+// hypervisor is call on what the hypervisor's daemon does.
+func (h *Host) hypervisor(ctx context.Context, op Op, life hostagent.Life, do func() error) error {
+	h.mu.Lock()
+	down, hung := h.down, h.hung
+	h.mu.Unlock()
+	if down {
+		return fmt.Errorf("%s: %w", op, errDown)
+	}
+	if hung {
+		if err := h.pause(ctx, h.cfg.Deadline); err != nil {
+			return err
+		}
+		return fmt.Errorf("%s: %w", op, hostagent.ErrTimeout)
+	}
+	return h.call(ctx, op, life, do)
 }
 
 // call runs do under the lock, unless a fault says otherwise.
@@ -271,11 +301,31 @@ func (h *Host) EmptyLists(n int) {
 	h.empty = n
 }
 
-// SetFull makes the store refuse every new disk, or not.
+// SetFull fills the store or empties it again. A full one takes no new disk, and a guest that writes much stands still
+// until there is room.
 func (h *Host) SetFull(full bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.full = full
+	for _, d := range h.domains {
+		if !full && d.state == hostagent.DomainPausedIO {
+			d.state = hostagent.DomainRunning
+		}
+	}
+}
+
+// SetDown takes the hypervisor's daemon away, or brings it back. VMs run on.
+func (h *Host) SetDown(down bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.down = down
+}
+
+// SetHung makes the hypervisor's daemon stop answering, or go on. VMs run on.
+func (h *Host) SetHung(hung bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.hung = hung
 }
 
 // SetVolatile says whether a life's overlay is lost with the power, as one whose name was not synced.
@@ -326,7 +376,7 @@ func (h *Host) Tally() Tally {
 	defer h.mu.Unlock()
 	t := Tally{
 		Starts: map[hostagent.Life]int{}, Destroys: map[hostagent.Life]int{}, Trashed: map[hostagent.Life]int{},
-		Fetches: h.tally.Fetches, Wrongs: append([]string(nil), h.tally.Wrongs...),
+		Fetches: h.tally.Fetches, Clashes: append([]string(nil), h.tally.Clashes...), Wrongs: append([]string(nil), h.tally.Wrongs...),
 	}
 	for from, to := range map[*map[hostagent.Life]int]map[hostagent.Life]int{
 		&h.tally.Starts: t.Starts, &h.tally.Destroys: t.Destroys, &h.tally.Trashed: t.Trashed,
@@ -342,10 +392,13 @@ func (h *Host) wrong(format string, args ...any) {
 	h.tally.Wrongs = append(h.tally.Wrongs, fmt.Sprintf(format, args...))
 }
 
+// ImageVersion is what every guest here says of its image.
+const ImageVersion = "fake"
+
 // guestReport is what every guest here says of itself.
 func guestReport(d *domain) *v1.GuestReport {
 	return &v1.GuestReport{
-		ImageVersion: d.machine.Base, BootNonce: fmt.Sprintf("%d", d.ready.UnixNano()), Hostname: d.machine.Desktop,
+		ImageVersion: ImageVersion, BootNonce: fmt.Sprintf("%d", d.ready.UnixNano()), Hostname: d.machine.Desktop,
 		Addresses: []string{"192.0.2.1"}, AgentVersion: "1.0",
 	}
 }

@@ -1,0 +1,48 @@
+package fakehost_test
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	"daybreak/hostagent"
+	"daybreak/hostagent/fakehost"
+	"daybreak/hostagent/hosttest"
+	"daybreak/images"
+)
+
+func TestContract(t *testing.T) {
+	hosttest.Run(t, func(t *testing.T) *hosttest.Rig {
+		host := fakehost.New(fakehost.Config{
+			Deadline: 200 * time.Millisecond, PowerOff: 50 * time.Millisecond,
+			Boot: func(hostagent.Life) fakehost.Boot {
+				return fakehost.Boot{After: 20 * time.Millisecond, Output: "hello\n"}
+			},
+		})
+		t.Cleanup(func() {
+			for _, wrong := range host.Tally().Wrongs {
+				t.Error(wrong)
+			}
+		})
+		return &hosttest.Rig{
+			Hypervisor: host, Guest: host, Disks: host,
+			Image:        hosttest.NewImage(t, bytes.NewReader(make([]byte, 2*images.ChunkBytes)), 2*images.ChunkBytes),
+			ImageVersion: fakehost.ImageVersion, Argv: []string{"hello"}, Output: "hello\n", VNCDir: "/fake/vnc",
+			Patience: 5 * time.Second, Deadline: time.Second,
+			KillGuest: func(life hostagent.Life) { host.Kill(life) },
+			KillHypervisor: func() {
+				host.SetDown(true)
+				time.AfterFunc(150*time.Millisecond, func() { host.SetDown(false) })
+			},
+			StopHypervisor: func() func() {
+				host.SetHung(true)
+				return func() { host.SetHung(false) }
+			},
+			FillStore: func() func() {
+				host.SetFull(true)
+				return func() { host.SetFull(false) }
+			},
+			WriteMuch: []string{fakehost.WriteMuch},
+		}
+	})
+}
