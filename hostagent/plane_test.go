@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -224,6 +225,20 @@ func (p *plane) status(a *v1.Assignment) *v1.IncarnationReport {
 
 // state is the reported state of a life.
 func (p *plane) state(a *v1.Assignment) v1.DesktopState { return p.status(a).GetStatus().GetState() }
+
+// greeted are the hellos so far.
+func (p *plane) greeted() []*v1.WatchAssignmentsRequest {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.hellos)
+}
+
+// answered are the answers so far.
+func (p *plane) answered() []*v1.AnswerRequest {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.answers)
+}
 
 // lastReport is the newest report.
 func (p *plane) lastReport() *v1.ReportRequest {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,6 +43,8 @@ type rig struct {
 	configure func(*hostagent.Config)
 
 	agent  *hostagent.Agent
+	mu     sync.Mutex // guards ctx and cancel against kill
+	ctx    context.Context
 	cancel context.CancelFunc
 	group  *errgroup.Group
 }
@@ -94,11 +97,23 @@ func (r *rig) start() {
 		r.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(r.t.Context())
-	r.cancel, r.group = cancel, &errgroup.Group{}
+	r.mu.Lock()
+	r.ctx, r.cancel = ctx, cancel
+	r.mu.Unlock()
+	r.group = &errgroup.Group{}
 	r.group.Go(func() error {
 		err := r.agent.Run(ctx)
 		return errors.Join(ignoreCanceled(err), journal.Close())
 	})
+}
+
+// kill ends the agent from within one of its own calls; crash must follow.
+func (r *rig) kill() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cancel != nil {
+		r.cancel()
+	}
 }
 
 func ignoreCanceled(err error) error {
@@ -118,7 +133,9 @@ func (r *rig) crash() {
 	if err := r.group.Wait(); err != nil {
 		r.t.Errorf("agent ended with %v", err)
 	}
+	r.mu.Lock()
 	r.cancel = nil
+	r.mu.Unlock()
 }
 
 func (r *rig) restart() {

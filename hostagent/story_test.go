@@ -106,11 +106,9 @@ func TestAGapEndsTheSessionAndNothingElse(t *testing.T) {
 		r.plane.set(func() { r.plane.sequence++ })
 		r.plane.assign(b)
 		r.awaitState(b, ready, time.Minute)
-		r.plane.set(func() {
-			if len(r.plane.hellos) != 2 || r.plane.hellos[0].GetSessionId() == r.plane.hellos[1].GetSessionId() {
-				t.Errorf("%d sessions, want another one with another id", len(r.plane.hellos))
-			}
-		})
+		if hellos := r.plane.greeted(); len(hellos) != 2 || hellos[0].GetSessionId() == hellos[1].GetSessionId() {
+			t.Errorf("%d sessions, want another one with another id", len(hellos))
+		}
 		if r.starts(a) != 1 || !r.runs(a) {
 			t.Error("the gap was not survived")
 		}
@@ -124,8 +122,8 @@ func TestFirstMessageMustBeComplete(t *testing.T) {
 		r.restart()
 		r.plane.assign(a)
 		time.Sleep(time.Minute)
-		if r.plane.status(a) != nil || len(r.plane.hellos) < 3 {
-			t.Errorf("%d sessions; want them to end at once", len(r.plane.hellos))
+		if r.plane.status(a) != nil || len(r.plane.greeted()) < 3 {
+			t.Errorf("%d sessions; want them to end at once", len(r.plane.greeted()))
 		}
 		r.plane.set(func() { r.plane.mangle = nil })
 		r.awaitState(a, ready, 2*time.Minute)
@@ -221,7 +219,7 @@ func TestAHostThatRestartsStartsNoLifeAgain(t *testing.T) {
 		if r.starts(a) != 1 || r.starts(b) != 1 {
 			t.Errorf("started %d and %d times", r.starts(a), r.starts(b))
 		}
-		if r.plane.hellos[0].GetBootId() == r.plane.hellos[1].GetBootId() {
+		if r.plane.greeted()[0].GetBootId() == r.plane.greeted()[1].GetBootId() {
 			t.Error("the boot id did not change")
 		}
 	})
