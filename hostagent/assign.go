@@ -78,31 +78,49 @@ func (b *book) planDrops(o orders, e *edits) {
 	for _, assignment := range o.set {
 		named[assignedKey(assignment)] = true
 	}
-	dropped, ended := map[string]bool{}, map[string]bool{}
-	for _, name := range o.drop {
-		dropped[name] = true
-	}
-	for _, current := range b.entries {
-		if current.status.GetState() == v1.DesktopState_DESKTOP_STATE_DELETED {
-			ended[current.life.Desktop] = true
-		}
-	}
+	dropped := b.dropped(o.drop)
 	for key, current := range b.entries {
-		if named[key] || !o.complete && !dropped[current.life.Desktop] {
+		if named[key] || !o.complete && !dropped[key] {
 			continue
 		}
-		switch {
-		case current.status.GetState() == v1.DesktopState_DESKTOP_STATE_DELETED:
+		if current.status.GetState() == v1.DesktopState_DESKTOP_STATE_DELETED {
 			e.forget[key] = current.life
-		// A drop speaks of the life that has ended, if there is one, not of one that came after it.
-		case !o.complete && ended[current.life.Desktop]:
-		case current.assignment != nil:
+		} else if current.assignment != nil {
 			orphan := *current
 			orphan.assignment = nil
 			e.put[key] = &orphan
 		}
 		e.touched[key.uid] = true
 	}
+}
+
+// dropped says which lives are meant by names that were dropped: those that have ended, else those that a later life came
+// after, else the one there is. A drop may cross with a report or a later life; it must not take that one's assignment.
+func (b *book) dropped(names []string) map[lifeKey]bool {
+	if len(names) == 0 {
+		return nil
+	}
+	open := map[string]bool{}
+	for _, name := range names {
+		open[name] = true
+	}
+	lives := map[lifeKey]bool{}
+	for _, meant := range []func(lifeKey, *entry) bool{
+		func(_ lifeKey, e *entry) bool { return e.status.GetState() == v1.DesktopState_DESKTOP_STATE_DELETED },
+		func(key lifeKey, _ *entry) bool { return key.generation < b.highest[key.uid] },
+		func(lifeKey, *entry) bool { return true },
+	} {
+		found := map[string]bool{}
+		for key, current := range b.entries {
+			if open[current.life.Desktop] && meant(key, current) {
+				lives[key], found[current.life.Desktop] = true, true
+			}
+		}
+		for name := range found {
+			delete(open, name)
+		}
+	}
+	return lives
 }
 
 func assignedKey(a *v1.Assignment) lifeKey {

@@ -55,6 +55,12 @@ func TestASupersededLifeEndsAndTheNewerIsUntouched(t *testing.T) {
 			got := r.plane.status(young).GetStatus()
 			return got.GetState() == prepared && got.GetMessage() == "waiting until generation 7 of this desktop has ended"
 		})
+		// A drop that comes too early takes nothing from the newer life.
+		r.plane.set(func() { r.plane.send(&v1.Assignments{Drop: []string{"office-1"}}) })
+		time.Sleep(time.Minute)
+		if r.plane.status(young).GetOrphan() || !r.runs(old) {
+			t.Errorf("after an early drop: young %v; old runs: %v", r.plane.status(young), r.runs(old))
+		}
 		end := with(toBeDeleted(old), func(a *v1.Assignment) { a.Incarnation.DataDisposal = v1.DataDisposal_DATA_DISPOSAL_DELETE })
 		r.plane.set(func() { r.plane.assigned["office-1@7"] = end })
 		r.plane.cut()

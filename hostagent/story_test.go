@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -41,6 +42,44 @@ func TestFromAssignmentToReadyToDeleted(t *testing.T) {
 		r.plane.drop("office-1")
 		r.plane.cut()
 		r.await("forgotten", time.Minute, func() bool { return r.plane.lastReport().GetFull() && r.plane.status(a) == nil })
+	})
+}
+
+func TestMetrics(t *testing.T) {
+	story(t, fakehost.Config{}, func(r *rig) {
+		registry := prometheus.NewPedanticRegistry()
+		r.configure = func(cfg *hostagent.Config) { cfg.Registerer = registry }
+		r.restart()
+		a := r.desktop("office-1", 7)
+		r.plane.assign(a)
+		r.awaitState(a, ready, time.Minute)
+		want := map[string]float64{
+			"daybreak_agent_session_up": 1, "daybreak_agent_sessions_total": 1, "daybreak_agent_boots_in_flight": 0,
+			"daybreak_agent_incarnations state=ready": 1, "daybreak_agent_incarnations state=failed": 0,
+			"daybreak_agent_step_seconds outcome=done step=start": 1, "daybreak_agent_refused_assignments_total": 0,
+		}
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]float64{}
+		for _, family := range families {
+			for _, metric := range family.GetMetric() {
+				name := family.GetName()
+				for _, label := range metric.GetLabel() {
+					name += " " + label.GetName() + "=" + label.GetValue()
+				}
+				got[name] = metric.GetGauge().GetValue() + metric.GetCounter().GetValue() + float64(metric.GetHistogram().GetSampleCount())
+			}
+		}
+		for name, value := range want {
+			if have, ok := got[name]; !ok || have != value {
+				t.Errorf("%s = %v, %v; want %v", name, have, ok, value)
+			}
+		}
+		if got["daybreak_agent_fetched_bytes_total"] == 0 {
+			t.Error("no fetched bytes were counted")
+		}
 	})
 }
 
