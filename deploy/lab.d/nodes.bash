@@ -101,7 +101,7 @@ prepare_host() { # prepare_host NODE NUMBER BARE EMULATE
   mkdir -p "$dir/agent" && chmod 711 "$dir/agent"
   printf '10.77.0.%d/24\n' $((10 + $2)) >"$dir/address"
   if [[ -n $4 ]]; then touch "$dir/emulate"; else rm -f "$dir/emulate"; fi
-  if [[ -d $cache/libvirt && ! -e $dir/cache/qemu ]]; then cp -a "$cache/libvirt/." "$dir/cache/"; fi
+  if [[ -d $cache/libvirt && ! -e $dir/cache/qemu ]]; then cp -a "$cache/libvirt/." "$dir/cache/" || true; fi
   write_libvirt_config "$node"
   write_service "$node" libvirtd libvirtd -p /run/libvirt/libvirtd.pid
   if [[ -n $3 ]]; then rm -f "$dir/services/agent"; return; fi
@@ -141,15 +141,15 @@ CONF
 # keep_examination: libvirtd checks itself whether what was found out about QEMU still holds, so the next new host starts with
 # what this one found.
 keep_examination() {
-  local found
+  local found new
   found=$(find "$lab"/h*/cache -path '*/capabilities/*.xml' -print -quit 2>/dev/null)
   [[ -n $found ]] || return 0
+  ! cmp -s "$found" "$cache/libvirt/qemu/capabilities/${found##*/}" || return 0
   mkdir -p "$cache"
-  rm -rf "$cache/libvirt.new"
-  mkdir -p "$cache/libvirt.new/qemu"
-  cp -a "$(dirname "$found")" "$cache/libvirt.new/qemu/"
+  new=$(mktemp -d "$cache/libvirt.XXXXXX")
+  mkdir "$new/qemu" && cp -a "$(dirname "$found")" "$new/qemu/"
   rm -rf "$cache/libvirt"
-  mv -T "$cache/libvirt.new" "$cache/libvirt"
+  mv -T "$new" "$cache/libvirt" 2>/dev/null || rm -rf "$new" # another lab was quicker
 }
 
 # end_examined_qemu NODE: the QEMUs that libvirtd only examines; no desktop is among them.
