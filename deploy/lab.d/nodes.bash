@@ -14,14 +14,31 @@ known() {
 
 services_of() { find "$lab/$1/services" -type f -perm -u+x -printf '%f\n' | sort -r; }
 
-# pid_of NODE SERVICE: prints its pid if that very process lives. The start time tells it from a later process with its number.
+# pid_of NODE SERVICE: prints its pid if that very process lives. The start time tells it from a later process with its number;
+# one that is on its way out (zombie, exiting, or with SIGKILL pending) does not live.
 pid_of() {
-  local pid born stat
+  local pid born stat key value
   read -r pid born 2>/dev/null <"$lab/$1/pids/$2" || return 1
   stat=$(cat "/proc/$pid/stat" 2>/dev/null) || return 1
   read -r -a stat <<<"${stat##*) }"
-  [[ ${stat[19]} == "$born" && ${stat[0]} != [ZX] ]] || return 1
+  [[ ${stat[19]} == "$born" && ${stat[0]} != [ZX] ]] && ((!(stat[6] & 0x4))) || return 1
+  while read -r key value; do
+    [[ $key != S*Pnd: ]] || ((!(0x$value & 0x100))) || return 1
+  done 2>/dev/null <"/proc/$pid/status" || return 1
   printf '%s\n' "$pid"
+}
+
+# last_gone NODE: waits until the node's former first process has taken everything of its namespaces with it.
+last_gone() {
+  local pid born stat tries
+  read -r pid born 2>/dev/null <"$lab/$1/pids/init" || return 0
+  for tries in {1..300}; do
+    stat=$(cat "/proc/$pid/stat" 2>/dev/null) || return 0
+    read -r -a stat <<<"${stat##*) }"
+    [[ ${stat[19]} == "$born" && ${stat[0]} != [ZX] ]] || return 0
+    sleep 0.1
+  done
+  die "$1 (pid $pid) does not end: something in it hangs in the kernel"
 }
 
 alive() { pid_of "$1" init >/dev/null; }
@@ -158,6 +175,7 @@ end_examined_qemu() { inside "$1" pkill -KILL -f '^/[^ ]*qemu-system-[^ ]* .*-ma
 # power_on NODE: starts its first process and waits until that has made the node's inside, then connects the network.
 power_on() {
   local node=$1 dir=$lab/$1 tries other zone_args=()
+  last_gone "$node"
   rm -f "$dir"/pids/*
   rm -f "$dir/wake" && mkfifo "$dir/wake"
   if [[ $node != control ]]; then
@@ -212,7 +230,10 @@ power_off() {
     for node in "$@"; do
       if alive "$node"; then left+=("$node"); fi
     done
-    ((${#left[@]} > 0)) || return 0
+    if ((${#left[@]} == 0)); then
+      for node in "$@"; do last_gone "$node"; done
+      return
+    fi
     if ((tries == 100)); then
       for node in "${left[@]}"; do kill -KILL "$(pid_of "$node" init)" 2>/dev/null || true; done
     fi
