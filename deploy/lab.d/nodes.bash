@@ -81,6 +81,17 @@ hold() { # hold NODE SERVICE: keeps it down, and ends it if it runs
   die "$2 of $1 (pid $pid) does not end"
 }
 
+# renew NODE: restarts the services whose program was built anew since they started. Desktops do not notice.
+renew() {
+  local service pid
+  for service in $(services_of "$1"); do
+    pid=$(pid_of "$1" "$service") && [[ $(readlink "/proc/$pid/exe") == *' (deleted)' ]] || continue
+    say "$service of $1 has a new program, restarting it"
+    hold "$1" "$service"
+    release "$1" "$service"
+  done
+}
+
 # write_service NODE NAME COMMAND...
 write_service() {
   local file=$lab/$1/services/$2
