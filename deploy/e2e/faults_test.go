@@ -154,7 +154,7 @@ func deleteLeavesNothing(t *testing.T, r *rig) {
 		vms := r.qemus(t)
 		return len(vms) == 0, "still running"
 	})
-	overlays, err := filepath.Glob(filepath.Join(r.dir, "h*", "agent", "overlays", "*"))
+	overlays, err := filepath.Glob(filepath.Join(r.dir, "h*", "agent", "store", "overlays", "*.qcow2"))
 	if err != nil {
 		t.Fatal(err)
 	}

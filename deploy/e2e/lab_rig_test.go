@@ -222,6 +222,16 @@ func (r *rig) kill(t *testing.T, where, name string) {
 	}
 }
 
+// logged counts the lines of a log in the lab's directory that have a text.
+func (r *rig) logged(t *testing.T, log, text string) int {
+	t.Helper()
+	lines, err := os.ReadFile(filepath.Join(r.dir, log))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Count(lines, []byte(text))
+}
+
 func (r *rig) showLogs(t *testing.T) {
 	for _, pattern := range []string{"*/log/*.log"} {
 		files, _ := filepath.Glob(filepath.Join(r.dir, pattern))

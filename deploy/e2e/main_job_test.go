@@ -51,9 +51,15 @@ func TestMainJob(t *testing.T) {
 	}{
 		{"guests prove themselves", guestsProveThemselves},
 		{"import is repeatable", importIsRepeatable},
-		{"daybreakd killed", func(t *testing.T, r *rig) { killedStopsNothing(t, r, "control", "daybreakd") }},
-		{"agent killed", func(t *testing.T, r *rig) { killedStopsNothing(t, r, "h1", "agent") }},
-		{"libvirtd killed", func(t *testing.T, r *rig) { killedStopsNothing(t, r, "h2", "libvirtd") }},
+		{"daybreakd killed", func(t *testing.T, r *rig) {
+			killedStopsNothing(t, r, "control", "daybreakd", "h1/log/agent.log", "session begun")
+		}},
+		{"agent killed", func(t *testing.T, r *rig) {
+			killedStopsNothing(t, r, "h1", "agent", "h1/log/agent.log", "session begun")
+		}},
+		{"libvirtd killed", func(t *testing.T, r *rig) {
+			killedStopsNothing(t, r, "h2", "libvirtd", "h2/log/agent.log", "connected to libvirtd")
+		}},
 		{"screenshot", screenshot},
 		{"bad input changes nothing", badInput},
 		{"QEMU killed", qemuKilled},
@@ -111,11 +117,20 @@ func importIsRepeatable(t *testing.T, r *rig) {
 	}
 }
 
-// killedStopsNothing is the promise that the death of a part of Daybreak ends nobody's work.
-func killedStopsNothing(t *testing.T, r *rig, where, name string) {
+// killedStopsNothing is the promise that the death of a part of Daybreak ends nobody's work. The part is back when the log
+// has one more line that says so; only then does what is seen afterwards prove anything.
+func killedStopsNothing(t *testing.T, r *rig, where, name, log, back string) {
 	before := r.pids(t)
 	generations := generationsOf(r.desktops(t, "counter"))
+	lines := r.logged(t, log, back)
 	r.kill(t, where, name)
+	r.eventually(t, 2*time.Minute, name+" back", func() (bool, string) {
+		return r.logged(t, log, back) > lines, "no new line " + back
+	})
+	r.eventually(t, time.Minute, "all hosts up", func() (bool, string) {
+		out, err := r.try("get", "hosts")
+		return err == nil && strings.Count(out, " UP ") == 2, out
+	})
 	after := r.settled(t, "counter", 6, 2*time.Minute)
 	if now := r.pids(t); !maps.Equal(before, now) {
 		t.Errorf("QEMU processes changed: before %v, now %v", before, now)
@@ -123,10 +138,6 @@ func killedStopsNothing(t *testing.T, r *rig, where, name string) {
 	if now := generationsOf(after); !maps.Equal(generations, now) {
 		t.Errorf("incarnations changed: before %v, now %v", generations, now)
 	}
-	r.eventually(t, time.Minute, "all hosts up", func() (bool, string) {
-		out, err := r.try("get", "hosts")
-		return err == nil && strings.Count(out, "UP") == 2, out
-	})
 }
 
 func generationsOf(found map[string]*v1.Desktop) map[string]int64 {
