@@ -80,6 +80,15 @@ func TestMainJob(t *testing.T) {
 func guestsProveThemselves(t *testing.T, r *rig) {
 	nonces := map[string]string{}
 	hosts := map[string]int{}
+	// What a guest says of itself is asked for after it is ready, and again a minute later.
+	r.eventually(t, 3*time.Minute, "all guests described", func() (bool, string) {
+		for name, d := range r.desktops(t, "counter") {
+			if d.GetStatus().GetGuest().GetBootNonce() == "" {
+				return false, name + " has said nothing of itself"
+			}
+		}
+		return true, ""
+	})
 	for name, d := range r.desktops(t, "counter") {
 		host := d.GetIncarnation().GetHost()
 		hosts[host]++
