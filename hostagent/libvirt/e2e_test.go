@@ -75,7 +75,7 @@ func newLab(t *testing.T) *lab {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
-	dir, err := os.MkdirTemp("/var/tmp", "dbk")
+	dir, err := os.MkdirTemp("/var/tmp", "dbkhost")
 	if err != nil {
 		t.Fatal(err)
 	}
