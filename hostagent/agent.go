@@ -121,7 +121,7 @@ func New(cfg Config, journal *Journal, hypervisor Hypervisor, guest Guest, disks
 		births: make(chan struct{}, 1), workers: map[string]*worker{}, refused: map[string]bool{},
 	}
 	a.observer = &observer{agent: a, wake: make(chan struct{}, 1)}
-	a.book, err = openBook(journal)
+	a.book, err = openBook(journal, time.Now())
 	switch {
 	case errors.Is(err, ErrJournalDamaged):
 		a.standstill = fmt.Sprintf("read-only: %v: move it away to begin anew", err)

@@ -49,8 +49,9 @@ type book struct {
 	fault string
 }
 
-// openBook reads the journal. With a damaged one the book begins empty, and the error says why.
-func openBook(journal *Journal) (*book, error) {
+// openBook reads the journal. With a damaged one the book begins empty, and the error says why. A start that the journal
+// puts after now, by a clock that was wrong, counts as one of now.
+func openBook(journal *Journal, now time.Time) (*book, error) {
 	b := &book{journal: journal, changed: make(chan struct{}, 1), highest: map[string]int64{}, entries: map[lifeKey]*entry{}, desktops: map[string][]int64{}}
 	m, err := journal.load()
 	if err != nil {
@@ -63,6 +64,9 @@ func openBook(journal *Journal) (*book, error) {
 		b.entries[key] = &entry{
 			life: rec.life, assignment: rec.assignment, status: rec.status, start: rec.start, revision: b.revision,
 			startedAt: timeOf(rec.status, v1.DesktopState_DESKTOP_STATE_STARTING),
+		}
+		if e := b.entries[key]; e.startedAt.After(now) {
+			e.startedAt = now
 		}
 	}
 	return b, nil
@@ -120,7 +124,8 @@ func (b *book) newest(life Life) bool {
 	return b.highest[life.UID] <= life.Generation
 }
 
-// update changes what is said of a life. A new state is durable before it is seen; words and progress are not worth a write.
+// update changes what is said of a life. A new state, and what the guest says, is durable before it is seen; words and
+// progress are not worth a write.
 func (b *book) update(life Life, now time.Time, change func(*v1.DesktopStatus)) error {
 	return b.change(life, now, nil, change)
 }
@@ -152,7 +157,7 @@ func (b *book) change(life Life, now time.Time, mark *startMark, change func(*v1
 	if mark == nil && proto.Equal(old, status) {
 		return nil
 	}
-	if (entered || mark != nil) && !b.readOnly() {
+	if (entered || mark != nil || !proto.Equal(old.GetGuest(), status.GetGuest())) && !b.readOnly() {
 		err := b.kept(b.journal.join(func(tx journalTx) error {
 			if mark != nil {
 				if err := tx.putStart(keyOf(life), *mark); err != nil {

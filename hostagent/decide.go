@@ -16,6 +16,8 @@ const (
 	preparePatience = 10 * time.Minute
 	defaultDeadline = 300 * time.Second
 	describeAgain   = 15 * time.Minute
+	// clockCheck is how often a wait for a time of day looks at the clock.
+	clockCheck = time.Minute
 )
 
 // action is the one thing a worker does next for a life.
@@ -242,7 +244,8 @@ func (s situation) launch(now time.Time) step {
 	prepared := v1.DesktopState_DESKTOP_STATE_PREPARED
 	if at := s.assignment.GetIncarnation().GetStartAt(); at != nil && now.Before(at.AsTime()) {
 		later := s.in(prepared, wait, "starts at "+at.AsTime().UTC().Format(time.RFC3339))
-		later.until = at.AsTime()
+		// The host's clock may be set meanwhile, and timers do not follow it.
+		later.until = earlier(at.AsTime(), now.Add(clockCheck))
 		return later
 	}
 	if s.rival != 0 {

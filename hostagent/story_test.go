@@ -208,9 +208,10 @@ func TestRestartAdoptsWhatRuns(t *testing.T) {
 		}
 		r.awaitState(a, ready, time.Minute)
 		first := r.plane.status(a).GetStatus().GetTimes()
+		r.await("described", time.Minute, func() bool { return r.plane.status(a).GetStatus().GetGuest() != nil })
 		r.restart()
 		time.Sleep(5 * time.Second)
-		if got := r.plane.status(a).GetStatus(); got.GetState() != ready || len(got.GetTimes()) != len(first) || r.starts(a) != 1 {
+		if got := r.plane.status(a).GetStatus(); got.GetState() != ready || len(got.GetTimes()) != len(first) || got.GetGuest() == nil || r.starts(a) != 1 {
 			t.Errorf("after a restart: %v, started %d times", got, r.starts(a))
 		}
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -152,7 +153,7 @@ func serve(ctx context.Context, o options, virt *libvirt.Host, posture libvirt.P
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return agent.Run(ctx) })
-	renewer := identity.Renewer{Identity: id, Dial: func() (*grpc.ClientConn, error) { return dial(o.Server[0]) }, Log: log}
+	renewer := identity.Renewer{Identity: id, Dial: func() (*grpc.ClientConn, error) { return dial(o.Server[rand.IntN(len(o.Server))]) }, Log: log}
 	group.Go(func() error { return renewer.Run(ctx) })
 	if o.MetricsListen != "" {
 		group.Go(func() error { return observe(ctx, o.MetricsListen, registry) })
