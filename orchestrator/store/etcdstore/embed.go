@@ -48,8 +48,11 @@ type Server struct {
 	// Client speaks to the server by function calls. It is closed by Run.
 	Client *clientv3.Client
 
-	etcd *embed.Etcd
-	lock *os.File
+	etcd  *embed.Etcd
+	lock  *os.File
+	quota int64
+	freed int64 // the revision at which free last did its work
+	log   zerolog.Logger
 }
 
 // Embedded starts etcd and returns when it takes requests. The caller must call Run, which closes it. When it fails, or
@@ -67,7 +70,7 @@ func Embedded(ctx context.Context, cfg EmbedConfig) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start etcd in %s: %w", cfg.Dir, err), lock.Close())
 	}
-	s := &Server{etcd: etcd, lock: lock, Client: v3client.New(etcd.Server)}
+	s := &Server{etcd: etcd, lock: lock, quota: inner.QuotaBackendBytes, log: cfg.Log, Client: v3client.New(etcd.Server)}
 	select {
 	case <-etcd.Server.ReadyNotify():
 		if err = s.endLeases(ctx); err == nil {
@@ -85,21 +88,31 @@ func Embedded(ctx context.Context, cfg EmbedConfig) (*Server, error) {
 
 // Run keeps the server until ctx ends, then closes it. It returns an error if the server stops by itself.
 func (s *Server) Run(ctx context.Context) error {
-	var failed error
-	select {
-	case <-ctx.Done():
-	case err := <-s.etcd.Err():
-		failed = fmt.Errorf("etcd failed: %w", err)
-	case <-s.etcd.Server.StopNotify():
-		failed = errors.New("etcd stopped by itself: its log lines say why")
-	}
-	if err := s.close(); failed == nil && err != nil {
+	failed := s.keep(ctx)
+	if err := s.close(); err != nil && ctx.Err() != nil {
 		return fmt.Errorf("close etcd: %w", err)
 	}
-	if failed != nil {
-		return failed
+	return failed
+}
+
+// keep returns when the server is to be closed, and why.
+func (s *Server) keep(ctx context.Context) error {
+	tick := time.NewTicker(relieveEvery)
+	defer tick.Stop()
+	for {
+		if err := s.relieve(ctx); err != nil && ctx.Err() == nil {
+			s.log.Error().Err(err).Msg("etcd's database is full or cannot be looked at")
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-s.etcd.Err():
+			return fmt.Errorf("etcd failed: %w", err)
+		case <-s.etcd.Server.StopNotify():
+			return errors.New("etcd stopped by itself: its log lines say why")
+		case <-tick.C:
+		}
 	}
-	return ctx.Err()
 }
 
 // endLeases ends what the process before this one left: nobody else can hold a lease of this etcd. Without it a

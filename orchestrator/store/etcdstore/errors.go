@@ -26,7 +26,10 @@ func commitError(err error) error {
 	case errors.Is(err, rpctypes.ErrTooManyOps):
 		return fmt.Errorf("commit: etcd allows fewer steps in a transaction than the %d that Daybreak needs: start it with --max-txn-ops=1024: %w", store.MaxOps+1, err)
 	case errors.Is(err, rpctypes.ErrNoSpace):
-		return fmt.Errorf("commit: etcd's database has reached its quota and takes only reads and deletes: compact, defragment, then disarm the NOSPACE alarm: %w", err)
+		// The transaction that reaches the quota is carried out and answered with this error all the same.
+		return fmt.Errorf("commit: etcd's database has reached its quota and takes only reads and deletes "+
+			"(an embedded etcd frees what it can every minute; a cluster must be compacted, defragmented and its NOSPACE alarm disarmed): %w: %w",
+			store.ErrUnknownOutcome, err)
 	}
 	switch code(err) {
 	case codes.InvalidArgument, codes.ResourceExhausted, codes.PermissionDenied, codes.Unauthenticated, codes.FailedPrecondition:

@@ -263,30 +263,6 @@ func TestUnknownOutcome(t *testing.T) {
 	}
 }
 
-// TestQuota fills the database: writes are refused with a known outcome, reads and what is there stay.
-func TestQuota(t *testing.T) {
-	t.Parallel()
-	s := start(t, EmbedConfig{Dir: t.TempDir(), QuotaBytes: 4 << 20, unsafeNoFsync: true})
-	b := New(s.Client, "/daybreak", zerolog.Nop())
-	var err error
-	n := 0
-	for ; err == nil && n < 200; n++ {
-		z := newZone(fmt.Sprintf("z%d", n))
-		z.Spec.Description = strings.Repeat("x", 200<<10)
-		_, err = b.Commit(t.Context(), store.Guard{}, []store.Op{store.Create(z)})
-	}
-	if err == nil || errors.Is(err, store.ErrUnknownOutcome) || !strings.Contains(err.Error(), "quota") {
-		t.Fatalf("after %d objects: %v", n, err)
-	}
-	zones, _, err := b.List(t.Context(), v1.Kind_KIND_ZONE)
-	if err != nil || len(zones) != n-1 {
-		t.Errorf("listed %d of %d, %v", len(zones), n-1, err)
-	}
-	if _, err := b.Commit(t.Context(), store.Guard{}, []store.Op{store.Delete(zones[0])}); err != nil {
-		t.Errorf("delete when full: %v", err)
-	}
-}
-
 func TestDial(t *testing.T) {
 	for endpoint, allowed := range map[string]bool{
 		"https://etcd1.example:2379": true, "https://10.0.0.1:2379": true, "http://127.0.0.1:2379": true,
