@@ -143,10 +143,15 @@ func TestKilledAtAnyStepItConverges(t *testing.T) {
 					r.host.SetState(life, hostagent.DomainRunning)
 				}
 				r.restart()
+				var last string
 				r.await("all ready", 30*time.Minute, func() bool {
 					c.pool()
 					for _, a := range c.seats {
 						if r.plane.state(a) != ready || !r.runs(a) {
+							if now := fmt.Sprintf("wanted: %v\nreported: %v\nruns: %v", a, r.plane.status(a), r.runs(a)); now != last {
+								last = now
+								t.Log(now)
+							}
 							return false
 						}
 					}

@@ -33,6 +33,7 @@ const (
 	ping
 	probe
 	describe
+	seek
 	shutdown
 	destroy
 	trashOverlay
@@ -40,7 +41,7 @@ const (
 )
 
 var actionNames = [...]string{"wait", "fetch-base", "create-overlay", "create-data", "ask-slot", "start", "ping", "probe",
-	"describe", "shutdown", "destroy", "trash-overlay", "trash-data"}
+	"describe", "seek", "shutdown", "destroy", "trash-overlay", "trash-data"}
 
 func (a action) String() string { return actionNames[a] }
 
@@ -64,6 +65,9 @@ type presence int
 const (
 	// presenceUnknown: no list since the last act, or one that lacked it: nothing follows from that.
 	presenceUnknown presence = iota
+	// presenceMissing: two lists lacked it.
+	presenceMissing
+	// presenceAbsent: and the hypervisor, asked for it by name, does not know it.
 	presenceAbsent
 	presentNow
 )
@@ -138,6 +142,9 @@ func decide(now time.Time, s situation) step {
 	if s.frozen || state == v1.DesktopState_DESKTOP_STATE_DELETED {
 		return s.stay(s.status.GetMessage())
 	}
+	if s.domain == presenceMissing && s.matters() {
+		return s.in(state, seek, s.status.GetMessage())
+	}
 	if s.assignment == nil {
 		return s.watch(now)
 	}
@@ -151,6 +158,21 @@ func decide(now time.Time, s situation) step {
 	default:
 		return s.stay("the assignment does not say what is wanted")
 	}
+}
+
+// matters reports whether anything follows from the VM's being gone.
+func (s situation) matters() bool {
+	switch s.status.GetState() {
+	case v1.DesktopState_DESKTOP_STATE_STARTING, v1.DesktopState_DESKTOP_STATE_READY, v1.DesktopState_DESKTOP_STATE_STOPPING:
+		return true
+	case v1.DesktopState_DESKTOP_STATE_STOPPED:
+		return s.assignment.GetIncarnation().GetDesired() == v1.DesiredState_DESIRED_STATE_DELETED
+	}
+	switch s.assignment.GetIncarnation().GetDesired() {
+	case v1.DesiredState_DESIRED_STATE_STOPPED, v1.DesiredState_DESIRED_STATE_DELETED:
+		return true
+	}
+	return false
 }
 
 // stay waits for a change in the present state.

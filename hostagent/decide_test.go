@@ -123,6 +123,12 @@ func TestDecide(t *testing.T) {
 		"missing once is nothing": {s: at(ready, wantReady), change: func(s *situation) {
 			s.domain, s.nextDescribe = presenceUnknown, noon.Add(time.Hour)
 		}, state: ready},
+		"missing twice is looked for": {s: at(ready, wantReady), change: func(s *situation) { s.domain = presenceMissing },
+			do: seek, state: ready},
+		"and before a disk goes": {s: at(stopped, wantDeleted), change: func(s *situation) { s.domain = presenceMissing },
+			do: seek, state: stopped},
+		"but not what was never started": {s: at(prepared, wantReady), change: func(s *situation) { s.domain, s.slot = presenceMissing, true },
+			do: start, state: starting, message: "starting"},
 		"the host restarted": {s: at(ready, wantReady), change: func(s *situation) {
 			s.domain, s.start.bootID = presenceAbsent, "boot before"
 		}, state: failed, message: "the host restarted"},
@@ -209,7 +215,7 @@ func anySituation(t *rapid.T) situation {
 	s.start = startMark{phase: rapid.SampledFrom([]started{startNever, startIntended, startConfirmed}).Draw(t, "phase"),
 		bootID: rapid.SampledFrom([]string{"boot", "boot before"}).Draw(t, "boot")}
 	s.startedAt = when("started")
-	s.domain = rapid.SampledFrom([]presence{presenceUnknown, presenceAbsent, presentNow}).Draw(t, "domain")
+	s.domain = rapid.SampledFrom([]presence{presenceUnknown, presenceMissing, presenceAbsent, presentNow}).Draw(t, "domain")
 	s.domainState = rapid.SampledFrom([]DomainState{DomainUnknown, DomainRunning, DomainPausedIO, DomainPaused, DomainShuttingDown}).Draw(t, "domain state")
 	s.rival = rapid.SampledFrom([]int64{0, 4, 6}).Draw(t, "rival")
 	s.newest, s.hasZone = flag("newest"), flag("zone")

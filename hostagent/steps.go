@@ -36,6 +36,8 @@ func (w *worker) do(ctx context.Context, e entry, p *progress, do action) error 
 		return err
 	case start:
 		return w.start(ctx, e, p)
+	case seek:
+		return w.seek(ctx, e, p)
 	case ping, probe, describe:
 		return w.question(ctx, e, p, do)
 	case shutdown:
@@ -143,6 +145,23 @@ func (w *worker) question(ctx context.Context, e entry, p *progress, do action) 
 		w.agent.view.listen(w.uid)
 		w.agent.observer.hurry()
 	}
+	return err
+}
+
+// seek asks for a VM that the lists lack. Only that it is not found proves anything; otherwise the lists have to say it
+// again.
+func (w *worker) seek(ctx context.Context, e entry, p *progress) error {
+	err := w.agent.guest.Ping(ctx, e.life)
+	if errors.Is(err, ErrNotFound) {
+		p.sought = true
+		return nil
+	}
+	if err == nil {
+		w.agent.log.Error().Str("desktop", e.life.Desktop).Int64("generation", e.life.Generation).Msg("the hypervisor's lists lack a VM whose guest answers")
+	}
+	p.acted = w.agent.view.mark()
+	w.agent.view.listen(w.uid)
+	w.agent.observer.hurry()
 	return err
 }
 

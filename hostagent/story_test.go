@@ -275,10 +275,20 @@ func TestQEMUThatEnded(t *testing.T) {
 		if r.plane.state(a) != ready {
 			t.Errorf("one empty list was believed: %v", r.plane.status(a))
 		}
+		r.host.EmptyLists(50)
+		time.Sleep(2 * time.Minute)
+		if r.plane.state(a) != ready {
+			t.Errorf("empty lists were believed against the VM's own word: %v", r.plane.status(a))
+		}
 		r.host.Kill(lifeOf(a))
 		r.awaitState(a, failed, 15*time.Second)
 		r.plane.assign(toBeDeleted(a))
 		r.awaitState(a, deleted, 15*time.Second)
+		b := r.desktop("office-2", 8)
+		r.plane.assign(b)
+		r.awaitState(b, ready, time.Minute)
+		r.host.SetState(lifeOf(b), hostagent.DomainGone)
+		r.awaitState(b, failed, 30*time.Second)
 	})
 }
 

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// view is what the hypervisor's lists say. A list is believed for what it shows; what it lacks is believed to be gone only
-// when the next one lacks it too.
+// view is what the hypervisor's lists say. A list is believed for what it shows; what it lacks is looked for by name
+// when the next one lacks it too, and only then believed to be gone.
 type view struct {
 	mu sync.Mutex
 	// begun numbers the lists by when they were asked for.
@@ -83,14 +83,18 @@ func (v *view) look(key lifeKey, after uint64) (presence, DomainState) {
 	if v.last.number == 0 || v.last.number <= after {
 		return presenceUnknown, DomainUnknown
 	}
-	if domain, ok := v.last.domains[key]; ok && domain.State != DomainGone {
-		return presentNow, domain.State
+	now, listed := v.last.domains[key]
+	if listed && now.State != DomainGone {
+		return presentNow, now.State
 	}
-	domain, ok := v.before.domains[key]
-	if v.before.number == 0 || v.before.number <= after || ok && domain.State != DomainGone {
+	was, wasListed := v.before.domains[key]
+	switch {
+	case v.before.number == 0 || v.before.number <= after || wasListed && was.State != DomainGone:
 		return presenceUnknown, DomainUnknown
+	case listed && wasListed:
+		return presenceAbsent, DomainGone // the lists do not lack it: they say, twice, that QEMU has ended
 	}
-	return presenceAbsent, DomainUnknown
+	return presenceMissing, DomainUnknown
 }
 
 // listen lets take name the desktop next time.

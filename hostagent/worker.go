@@ -33,7 +33,9 @@ type progress struct {
 	base, overlay string
 	data          string
 	// acted is the number of the newest list begun when the worker last changed something about the VM.
-	acted          uint64
+	acted uint64
+	// sought: asked for by name after two lists lacked it, the hypervisor did not know the VM.
+	sought         bool
 	answered       bool
 	proven         bool
 	doubt          string
@@ -173,6 +175,12 @@ func (w *worker) situation(e entry, p *progress, lives []entry) situation {
 		dataTrashed: p.dataTrashed, trouble: p.trouble,
 	}
 	s.domain, s.domainState = a.view.look(keyOf(e.life), p.acted)
+	switch {
+	case s.domain == presenceMissing && p.sought:
+		s.domain = presenceAbsent
+	case s.domain != presenceMissing:
+		p.sought = false
+	}
 	_, s.hasZone = a.cfg.Zones[e.assignment.GetSpec().GetZone()]
 	if e.assignment != nil {
 		s.base = a.fetcher.state(inc.GetDigest())
@@ -252,7 +260,7 @@ func (w *worker) perform(ctx context.Context, e entry, p *progress, do action) {
 	}
 	switch {
 	case ctx.Err() != nil:
-	case do == ping, do == probe, do == describe:
+	case do == ping, do == probe, do == describe, do == seek:
 		// The guest's silence is no trouble of the host's; doubt says it.
 	case err == nil:
 		p.succeed()

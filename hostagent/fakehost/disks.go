@@ -180,14 +180,14 @@ func (h *Host) CreateData(ctx context.Context, desktop, uid string, size uint64)
 	return "/fake/data/" + uid, nil
 }
 
-// TrashOverlay implements hostagent.Disks. To move away the disk of a VM that runs is a wrong.
+// TrashOverlay implements hostagent.Disks. The disk of a VM that runs stays.
 func (h *Host) TrashOverlay(ctx context.Context, life hostagent.Life) error {
 	return h.call(ctx, OpTrashOverlay, life, func() error {
 		if _, ok := h.overlays[keyOf(life)]; !ok {
 			return nil
 		}
 		if d, ok := h.domains[keyOf(life)]; ok && d.state != hostagent.DomainGone {
-			h.wrong("overlay of %s generation %d trashed while its VM runs", life.Desktop, life.Generation)
+			return fmt.Errorf("trash overlay of %s generation %d: it is in use", life.Desktop, life.Generation)
 		}
 		delete(h.overlays, keyOf(life))
 		h.trash = append(h.trash, trashed{what: overlayPath(life), at: time.Now()})
@@ -196,7 +196,7 @@ func (h *Host) TrashOverlay(ctx context.Context, life hostagent.Life) error {
 	})
 }
 
-// TrashData implements hostagent.Disks. To move away the data disk of a VM that runs is a wrong.
+// TrashData implements hostagent.Disks. The data disk of a VM that runs stays.
 func (h *Host) TrashData(ctx context.Context, uid string) error {
 	return h.call(ctx, OpTrashData, hostagent.Life{UID: uid}, func() error {
 		d, ok := h.data[uid]
@@ -205,7 +205,7 @@ func (h *Host) TrashData(ctx context.Context, uid string) error {
 		}
 		for k, running := range h.domains {
 			if k.uid == uid && running.state != hostagent.DomainGone && running.machine.Data != "" {
-				h.wrong("data disk of %s trashed while generation %d runs", d.desktop, k.generation)
+				return fmt.Errorf("trash data disk of %s: generation %d uses it", d.desktop, k.generation)
 			}
 		}
 		delete(h.data, uid)
