@@ -64,7 +64,7 @@ serves the CLI. Every flag can also stand in the file that --config names (flag 
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.SetContext(context.Background())
 	addFlags(root.Flags())
-	root.AddCommand(&cobra.Command{
+	root.AddCommand(epochCommand(), &cobra.Command{
 		Use: "version", Short: "Print the version", Args: noArguments,
 		Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), versionText()) },
 	})
