@@ -63,6 +63,11 @@ func (r *Rig) machine(t *testing.T, life hostagent.Life, vmUUID string) hostagen
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := r.Disks.TrashOverlay(context.WithoutCancel(t.Context()), life); err != nil {
+			t.Errorf("after the test: %v", err)
+		}
+	})
 	return hostagent.Machine{
 		Life: life, VMUUID: vmUUID, MAC: "52:54:00:" + hexPairs(vmUUID), Bridge: r.Bridge, VCPUs: 1, MemoryMiB: 128,
 		Base: base, Overlay: overlay, VNC: filepath.Join(r.VNCDir, life.UID+".vnc"), Emulate: r.Emulate,

@@ -153,7 +153,7 @@ func openRig(t *testing.T) *hosttest.Rig {
 	host, err := libvirt.Open(libvirt.Config{
 		URI:   "qemu+unix:///system?socket=" + filepath.Join(l.dir, "lab", "h1", "run", "libvirt-sock"),
 		Store: l.store, AllowEmulation: true,
-		ListTimeout: 5 * time.Second, ChangeTimeout: 30 * time.Second, GuestTimeout: 12 * time.Second,
+		ListTimeout: 5 * time.Second, ChangeTimeout: 15 * time.Second, GuestTimeout: 12 * time.Second,
 	}, log)
 	if err != nil {
 		t.Fatal(err)
@@ -176,7 +176,7 @@ func openRig(t *testing.T) *hosttest.Rig {
 	return &hosttest.Rig{
 		Hypervisor: host, Guest: host, Disks: disks,
 		Image: l.golden(t), ImageVersion: imageVersion, Argv: []string{"/bin/echo", "warm", "desktops"}, Output: "warm desktops\n",
-		Emulate: !posture.KVM, Bridge: "br-office", VNCDir: vnc, Patience: 3 * time.Minute, Deadline: 35 * time.Second,
+		Emulate: !posture.KVM, Bridge: "br-office", VNCDir: vnc, Patience: 3 * time.Minute, Deadline: 20 * time.Second,
 		KillGuest:      func(life hostagent.Life) { killQEMU(t, life) },
 		KillHypervisor: func() { l.signal(t, syscall.SIGKILL) },
 		StopHypervisor: func() func() {

@@ -13,7 +13,8 @@ import (
 // cannot be. It keeps its place, so that there are never more goroutines than places, and when all places are held by
 // calls that were given up, further ones fail at once.
 type gate struct {
-	places chan struct{}
+	// places holds the numbers of those that are free.
+	places chan int
 
 	mu sync.Mutex
 	// hung counts the calls that were given up and have not come back. Guarded by mu.
@@ -24,17 +25,22 @@ type gate struct {
 
 // running is a call under way.
 type running struct {
-	back chan struct{} // closed when it has come back
-	hung bool          // given up; guarded by the gate's mu
+	place int
+	back  chan struct{} // closed when it has come back
+	hung  bool          // given up; guarded by the gate's mu
 }
 
 func newGate(places int) *gate {
-	return &gate{places: make(chan struct{}, places), busy: map[string]*running{}}
+	g := &gate{places: make(chan int, places), busy: map[string]*running{}}
+	for place := range places {
+		g.places <- place
+	}
+	return g
 }
 
-// do runs call and waits for it until ctx ends, at most for timeout. Calls with the same key, if not empty, run one after
+// do runs call, which has the place it is told to itself, and waits for it until ctx ends, at most for timeout. Calls with the same key, if not empty, run one after
 // another; behind one that was given up nothing waits.
-func (g *gate) do(ctx context.Context, timeout time.Duration, key, what string, call func() error) error {
+func (g *gate) do(ctx context.Context, timeout time.Duration, key, what string, call func(place int) error) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	mine, err := g.enter(ctx, key, what)
@@ -43,7 +49,7 @@ func (g *gate) do(ctx context.Context, timeout time.Duration, key, what string, 
 	}
 	result := make(chan error, 1)
 	go func() {
-		err := call()
+		err := call(mine.place)
 		g.leave(key, mine)
 		result <- err
 	}()
@@ -87,26 +93,26 @@ func (g *gate) enter(ctx context.Context, key, what string) (*running, error) {
 			return nil, late(ctx, what)
 		}
 	}
-	err := g.take(ctx, what)
-	if err != nil {
+	var err error
+	if mine.place, err = g.take(ctx, what); err != nil {
 		g.forget(key, mine)
 		return nil, err
 	}
 	return mine, nil
 }
 
-func (g *gate) take(ctx context.Context, what string) error {
+func (g *gate) take(ctx context.Context, what string) (place int, err error) {
 	g.mu.Lock()
 	broken := g.hung == cap(g.places)
 	g.mu.Unlock()
 	if broken {
-		return fmt.Errorf("%s: %d earlier calls have not come back: %w", what, cap(g.places), hostagent.ErrTimeout)
+		return 0, fmt.Errorf("%s: %d earlier calls have not come back: %w", what, cap(g.places), hostagent.ErrTimeout)
 	}
 	select {
-	case g.places <- struct{}{}:
-		return nil
+	case place := <-g.places:
+		return place, nil
 	case <-ctx.Done():
-		return late(ctx, what)
+		return 0, late(ctx, what)
 	}
 }
 
@@ -128,7 +134,7 @@ func (g *gate) leave(key string, mine *running) {
 		g.hung--
 	}
 	g.mu.Unlock()
-	<-g.places
+	g.places <- mine.place
 }
 
 // late says that the time is up. A caller who gave up is told so by ctx's own error; it is a timeout all the same, since

@@ -15,12 +15,12 @@ func TestGateLetsCallsThrough(t *testing.T) {
 	g := newGate(2)
 	want := errors.New("libvirt said no")
 	for range 5 {
-		if err := g.do(t.Context(), time.Second, "k", "call", func() error { return want }); !errors.Is(err, want) {
+		if err := g.do(t.Context(), time.Second, "k", "call", func(int) error { return want }); !errors.Is(err, want) {
 			t.Fatalf("do = %v", err)
 		}
 	}
-	if len(g.busy) != 0 || len(g.places) != 0 || g.hung != 0 {
-		t.Errorf("left behind: %v, %d places, %d hung", g.busy, len(g.places), g.hung)
+	if len(g.busy) != 0 || len(g.places) != cap(g.places) || g.hung != 0 {
+		t.Errorf("left behind: %v, %d places free, %d hung", g.busy, len(g.places), g.hung)
 	}
 }
 
@@ -30,7 +30,7 @@ func TestGateWhenCallsHang(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(3)
 		back := make(chan struct{})
-		hang := func() error { <-back; return nil }
+		hang := func(int) error { <-back; return nil }
 		for i := range 3 {
 			begun := time.Now()
 			if err := g.do(t.Context(), 10*time.Second, fmt.Sprint(i), "call", hang); !errors.Is(err, hostagent.ErrTimeout) {
@@ -51,11 +51,11 @@ func TestGateWhenCallsHang(t *testing.T) {
 		}
 		close(back)
 		synctest.Wait()
-		if err := g.do(t.Context(), time.Second, "0", "call", func() error { return nil }); err != nil {
+		if err := g.do(t.Context(), time.Second, "0", "call", func(int) error { return nil }); err != nil {
 			t.Errorf("after the daemon came back: %v", err)
 		}
-		if len(g.busy) != 0 || len(g.places) != 0 || g.hung != 0 {
-			t.Errorf("left behind: %v, %d places, %d hung", g.busy, len(g.places), g.hung)
+		if len(g.busy) != 0 || len(g.places) != cap(g.places) || g.hung != 0 {
+			t.Errorf("left behind: %v, %d places free, %d hung", g.busy, len(g.places), g.hung)
 		}
 	})
 }
@@ -66,7 +66,7 @@ func TestGateKeepsCallsOfOneKeyApart(t *testing.T) {
 		inside, results := 0, make(chan error)
 		for range 5 {
 			go func() {
-				results <- g.do(t.Context(), time.Minute, "desktop", "call", func() error {
+				results <- g.do(t.Context(), time.Minute, "desktop", "call", func(int) error {
 					if inside++; inside > 1 {
 						t.Error("two calls of one key at once")
 					}
@@ -83,14 +83,14 @@ func TestGateKeepsCallsOfOneKeyApart(t *testing.T) {
 		}
 		// Behind a call that hangs nothing waits; other keys go on.
 		back := make(chan struct{})
-		if err := g.do(t.Context(), time.Second, "desktop", "call", func() error { <-back; return nil }); !errors.Is(err, hostagent.ErrTimeout) {
+		if err := g.do(t.Context(), time.Second, "desktop", "call", func(int) error { <-back; return nil }); !errors.Is(err, hostagent.ErrTimeout) {
 			t.Fatalf("do = %v", err)
 		}
 		begun := time.Now()
-		if err := g.do(t.Context(), time.Minute, "desktop", "call", func() error { return nil }); !errors.Is(err, hostagent.ErrTimeout) || time.Since(begun) != 0 {
+		if err := g.do(t.Context(), time.Minute, "desktop", "call", func(int) error { return nil }); !errors.Is(err, hostagent.ErrTimeout) || time.Since(begun) != 0 {
 			t.Errorf("behind a call that hangs: %v after %v", err, time.Since(begun))
 		}
-		if err := g.do(t.Context(), time.Minute, "another", "call", func() error { return nil }); err != nil {
+		if err := g.do(t.Context(), time.Minute, "another", "call", func(int) error { return nil }); err != nil {
 			t.Errorf("another key: %v", err)
 		}
 		close(back)
@@ -105,7 +105,7 @@ func TestGateObeysItsCaller(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		begun := time.Now()
-		err := g.do(ctx, time.Minute, "", "call", func() error { <-back; return nil })
+		err := g.do(ctx, time.Minute, "", "call", func(int) error { <-back; return nil })
 		if !errors.Is(err, hostagent.ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) != time.Second {
 			t.Errorf("do = %v after %v", err, time.Since(begun))
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -33,8 +34,8 @@ type Host struct {
 	cfg   Config
 	log   zerolog.Logger
 	hints chan struct{}
-	// Three connections, since libvirtd works on five requests of one connection at a time, and guests that keep their
-	// agent waiting, or a QEMU that hangs, must not keep the list of what runs from us.
+	// Three kinds of calls, so that guests that keep their agent waiting, or a QEMU that hangs, never keep the list of what
+	// runs from us.
 	lists, changes, guests *line
 	patience               *patience
 }
@@ -65,7 +66,7 @@ func Open(cfg Config, log zerolog.Logger) (*Host, error) {
 		return nil, fmt.Errorf("open libvirt: load the client library (package libvirt0): %w", err)
 	}
 	h := &Host{cfg: cfg, log: log.With().Str("libvirt", cfg.URI).Logger(), hints: make(chan struct{}, 1), patience: newPatience()}
-	h.lists, h.changes, h.guests = newLine("lists", 2), newLine("changes", 5), newLine("guests", 5)
+	h.lists, h.changes, h.guests = newLine("lists", 1), newLine("changes", 4), newLine("guests", 4)
 	return h, nil
 }
 
@@ -74,8 +75,8 @@ func Open(cfg Config, log zerolog.Logger) (*Host, error) {
 func (h *Host) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return runEvents(ctx) })
-	for _, l := range []*line{h.lists, h.changes, h.guests} {
-		g.Go(func() error { return h.keepUp(ctx, l) })
+	for _, w := range slices.Concat(h.lists.wires, h.changes.wires, h.guests.wires) {
+		g.Go(func() error { return h.keepUp(ctx, w) })
 	}
 	g.Go(func() error { return h.mend(ctx) })
 	return g.Wait()

@@ -12,22 +12,28 @@ import (
 	"daybreak/hostagent"
 )
 
-// Times of a connection. libvirtd is asked for a sign of life every keepAlive seconds; after keepAliveMisses without one
-// the connection counts as dead, and the calls that hang on it come back.
 const (
-	keepAlive       = 5
-	keepAliveMisses = 3
-	minReconnect    = 250 * time.Millisecond
-	maxReconnect    = 10 * time.Second
+	minReconnect = 250 * time.Millisecond
+	maxReconnect = 10 * time.Second
 )
 
 // errNotConnected is transient: libvirtd is being restarted, or was never there.
 var errNotConnected = errors.New("libvirtd is not there")
 
-// line is one connection and the calls on it.
+// line is the calls of one kind. Each of its places has a connection of its own.
+//
+// libvirt's client library before 10.3 uses freed stack memory when a second thread makes a call on a connection while a
+// first waits for an answer on it, or when the connection's keep-alive timer fires meanwhile (CVE-2024-4418): a libvirtd
+// that hung for some seconds took the whole agent with it. So no connection ever has two calls under way, and keep-alive
+// is not turned on; on a UNIX socket the kernel tells at once when libvirtd has died.
 type line struct {
+	gate  *gate
+	wires []*wire
+}
+
+// wire is one connection.
+type wire struct {
 	name string
-	gate *gate
 
 	mu   sync.Mutex
 	conn *lv.Connect // nil while there is none; guarded by mu
@@ -35,13 +41,17 @@ type line struct {
 }
 
 func newLine(name string, places int) *line {
-	return &line{name: name, gate: newGate(places), why: errors.New("not connected yet")}
+	l := &line{gate: newGate(places)}
+	for i := range places {
+		l.wires = append(l.wires, &wire{name: fmt.Sprintf("%s-%d", name, i), why: errors.New("not connected yet")})
+	}
+	return l
 }
 
-// do runs call with the line's connection; see gate.do.
+// do runs call with a connection; see gate.do.
 func (l *line) do(ctx context.Context, timeout time.Duration, key, what string, call func(*lv.Connect) error) error {
-	return l.gate.do(ctx, timeout, key, what, func() error {
-		c, err := l.acquire()
+	return l.gate.do(ctx, timeout, key, what, func(place int) error {
+		c, err := l.wires[place].acquire()
 		if err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}
@@ -60,35 +70,35 @@ func unknown(err error) error {
 }
 
 // acquire returns the connection with a reference of its own, so that nobody closes it under the caller.
-func (l *line) acquire() (*lv.Connect, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.conn == nil {
-		return nil, fmt.Errorf("%w: %w", errNotConnected, l.why)
+func (w *wire) acquire() (*lv.Connect, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.conn == nil {
+		return nil, fmt.Errorf("%w: %w", errNotConnected, w.why)
 	}
-	if err := l.conn.Ref(); err != nil {
+	if err := w.conn.Ref(); err != nil {
 		return nil, fmt.Errorf("use connection: %w", err)
 	}
-	return l.conn, nil
+	return w.conn, nil
 }
 
 // set replaces the connection and returns the one before.
-func (l *line) set(c *lv.Connect, why error) (before *lv.Connect) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	before, l.conn, l.why = l.conn, c, why
+func (w *wire) set(c *lv.Connect, why error) (before *lv.Connect) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	before, w.conn, w.why = w.conn, c, why
 	return before
 }
 
-// keepUp connects a line, and connects it again whenever the connection died, until ctx ends.
-func (h *Host) keepUp(ctx context.Context, l *line) error {
+// keepUp connects a wire, and connects it again whenever the connection died, until ctx ends.
+func (h *Host) keepUp(ctx context.Context, w *wire) error {
 	wait := minReconnect
 	for {
-		c, dead, err := h.connect(ctx, l)
+		c, dead, err := h.connect(ctx, w)
 		if err == nil {
-			l.set(c, nil)
+			w.set(c, nil)
 			wait = minReconnect
-			h.log.Info().Str("line", l.name).Msg("connected to libvirtd")
+			h.log.Debug().Str("connection", w.name).Msg("connected to libvirtd")
 			h.hint()
 			select {
 			case <-dead:
@@ -96,14 +106,14 @@ func (h *Host) keepUp(ctx context.Context, l *line) error {
 			case <-ctx.Done():
 			}
 		}
-		if before := l.set(nil, err); before != nil {
-			// It may hang as any call may; the calls still on it hold references of their own.
+		if before := w.set(nil, err); before != nil {
+			// It may hang as any call may; a call still on it holds a reference of its own.
 			go before.Close() //nolint:errcheck // it is given up
 		}
 		if ctx.Err() != nil {
 			return nil
 		}
-		h.log.Warn().Err(err).Str("line", l.name).Dur("retry_in", wait).Msg("no connection to libvirtd")
+		h.log.Warn().Err(err).Str("connection", w.name).Dur("retry_in", wait).Msg("no connection to libvirtd")
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
@@ -117,7 +127,7 @@ func (h *Host) keepUp(ctx context.Context, l *line) error {
 //
 // It waits for libvirt's answer as long as it takes: an attempt that hangs comes back when libvirtd does, or dies, and a
 // second one beside it would hang too.
-func (h *Host) connect(ctx context.Context, l *line) (*lv.Connect, <-chan struct{}, error) {
+func (h *Host) connect(ctx context.Context, w *wire) (*lv.Connect, <-chan struct{}, error) {
 	type result struct {
 		c    *lv.Connect
 		dead <-chan struct{}
@@ -125,7 +135,7 @@ func (h *Host) connect(ctx context.Context, l *line) (*lv.Connect, <-chan struct
 	}
 	done := make(chan result, 1)
 	go func() {
-		c, dead, err := h.dial(l)
+		c, dead, err := h.dial(w)
 		done <- result{c, dead, err}
 	}()
 	select {
@@ -136,7 +146,7 @@ func (h *Host) connect(ctx context.Context, l *line) (*lv.Connect, <-chan struct
 	}
 }
 
-func (h *Host) dial(l *line) (_ *lv.Connect, _ <-chan struct{}, err error) {
+func (h *Host) dial(w *wire) (_ *lv.Connect, _ <-chan struct{}, err error) {
 	c, err := lv.NewConnect(h.cfg.URI)
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect to libvirtd: %w", err)
@@ -152,10 +162,8 @@ func (h *Host) dial(l *line) (_ *lv.Connect, _ <-chan struct{}, err error) {
 	if err := c.RegisterCloseCallback(func(*lv.Connect, lv.ConnectCloseReason) { once.Do(func() { close(dead) }) }); err != nil {
 		return nil, nil, fmt.Errorf("connect to libvirtd: %w", err)
 	}
-	if err := c.SetKeepAlive(keepAlive, keepAliveMisses); err != nil {
-		return nil, nil, fmt.Errorf("connect to libvirtd: %w", err)
-	}
-	if l == h.lists {
+	// One connection tells of events; all would tell of each.
+	if w == h.lists.wires[0] {
 		if err := h.watch(c); err != nil {
 			return nil, nil, fmt.Errorf("connect to libvirtd: %w", err)
 		}

@@ -62,7 +62,7 @@ func (m *monitor) Events(ctx context.Context) (<-chan qmp.Event, error) {
 	events := make(chan qmp.Event, eventBuffer)
 	id := make(chan int, 1)
 	what := "listen to QEMU of " + m.life.Desktop
-	err := m.h.guests.do(ctx, m.h.cfg.GuestTimeout, "", what, func(c *lv.Connect) error {
+	err := m.h.lists.do(ctx, m.h.cfg.ListTimeout, "", what, func(c *lv.Connect) error {
 		d, err := find(c, m.life)
 		if err != nil {
 			return err
@@ -79,7 +79,7 @@ func (m *monitor) Events(ctx context.Context) (<-chan qmp.Event, error) {
 	}
 	// The registration ends with the connection at the latest. The channel is left open: an event may be on its way.
 	context.AfterFunc(ctx, func() {
-		_ = m.h.guests.do(context.Background(), m.h.cfg.GuestTimeout, "", what, func(c *lv.Connect) error {
+		_ = m.h.lists.do(context.Background(), m.h.cfg.ListTimeout, "", what, func(c *lv.Connect) error {
 			return c.DomainQemuEventDeregister(<-id)
 		})
 	})

@@ -200,7 +200,6 @@ func TestMetadata(t *testing.T) {
 	}
 	for _, form := range []string{
 		text,
-		`<life desktop="office-12" uid="6f9f3d0c-6a3d-4f0e-9a55-0123456789ab" generation="4711"/>`,
 		`<life xmlns="urn:daybreak:domain:1" desktop="office-12" uid="6f9f3d0c-6a3d-4f0e-9a55-0123456789ab" generation="4711"/>`,
 		// How libvirt answers when asked for the element.
 		`<life desktop="office-12" uid="6f9f3d0c-6a3d-4f0e-9a55-0123456789ab" generation="4711"/>`,
