@@ -135,7 +135,8 @@ type Disks interface {
 	CreateOverlay(ctx context.Context, life Life, digest string, reserve uint64) (base, overlay string, err error)
 	// CreateData makes the data disk of a desktop (by uid), or finds it, and returns its path. It never shrinks one.
 	CreateData(ctx context.Context, desktop, uid string, size uint64) (path string, err error)
-	// TrashOverlay and TrashData move a disk to the trash, from where retention removes it. Absent is success.
+	// TrashOverlay and TrashData move a disk to the trash, from where retention removes it. Absent is success; one that a
+	// running VM uses stays where it is, with an error.
 	TrashOverlay(ctx context.Context, life Life) error
 	TrashData(ctx context.Context, uid string) error
 	// Overlays lists the lives whose overlay lies in the store.

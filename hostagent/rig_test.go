@@ -22,7 +22,6 @@ import (
 )
 
 const (
-	pending  = v1.DesktopState_DESKTOP_STATE_PENDING
 	placed   = v1.DesktopState_DESKTOP_STATE_PLACED
 	prepared = v1.DesktopState_DESKTOP_STATE_PREPARED
 	starting = v1.DesktopState_DESKTOP_STATE_STARTING
