@@ -45,6 +45,13 @@ var filters = []filter{
 		explain: func(_ need, hosts int, _ int64) string { return has(hosts, "is not up", "are not up") },
 	},
 	{
+		// What they take is not known, so nothing can be promised beside them.
+		meets: func(h *host, _ need) bool { return !h.strangers },
+		explain: func(_ need, hosts int, _ int64) string {
+			return has(hosts, "runs VMs that no desktop owns", "run VMs that no desktop owns")
+		},
+	},
+	{
 		meets: func(h *host, n need) bool { return h.zones[n.zone] },
 		explain: func(n need, hosts int, _ int64) string {
 			return has(hosts, "has no zone "+n.zone, "have no zone "+n.zone)

@@ -35,6 +35,7 @@ type host struct {
 	boots            int // lives that were placed and are not ready
 	failed           int
 	maxBoots         int
+	strangers        bool // VMs run there that no desktop owns
 }
 
 func (h *host) name() string { return h.GetMeta().GetName() }
@@ -54,6 +55,9 @@ func account(view *store.View, object *v1.Host) *host {
 	h := &host{
 		Host: object, zones: set(status.GetZones()), images: set(status.GetImages()), coming: map[string]bool{},
 		ofPool: map[string]int{}, maxBoots: int(capacity.GetMaxBoots()),
+	}
+	for _, orphan := range status.GetOrphans() {
+		h.strangers = h.strangers || orphan.GetRunning()
 	}
 	if h.maxBoots == 0 {
 		h.maxBoots = defaultBootsAtOnce

@@ -129,6 +129,9 @@ func TestWhyNothingFits(t *testing.T) {
 			newHost("h4", func(h *v1.Host) { h.Meta.Deletion = &v1.Deletion{} }),
 			newHost("h5", func(h *v1.Host) { h.Status.Capacity.Kvm = false }),
 		}, newDesktop("a-1"), "no host fits: 3 hosts are not up, 1 host is being removed, 1 host has no working KVM"},
+		{"strangers", []*v1.Host{
+			newHost("h1", func(h *v1.Host) { h.Status.Orphans = []*v1.Orphan{{Desktop: "old-1", Generation: 3, Running: true}} }),
+		}, newDesktop("a-1"), "no host fits: 1 host runs VMs that no desktop owns"},
 		{"CPUs", []*v1.Host{newHost("h1", func(h *v1.Host) { h.Spec.CpuOvercommit = 0.5 })},
 			newDesktop("a-1", func(d *v1.Desktop) { d.Incarnation.Shape.Vcpus = 3 }),
 			"no host fits: 1 host lacks CPUs (needs 3 vCPUs, 2 free)"},

@@ -31,6 +31,9 @@ func drawHost(t *rapid.T, i int) *v1.Host {
 		h.Status.Phase = rapid.SampledFrom([]v1.HostPhase{v1.HostPhase_HOST_PHASE_UP, v1.HostPhase_HOST_PHASE_UP,
 			v1.HostPhase_HOST_PHASE_UP, v1.HostPhase_HOST_PHASE_DOWN}).Draw(t, "phase")
 		h.Status.Zones = rapid.SampledFrom([][]string{{"lgwan"}, {"internet"}, {"lgwan", "internet"}, nil}).Draw(t, "zones")
+		if rapid.IntRange(0, 7).Draw(t, "orphans") == 0 {
+			h.Status.Orphans = []*v1.Orphan{{Desktop: "old-1", Running: false}, {Desktop: "old-2", Running: rapid.Bool().Draw(t, "running")}}
+		}
 		if rapid.Bool().Draw(t, "image") {
 			h.Status.Images = []string{digest}
 		}
@@ -153,7 +156,8 @@ func fits(h *v1.Host, d *v1.Desktop, t *tally) bool {
 	if reserved == 0 {
 		reserved = max(256, capacity.MemoryMib/16)
 	}
-	return !h.Spec.Unschedulable && h.Status.Phase == v1.HostPhase_HOST_PHASE_UP && capacity.Kvm &&
+	strangers := slices.ContainsFunc(h.Status.Orphans, func(o *v1.Orphan) bool { return o.Running })
+	return !h.Spec.Unschedulable && !strangers && h.Status.Phase == v1.HostPhase_HOST_PHASE_UP && capacity.Kvm &&
 		slices.Contains(h.Status.Zones, d.Spec.Zone) && (d.Spec.DataHost == "" || d.Spec.DataHost == h.Meta.Name) &&
 		t.vcpus+uint64(shape.Vcpus) <= uint64(float64(capacity.Cpus)*overcommit) &&
 		t.memory+uint64(shape.MemoryMib)+reserved <= capacity.MemoryMib &&

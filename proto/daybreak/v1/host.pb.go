@@ -230,7 +230,8 @@ type HostStatus struct {
 	Zones []string `protobuf:"bytes,7,rep,name=zones,proto3" json:"zones,omitempty"`
 	// Versions whose base lies verified on the host, as manifest digests.
 	Images []string `protobuf:"bytes,8,rep,name=images,proto3" json:"images,omitempty"`
-	// Incarnations on the host that nothing assigned. They are kept running until somebody decides.
+	// Incarnations on the host whose desktop is not in the store. They are kept running: an admin ends them on the host
+	// itself. While one runs, nothing is placed there, since what it takes is not known.
 	Orphans []*Orphan `protobuf:"bytes,9,rep,name=orphans,proto3" json:"orphans,omitempty"`
 	// Data disks whose desktop was deleted with "keep".
 	KeptDisks []*KeptDisk `protobuf:"bytes,10,rep,name=kept_disks,json=keptDisks,proto3" json:"kept_disks,omitempty"`

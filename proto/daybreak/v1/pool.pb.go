@@ -99,7 +99,7 @@ type PoolSpec struct {
 	Desktops  uint32     `protobuf:"varint,4,opt,name=desktops,proto3" json:"desktops,omitempty"`
 	Shape     *Shape     `protobuf:"bytes,5,opt,name=shape,proto3" json:"shape,omitempty"`
 	Readiness *Readiness `protobuf:"bytes,6,opt,name=readiness,proto3" json:"readiness,omitempty"`
-	// Name of the Calendar that the pool follows; empty keeps every desktop ready at all times.
+	// Name of the Calendar of the pool's opening hours. It is checked and shown; desktops are kept ready at all times.
 	Calendar string `protobuf:"bytes,7,opt,name=calendar,proto3" json:"calendar,omitempty"`
 	// How many desktops of the pool may be taken out at once by failures being replaced and by refreshes. 0 means a
 	// quarter of the seats, at least 1.
