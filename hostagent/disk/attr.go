@@ -101,6 +101,18 @@ func writeAttribute(f *os.File, text string) error {
 	return nil
 }
 
+// removeAttribute removes what is known of a file, durably.
+func removeAttribute(f *os.File) error {
+	if err := unix.Fremovexattr(int(f.Fd()), attribute); err != nil && !errors.Is(err, unix.ENODATA) {
+		return fmt.Errorf("remove attribute of %s: %w", f.Name(), err)
+	}
+	// Synced even when it is gone already: an earlier removal may have been interrupted before this.
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("remove attribute of %s: %w", f.Name(), err)
+	}
+	return nil
+}
+
 // checkAttributes finds out whether the file system keeps extended attributes.
 func (s *Store) checkAttributes() error {
 	err := unix.Fsetxattr(int(s.lock.Fd()), attribute, []byte("1"), 0)

@@ -274,6 +274,8 @@ func TestRestart(t *testing.T) {
 	for name, c := range map[string]struct {
 		stop    func(*Store) error
 		between func()
+		// again, if set, is a second stop before anything was compared.
+		again   func(*Store) error
 		bases   int
 		fetched int
 	}{
@@ -282,6 +284,8 @@ func TestRestart(t *testing.T) {
 		"power cut":                     {stop: kill, between: func() { os.WriteFile(filepath.Join(root, fileBoot), []byte("another boot"), 0o600) }},
 		"changed while closed":          {stop: (*Store).Close, between: func() { spoilFile(t, basePath(s, im), 100) }, fetched: 3},
 		"power cut and rot":             {stop: kill, between: func() { rot(t, root, basePath(s, im)) }, fetched: 3},
+		"rot, then killed again":        {stop: kill, between: func() { rot(t, root, basePath(s, im)) }, again: kill, fetched: 3},
+		"rot, then an orderly stop":     {stop: kill, between: func() { rot(t, root, basePath(s, im)) }, again: (*Store).Close, fetched: 3},
 		"truncated while closed":        {stop: (*Store).Close, between: func() { os.Truncate(basePath(s, im), 4096) }, fetched: 3},
 		"manifest lost":                 {stop: kill, between: func() { os.Remove(filepath.Join(root, dirBases, im.Digest()+".manifest")) }, bases: 1},
 		"base lost, the manifest there": {stop: (*Store).Close, between: func() { os.Remove(basePath(s, im)) }, fetched: 3},
@@ -292,6 +296,12 @@ func TestRestart(t *testing.T) {
 			}
 			c.between()
 			s = open(t, Config{Root: root})
+			if c.again != nil {
+				if err := c.again(s); err != nil {
+					t.Fatal(err)
+				}
+				s = open(t, Config{Root: root})
+			}
 			if got, _ := s.Bases(t.Context()); len(got) != c.bases {
 				t.Errorf("Bases = %v, want %d", got, c.bases)
 			}

@@ -12,8 +12,10 @@ import (
 )
 
 // A base counts as whole when this host has read all of it and compared it with its manifest since the last stop of the
-// host that was not orderly. Two small files remember how the last stop was: fileBoot holds the boot that the store was
-// last open in, fileClean is there when it was closed in order. The death of the agent alone damages no file.
+// host that was not orderly; then it bears a stamp in its attribute. Two small files remember how the last stop was:
+// fileBoot holds the boot that the store was last open in, fileClean is there when it was closed in order. The death of
+// the agent alone damages no file. After a stop that was not orderly all stamps go before fileBoot says that it was seen:
+// however often the agent starts then, only a comparison makes a new one.
 const (
 	fileBoot   = "boot"
 	fileClean  = "clean"
@@ -34,8 +36,13 @@ func (s *Store) trustBases() error {
 		if err := s.loadStamps(); err != nil {
 			return err
 		}
-	} else if len(last) > 0 {
-		s.log.Warn().Msg("the host did not stop in order: bases are compared anew before they are used")
+	} else {
+		if len(last) > 0 {
+			s.log.Warn().Msg("the host did not stop in order: bases are compared anew before they are used")
+		}
+		if err := s.removeStamps(); err != nil {
+			return err
+		}
 	}
 	if err := s.writeSmall(fileBoot, current); err != nil {
 		return err
@@ -48,22 +55,40 @@ func (s *Store) trustBases() error {
 
 // loadStamps trusts the bases that look as they did when they were compared.
 func (s *Store) loadStamps() error {
-	entries, err := os.ReadDir(s.path(dirBases))
-	if err != nil {
-		return fmt.Errorf("list bases: %w", err)
-	}
-	for _, entry := range entries {
-		d, ok := parseBaseName(entry.Name())
-		if !ok {
-			continue
-		}
-		path := s.path(dirBases, entry.Name())
+	return s.eachBase(func(d images.Digest, path string) error {
 		have, err := stampOf(path)
 		if err != nil {
 			return fmt.Errorf("list bases: %w", err)
 		}
 		if text, err := readAttribute(path); err == nil && text == have.encode() {
 			s.verified[d] = have
+		}
+		return nil
+	})
+}
+
+// removeStamps forgets durably which bases were compared.
+func (s *Store) removeStamps() error {
+	return s.eachBase(func(_ images.Digest, path string) error {
+		f, err := os.Open(path)
+		if err != nil {
+			return fmt.Errorf("remove stamp: %w", err)
+		}
+		defer f.Close()
+		return removeAttribute(f)
+	})
+}
+
+func (s *Store) eachBase(do func(d images.Digest, path string) error) error {
+	entries, err := os.ReadDir(s.path(dirBases))
+	if err != nil {
+		return fmt.Errorf("list bases: %w", err)
+	}
+	for _, entry := range entries {
+		if d, ok := parseBaseName(entry.Name()); ok {
+			if err := do(d, s.path(dirBases, entry.Name())); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
