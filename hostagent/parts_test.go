@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
+	"daybreak/images"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -88,7 +90,7 @@ func (c *chunkServer) GetManifest(context.Context, *v1.GetManifestRequest, ...gr
 
 func TestSourceHoldsTheServerToItsContract(t *testing.T) {
 	eof := io.EOF
-	a, b := bytes.Repeat([]byte{1}, digestLen), bytes.Repeat([]byte{2}, digestLen)
+	a, b := bytes.Repeat([]byte{1}, images.DigestBytes), bytes.Repeat([]byte{2}, images.DigestBytes)
 	for name, test := range map[string]struct {
 		chunks []*v1.Chunk
 		end    error
@@ -124,8 +126,14 @@ func TestSourceBounds(t *testing.T) {
 	if _, err := source.Manifest(t.Context(), "ab"); !errors.Is(err, errNoSession) {
 		t.Errorf("without a session: %v", err)
 	}
-	piece := make([]byte, 16<<20)
-	source.use(&chunkServer{pieces: [][]byte{piece, piece, piece, piece, piece}, endError: io.EOF})
+	const pieces = 8
+	piece := make([]byte, images.MaxManifestBytes/pieces)
+	largest := slices.Repeat([][]byte{piece}, pieces)
+	source.use(&chunkServer{pieces: largest, endError: io.EOF})
+	if manifest, err := source.Manifest(t.Context(), "ab"); err != nil || len(manifest) != images.MaxManifestBytes {
+		t.Errorf("the largest manifest: %d bytes, %v", len(manifest), err)
+	}
+	source.use(&chunkServer{pieces: append(largest, []byte{0}), endError: io.EOF})
 	if _, err := source.Manifest(t.Context(), "ab"); err == nil || !strings.Contains(err.Error(), "larger than") {
 		t.Errorf("an endless manifest: %v", err)
 	}

@@ -9,16 +9,12 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"daybreak/images"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
-const (
-	// maxManifest bounds a manifest's encoded bytes: 48 of them a chunk, for a disk of a quarter PiB.
-	maxManifest = 64 << 20
-	// maxChunks in one call, by the service's contract.
-	maxChunks = 256
-	digestLen = 32
-)
+// maxChunks in one call, by the service's contract.
+const maxChunks = 256
 
 // errNoSession: images come from the control plane, and there is no session with it now.
 var errNoSession = errors.New("no session with the control plane")
@@ -68,8 +64,8 @@ func (s *remoteSource) Manifest(ctx context.Context, digest string) ([]byte, err
 		if err != nil {
 			return nil, fmt.Errorf("get manifest: %w", err)
 		}
-		if len(manifest)+len(piece.GetPiece()) > maxManifest {
-			return nil, fmt.Errorf("get manifest: it is larger than %d bytes", maxManifest)
+		if len(manifest)+len(piece.GetPiece()) > images.MaxManifestBytes {
+			return nil, fmt.Errorf("get manifest: it is larger than %d bytes", images.MaxManifestBytes)
 		}
 		manifest = append(manifest, piece.GetPiece()...)
 		s.fetched.Add(float64(len(piece.GetPiece())))
@@ -88,7 +84,7 @@ func (s *remoteSource) Chunks(ctx context.Context, digests [][]byte, sink func(d
 	if err != nil {
 		return fmt.Errorf("get chunks: %w", err)
 	}
-	open, joined := map[string]bool{}, make([]byte, 0, len(digests)*digestLen)
+	open, joined := map[string]bool{}, make([]byte, 0, len(digests)*images.DigestBytes)
 	for _, digest := range digests {
 		open[string(digest)] = true
 		joined = append(joined, digest...)
