@@ -41,6 +41,10 @@ func main() {
 	desktops := flag.Int("desktops", 8, "desktops that are made ready in a run")
 	pairs := flag.Int("pairs", 7, "runs of each side, in turns")
 	flag.Parse()
+	if *desktops < 1 || *desktops > 90 || *pairs < 1 {
+		fmt.Fprintln(os.Stderr, "linked-clone: want 1 to 90 desktops and at least one pair")
+		os.Exit(2)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, *desktops, *pairs); err != nil {

@@ -90,8 +90,8 @@ func (p *peer) write(xml string) error {
 	xml = overlayPath.ReplaceAllString(xml, "@DIR@/@N@.qcow2")
 	xml = vncPath.ReplaceAllString(xml, "@DIR@/@N@.vnc")
 	xml = guestName.ReplaceAllString(xml, "<name>peer-@N@</name>")
-	xml = guestUUID.ReplaceAllString(xml, "<uuid>00000000-0000-4000-8000-00000000000@N@</uuid>")
-	xml = guestMAC.ReplaceAllString(xml, "<mac address='52:54:00:00:00:0@N@'/>")
+	xml = guestUUID.ReplaceAllString(xml, "<uuid>00000000-0000-4000-8000-0000000000@N@</uuid>")
+	xml = guestMAC.ReplaceAllString(xml, "<mac address='52:54:00:00:00:@N@'/>")
 	dir := filepath.Join(p.lab.dir, "h1", "agent", "peer")
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return fmt.Errorf("make the peer's directory: %w", err)
@@ -128,7 +128,7 @@ one() {
   do sleep 0.25; done
 }
 export -f one
-seq "$1" | xargs -P "$2" -I{} bash -euo pipefail -c 'one {}'
+seq -f %02.0f 10 $((9 + $1)) | xargs -P "$2" -I{} bash -euo pipefail -c 'one {}'
 `
 
 // run measures the script, and takes its clones away afterwards.

@@ -24,9 +24,11 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// CreateTokenRequest says for whom the token is.
 type CreateTokenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Role  Role                   `protobuf:"varint,1,opt,name=role,proto3,enum=daybreak.v1.Role" json:"role,omitempty"`
+	// What the certificate will allow.
+	Role Role `protobuf:"varint,1,opt,name=role,proto3,enum=daybreak.v1.Role" json:"role,omitempty"`
 	// The host's or person's name. May be empty for a host.
 	Subject string `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
 	// How long the token can be used: default 1 h, at most 24 h.
@@ -86,10 +88,12 @@ func (x *CreateTokenRequest) GetTtl() *durationpb.Duration {
 	return nil
 }
 
+// CreateTokenResponse is the only place where the token ever stands.
 type CreateTokenResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The token's text. It is shown once and stored nowhere.
-	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// The token is refused from then on.
 	Expires       *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires,proto3" json:"expires,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -139,9 +143,11 @@ func (x *CreateTokenResponse) GetExpires() *timestamppb.Timestamp {
 	return nil
 }
 
+// DrainHostRequest names the host and which way.
 type DrainHostRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Host  string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	// Name of the host.
+	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
 	// False ends the drain.
 	Drain         bool `protobuf:"varint,2,opt,name=drain,proto3" json:"drain,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -192,6 +198,7 @@ func (x *DrainHostRequest) GetDrain() bool {
 	return false
 }
 
+// DrainHostResponse says how far the drain is.
 type DrainHostResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Desktops that are still on the host.
@@ -237,6 +244,7 @@ func (x *DrainHostResponse) GetDesktops() uint32 {
 	return 0
 }
 
+// InfoRequest asks nothing in particular.
 type InfoRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -273,17 +281,21 @@ func (*InfoRequest) Descriptor() ([]byte, []int) {
 	return file_daybreak_v1_admin_service_proto_rawDescGZIP(), []int{4}
 }
 
+// InfoResponse describes the daybreakd that answered, its cluster, and the caller.
 type InfoResponse struct {
-	state     protoimpl.MessageState `protogen:"open.v1"`
-	Version   string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
-	ClusterId string                 `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Version of that daybreakd.
+	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// UUID given when the store was new.
+	ClusterId string `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	// Raised by a restore from backup.
 	ClusterEpoch uint64 `protobuf:"varint,3,opt,name=cluster_epoch,json=clusterEpoch,proto3" json:"cluster_epoch,omitempty"`
 	// Address of the leading daybreakd.
 	Leader string `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`
 	// Name and role in the caller's certificate.
 	Caller string `protobuf:"bytes,5,opt,name=caller,proto3" json:"caller,omitempty"`
-	Role   Role   `protobuf:"varint,6,opt,name=role,proto3,enum=daybreak.v1.Role" json:"role,omitempty"`
+	// Role in the caller's certificate.
+	Role Role `protobuf:"varint,6,opt,name=role,proto3,enum=daybreak.v1.Role" json:"role,omitempty"`
 	// Store revision at the time of asking.
 	Revision      int64 `protobuf:"varint,7,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields

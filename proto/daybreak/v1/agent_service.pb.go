@@ -28,11 +28,15 @@ const (
 type WatchAssignmentsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Made anew for each session by the agent; tells two machines with one certificate apart.
-	SessionId    string        `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	AgentVersion string        `protobuf:"bytes,2,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
-	BootId       string        `protobuf:"bytes,3,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
-	Capacity     *HostCapacity `protobuf:"bytes,4,opt,name=capacity,proto3" json:"capacity,omitempty"`
-	Zones        []string      `protobuf:"bytes,5,rep,name=zones,proto3" json:"zones,omitempty"`
+	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// Version of the agent.
+	AgentVersion string `protobuf:"bytes,2,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
+	// The kernel's boot id.
+	BootId string `protobuf:"bytes,3,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	// What the host has in all.
+	Capacity *HostCapacity `protobuf:"bytes,4,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	// Zones whose network the host has.
+	Zones []string `protobuf:"bytes,5,rep,name=zones,proto3" json:"zones,omitempty"`
 	// The highest cluster epoch the agent ever met.
 	ClusterEpoch  uint64 `protobuf:"varint,6,opt,name=cluster_epoch,json=clusterEpoch,proto3" json:"cluster_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -117,15 +121,19 @@ type Assignments struct {
 	// True: this is all of it; what it lacks is an orphan. False: changes to what was sent before.
 	Complete bool `protobuf:"varint,1,opt,name=complete,proto3" json:"complete,omitempty"`
 	// The sequence this applies to and the one it results in. A gap ends the session.
-	AppliesTo uint64        `protobuf:"varint,2,opt,name=applies_to,json=appliesTo,proto3" json:"applies_to,omitempty"`
-	ResultsIn uint64        `protobuf:"varint,3,opt,name=results_in,json=resultsIn,proto3" json:"results_in,omitempty"`
-	Set       []*Assignment `protobuf:"bytes,4,rep,name=set,proto3" json:"set,omitempty"`
+	AppliesTo uint64 `protobuf:"varint,2,opt,name=applies_to,json=appliesTo,proto3" json:"applies_to,omitempty"`
+	// The sequence after this message.
+	ResultsIn uint64 `protobuf:"varint,3,opt,name=results_in,json=resultsIn,proto3" json:"results_in,omitempty"`
+	// Assignments that are new or changed.
+	Set []*Assignment `protobuf:"bytes,4,rep,name=set,proto3" json:"set,omitempty"`
 	// Names of desktops that are no longer this host's concern: their incarnation was reported as DELETED.
 	Drop []string `protobuf:"bytes,5,rep,name=drop,proto3" json:"drop,omitempty"`
 	// All versions that the host shall hold; sent when it changed, and in a complete message.
-	WantedImages  *WantedImages `protobuf:"bytes,6,opt,name=wanted_images,json=wantedImages,proto3" json:"wanted_images,omitempty"`
-	Asks          []*Ask        `protobuf:"bytes,7,rep,name=asks,proto3" json:"asks,omitempty"`
-	ClusterEpoch  uint64        `protobuf:"varint,8,opt,name=cluster_epoch,json=clusterEpoch,proto3" json:"cluster_epoch,omitempty"`
+	WantedImages *WantedImages `protobuf:"bytes,6,opt,name=wanted_images,json=wantedImages,proto3" json:"wanted_images,omitempty"`
+	// Questions to the host.
+	Asks []*Ask `protobuf:"bytes,7,rep,name=asks,proto3" json:"asks,omitempty"`
+	// The cluster's epoch; an agent that met a higher one changes nothing.
+	ClusterEpoch  uint64 `protobuf:"varint,8,opt,name=cluster_epoch,json=clusterEpoch,proto3" json:"cluster_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -216,9 +224,11 @@ func (x *Assignments) GetClusterEpoch() uint64 {
 	return 0
 }
 
+// WantedImages is all versions that a host shall hold ahead of their use.
 type WantedImages struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Images        []*WantedImage         `protobuf:"bytes,1,rep,name=images,proto3" json:"images,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In no particular order.
+	Images        []*WantedImage `protobuf:"bytes,1,rep,name=images,proto3" json:"images,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -264,9 +274,12 @@ func (x *WantedImages) GetImages() []*WantedImage {
 type Assignment struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The desktop's name and uid.
-	Desktop       string       `protobuf:"bytes,1,opt,name=desktop,proto3" json:"desktop,omitempty"`
-	Uid           string       `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
-	Spec          *DesktopSpec `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"`
+	Desktop string `protobuf:"bytes,1,opt,name=desktop,proto3" json:"desktop,omitempty"`
+	// The desktop's uid.
+	Uid string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
+	// What stays through all incarnations.
+	Spec *DesktopSpec `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"`
+	// What is wanted of this one.
 	Incarnation   *Incarnation `protobuf:"bytes,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -330,18 +343,23 @@ func (x *Assignment) GetIncarnation() *Incarnation {
 	return nil
 }
 
+// ReportRequest is what is on the host. Writer of all of it: the agent.
 type ReportRequest struct {
-	state     protoimpl.MessageState `protogen:"open.v1"`
-	SessionId string                 `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// That of the session's hello.
+	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// Grows by one with each report of the session.
 	Sequence uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// Incarnations whose status changed since the last report that was answered; all of them in a session's first report,
 	// which has full set.
 	Desktops []*IncarnationReport `protobuf:"bytes,3,rep,name=desktops,proto3" json:"desktops,omitempty"`
-	Full     bool                 `protobuf:"varint,4,opt,name=full,proto3" json:"full,omitempty"`
-	Usage    *HostUsage           `protobuf:"bytes,5,opt,name=usage,proto3" json:"usage,omitempty"`
+	// True when desktops holds every incarnation on the host.
+	Full bool `protobuf:"varint,4,opt,name=full,proto3" json:"full,omitempty"`
+	// What is in use now.
+	Usage *HostUsage `protobuf:"bytes,5,opt,name=usage,proto3" json:"usage,omitempty"`
 	// Bases that lie verified on the host, as manifest digests.
-	Images    []string    `protobuf:"bytes,6,rep,name=images,proto3" json:"images,omitempty"`
+	Images []string `protobuf:"bytes,6,rep,name=images,proto3" json:"images,omitempty"`
+	// Data disks on the host whose desktop is gone.
 	KeptDisks []*KeptDisk `protobuf:"bytes,7,rep,name=kept_disks,json=keptDisks,proto3" json:"kept_disks,omitempty"`
 	// Why the host is not well, for people; empty when it is. Sets the phase DEGRADED.
 	Unwell        string `protobuf:"bytes,8,opt,name=unwell,proto3" json:"unwell,omitempty"`
@@ -437,10 +455,13 @@ func (x *ReportRequest) GetUnwell() string {
 
 // IncarnationReport is the status of one incarnation on the host.
 type IncarnationReport struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Desktop string                 `protobuf:"bytes,1,opt,name=desktop,proto3" json:"desktop,omitempty"`
-	Uid     string                 `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
-	Status  *DesktopStatus         `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the desktop.
+	Desktop string `protobuf:"bytes,1,opt,name=desktop,proto3" json:"desktop,omitempty"`
+	// The desktop's uid.
+	Uid string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
+	// What the incarnation is.
+	Status *DesktopStatus `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
 	// True when no assignment names it.
 	Orphan        bool `protobuf:"varint,4,opt,name=orphan,proto3" json:"orphan,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -505,6 +526,7 @@ func (x *IncarnationReport) GetOrphan() bool {
 	return false
 }
 
+// ReportResponse acknowledges the report: what it said is stored.
 type ReportResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// When the next report is due; sooner when something changed.
@@ -550,9 +572,11 @@ func (x *ReportResponse) GetNextPeriod() *durationpb.Duration {
 	return nil
 }
 
+// GetManifestRequest names a version.
 type GetManifestRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The version's manifest digest, hex.
+	Digest        string `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -594,9 +618,11 @@ func (x *GetManifestRequest) GetDigest() string {
 	return ""
 }
 
+// GetManifestResponse is the next piece of the manifest.
 type GetManifestResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Piece         []byte                 `protobuf:"bytes,1,opt,name=piece,proto3" json:"piece,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Encoded bytes, in order.
+	Piece         []byte `protobuf:"bytes,1,opt,name=piece,proto3" json:"piece,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -638,6 +664,7 @@ func (x *GetManifestResponse) GetPiece() []byte {
 	return nil
 }
 
+// GetChunksRequest names chunks by their digests.
 type GetChunksRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 32 bytes a digest, at most 256 of them.
@@ -683,9 +710,11 @@ func (x *GetChunksRequest) GetDigests() []byte {
 	return nil
 }
 
+// GetChunksResponse is one chunk.
 type GetChunksResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Chunk         *Chunk                 `protobuf:"bytes,1,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// To be checked by who asked.
+	Chunk         *Chunk `protobuf:"bytes,1,opt,name=chunk,proto3" json:"chunk,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -730,7 +759,8 @@ func (x *GetChunksResponse) GetChunk() *Chunk {
 // Ask is a question to the host; the answer comes by Answer with the same id.
 type Ask struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Unguessable; the answer names it.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// Not worth answering after that.
 	Deadline *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	// Types that are valid to be assigned to Question:
@@ -806,6 +836,7 @@ type isAsk_Question interface {
 }
 
 type Ask_Screenshot struct {
+	// A picture of a screen is wanted.
 	Screenshot *ScreenshotAsk `protobuf:"bytes,3,opt,name=screenshot,proto3,oneof"`
 }
 
@@ -813,9 +844,11 @@ func (*Ask_Screenshot) isAsk_Question() {}
 
 // ScreenshotAsk asks for a picture of the screen of an incarnation.
 type ScreenshotAsk struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Desktop       string                 `protobuf:"bytes,1,opt,name=desktop,proto3" json:"desktop,omitempty"`
-	Generation    int64                  `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the desktop.
+	Desktop string `protobuf:"bytes,1,opt,name=desktop,proto3" json:"desktop,omitempty"`
+	// Its incarnation; another one's screen is no answer.
+	Generation    int64 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -864,10 +897,13 @@ func (x *ScreenshotAsk) GetGeneration() int64 {
 	return 0
 }
 
+// AnswerRequest is the answer to one Ask.
 type AnswerRequest struct {
-	state     protoimpl.MessageState `protogen:"open.v1"`
-	SessionId string                 `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	Id        string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// That of the session that was asked.
+	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// That of the Ask.
+	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
 	// Why there is no answer; empty when there is one.
 	Error string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
 	// A PNG picture.
@@ -934,6 +970,7 @@ func (x *AnswerRequest) GetPng() []byte {
 	return nil
 }
 
+// AnswerResponse says that the answer was taken, wanted still or not.
 type AnswerResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields

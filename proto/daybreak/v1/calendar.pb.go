@@ -89,9 +89,11 @@ func (Weekday) EnumDescriptor() ([]byte, []int) {
 
 // Calendar is office hours per weekday, holidays and blackout days in a time zone.
 type Calendar struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Meta          *Meta                  `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
-	Spec          *CalendarSpec          `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name, uid, revision, labels.
+	Meta *Meta `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
+	// What people want.
+	Spec          *CalendarSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -216,7 +218,8 @@ func (x *CalendarSpec) GetBlackouts() []*CalendarDay {
 // OfficeHours is one span of opening on some weekdays.
 type OfficeHours struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Days  []Weekday              `protobuf:"varint,1,rep,packed,name=days,proto3,enum=daybreak.v1.Weekday" json:"days,omitempty"`
+	// Weekdays on which the span is open.
+	Days []Weekday `protobuf:"varint,1,rep,packed,name=days,proto3,enum=daybreak.v1.Weekday" json:"days,omitempty"`
 	// Wall-clock time, "08:30".
 	Open string `protobuf:"bytes,2,opt,name=open,proto3" json:"open,omitempty"`
 	// Wall-clock time after open, "17:15"; "24:00" is the end of the day.
@@ -280,7 +283,8 @@ func (x *OfficeHours) GetClose() string {
 type CalendarDay struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "2026-11-23".
-	Date          string `protobuf:"bytes,1,opt,name=date,proto3" json:"date,omitempty"`
+	Date string `protobuf:"bytes,1,opt,name=date,proto3" json:"date,omitempty"`
+	// What the day is called.
 	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

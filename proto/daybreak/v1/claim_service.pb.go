@@ -22,10 +22,13 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ClaimRequest asks for a desktop for a user.
 type ClaimRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Pool  string                 `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
-	User  string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	// Name of the pool.
+	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// The user, in the words of the caller: Daybreak compares names and knows no more of people.
+	User string `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
 	// Chosen by the caller; empty means the call is not to be recognised again.
 	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -83,9 +86,11 @@ func (x *ClaimRequest) GetRequestId() string {
 	return ""
 }
 
+// ClaimResponse is what the user got.
 type ClaimResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Desktop       *Desktop               `protobuf:"bytes,1,opt,name=desktop,proto3" json:"desktop,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The desktop, with its claim.
+	Desktop       *Desktop `protobuf:"bytes,1,opt,name=desktop,proto3" json:"desktop,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -127,10 +132,13 @@ func (x *ClaimResponse) GetDesktop() *Desktop {
 	return nil
 }
 
+// ReleaseRequest names the claim by pool and user.
 type ReleaseRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Pool          string                 `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
-	User          string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the pool.
+	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// The user who holds a desktop.
+	User          string `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -179,6 +187,7 @@ func (x *ReleaseRequest) GetUser() string {
 	return ""
 }
 
+// ReleaseResponse says what was released.
 type ReleaseResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The desktop that was released.

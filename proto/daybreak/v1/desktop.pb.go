@@ -176,7 +176,8 @@ func (DesktopState) EnumDescriptor() ([]byte, []int) {
 // Desktop is a seat that lasts: a name, a UUID, a MAC, a user, a data disk. Its VM comes and goes in incarnations.
 type Desktop struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Meta  *Meta                  `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
+	// Name, uid, revision, labels.
+	Meta *Meta `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
 	// Identity, which stays, and whose data it holds and where. Writer: pool.
 	Spec *DesktopSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
 	// The one life that the desktop has now. Writer: pool, except host.
@@ -353,12 +354,14 @@ type Incarnation struct {
 	// The fencing token: the store's revision when it was decided. Agents refuse one lower than the highest they saw.
 	Generation int64 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
 	// Name of the image.
-	Image   string `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
+	Image string `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
+	// Number of the image version.
 	Version uint32 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
 	// The version's manifest digest.
 	Digest string `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
 	// Shape and readiness as the pool had them when this life began.
-	Shape     *Shape     `protobuf:"bytes,5,opt,name=shape,proto3" json:"shape,omitempty"`
+	Shape *Shape `protobuf:"bytes,5,opt,name=shape,proto3" json:"shape,omitempty"`
+	// When it counts as ready, as the pool had it when this life began.
 	Readiness *Readiness `protobuf:"bytes,6,opt,name=readiness,proto3" json:"readiness,omitempty"`
 	// Where it runs; empty until placed. Writer: placement.
 	Host string `protobuf:"bytes,7,opt,name=host,proto3" json:"host,omitempty"`
@@ -366,6 +369,7 @@ type Incarnation struct {
 	Desired DesiredState `protobuf:"varint,8,opt,name=desired,proto3,enum=daybreak.v1.DesiredState" json:"desired,omitempty"`
 	// Not to be started before this time; absent means at once.
 	StartAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=start_at,json=startAt,proto3" json:"start_at,omitempty"`
+	// When this life was decided.
 	Created *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=created,proto3" json:"created,omitempty"`
 	// The user who ever held this life: its overlay is never given to another.
 	UsedBy string `protobuf:"bytes,11,opt,name=used_by,json=usedBy,proto3" json:"used_by,omitempty"`
@@ -511,8 +515,9 @@ func (x *Incarnation) GetDataDisposal() DataDisposal {
 type DesktopStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The incarnation this speaks of; another generation's status says nothing about the present one.
-	Generation int64        `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
-	State      DesktopState `protobuf:"varint,2,opt,name=state,proto3,enum=daybreak.v1.DesktopState" json:"state,omitempty"`
+	Generation int64 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	// What the incarnation is.
+	State DesktopState `protobuf:"varint,2,opt,name=state,proto3,enum=daybreak.v1.DesktopState" json:"state,omitempty"`
 	// What it is doing, or why it is not ready, for people.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	// When each state was first reached, in order, by the host's clock.
@@ -617,8 +622,10 @@ func (x *DesktopStatus) GetPausedIo() bool {
 
 // StateTime is when a state was reached.
 type StateTime struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	State         DesktopState           `protobuf:"varint,1,opt,name=state,proto3,enum=daybreak.v1.DesktopState" json:"state,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The state that was reached.
+	State DesktopState `protobuf:"varint,1,opt,name=state,proto3,enum=daybreak.v1.DesktopState" json:"state,omitempty"`
+	// When, by the host's clock.
 	At            *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -674,10 +681,13 @@ type GuestReport struct {
 	// The guest's /run/daybreak/image-version.
 	ImageVersion string `protobuf:"bytes,1,opt,name=image_version,json=imageVersion,proto3" json:"image_version,omitempty"`
 	// The guest's /run/daybreak/boot-nonce: another one means another boot.
-	BootNonce     string   `protobuf:"bytes,2,opt,name=boot_nonce,json=bootNonce,proto3" json:"boot_nonce,omitempty"`
-	Hostname      string   `protobuf:"bytes,3,opt,name=hostname,proto3" json:"hostname,omitempty"`
-	Addresses     []string `protobuf:"bytes,4,rep,name=addresses,proto3" json:"addresses,omitempty"`
-	AgentVersion  string   `protobuf:"bytes,5,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
+	BootNonce string `protobuf:"bytes,2,opt,name=boot_nonce,json=bootNonce,proto3" json:"boot_nonce,omitempty"`
+	// The guest's name for itself.
+	Hostname string `protobuf:"bytes,3,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	// IP addresses by which others could reach the guest.
+	Addresses []string `protobuf:"bytes,4,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// Version of the guest agent.
+	AgentVersion  string `protobuf:"bytes,5,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -751,7 +761,8 @@ func (x *GuestReport) GetAgentVersion() string {
 type DesktopClaim struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The user, as the one who claims named them.
-	User  string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// When the claim was granted.
 	Since *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
 	// Makes a retry find the claim it made.
 	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`

@@ -22,6 +22,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ExplainRequest names what is to be explained.
 type ExplainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A desktop's name or a pool's.
@@ -67,6 +68,7 @@ func (x *ExplainRequest) GetName() string {
 	return ""
 }
 
+// ExplainResponse is for people.
 type ExplainResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The answer in one sentence.
@@ -121,9 +123,11 @@ func (x *ExplainResponse) GetDetails() []string {
 	return nil
 }
 
+// ScreenshotRequest names the desktop.
 type ScreenshotRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Desktop       string                 `protobuf:"bytes,1,opt,name=desktop,proto3" json:"desktop,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the desktop.
+	Desktop       string `protobuf:"bytes,1,opt,name=desktop,proto3" json:"desktop,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -165,6 +169,7 @@ func (x *ScreenshotRequest) GetDesktop() string {
 	return ""
 }
 
+// ScreenshotResponse is the picture.
 type ScreenshotResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A PNG picture, at most 3 MiB.

@@ -23,6 +23,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// EnrolRequest trades a token for a certificate.
 type EnrolRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The token's text.
@@ -86,9 +87,11 @@ func (x *EnrolRequest) GetName() string {
 	return ""
 }
 
+// RenewRequest asks for a newer certificate for the caller.
 type RenewRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Csr           []byte                 `protobuf:"bytes,1,opt,name=csr,proto3" json:"csr,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in EnrolRequest; a new key is welcome.
+	Csr           []byte `protobuf:"bytes,1,opt,name=csr,proto3" json:"csr,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -130,12 +133,14 @@ func (x *RenewRequest) GetCsr() []byte {
 	return nil
 }
 
+// EnrolResponse is the certificate and whom to trust.
 type EnrolResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The certificate, DER.
 	Certificate []byte `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
 	// The CA certificates to trust, DER, newest first.
-	Ca            [][]byte               `protobuf:"bytes,2,rep,name=ca,proto3" json:"ca,omitempty"`
+	Ca [][]byte `protobuf:"bytes,2,rep,name=ca,proto3" json:"ca,omitempty"`
+	// The certificate is good until then.
 	Expires       *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expires,proto3" json:"expires,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -82,8 +82,10 @@ func (HostPhase) EnumDescriptor() ([]byte, []int) {
 // Host is a KVM machine that runs one daybreak-agent. It comes to be when its agent enrols.
 type Host struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Meta  *Meta                  `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
-	Spec  *HostSpec              `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	// Name, uid, revision, labels.
+	Meta *Meta `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
+	// What people want.
+	Spec *HostSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
 	// What the agent says of the host, and what dispatch says of the agent. Writer: dispatch.
 	Status *HostStatus `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
 	// Versions that the host shall hold ahead of their use. Writer: rollout.
@@ -217,15 +219,18 @@ func (x *HostSpec) GetReservedMemoryMib() uint64 {
 // HostStatus is written when it changed, never per heartbeat.
 type HostStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Phase HostPhase              `protobuf:"varint,1,opt,name=phase,proto3,enum=daybreak.v1.HostPhase" json:"phase,omitempty"`
+	// Whether the agent is heard.
+	Phase HostPhase `protobuf:"varint,1,opt,name=phase,proto3,enum=daybreak.v1.HostPhase" json:"phase,omitempty"`
 	// When the phase last changed.
 	PhaseSince *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=phase_since,json=phaseSince,proto3" json:"phase_since,omitempty"`
 	// Why the phase is what it is, for people.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	// The kernel's boot id: a new one proves that every QEMU of the boot before is dead.
-	BootId       string        `protobuf:"bytes,4,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
-	AgentVersion string        `protobuf:"bytes,5,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
-	Capacity     *HostCapacity `protobuf:"bytes,6,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	BootId string `protobuf:"bytes,4,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	// Version of the agent.
+	AgentVersion string `protobuf:"bytes,5,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
+	// What the host has in all.
+	Capacity *HostCapacity `protobuf:"bytes,6,opt,name=capacity,proto3" json:"capacity,omitempty"`
 	// Zones whose network this host has: names of Zone objects.
 	Zones []string `protobuf:"bytes,7,rep,name=zones,proto3" json:"zones,omitempty"`
 	// Versions whose base lies verified on the host, as manifest digests.
@@ -352,7 +357,8 @@ func (x *HostStatus) GetUsage() *HostUsage {
 type HostCapacity struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Logical CPUs.
-	Cpus      uint32 `protobuf:"varint,1,opt,name=cpus,proto3" json:"cpus,omitempty"`
+	Cpus uint32 `protobuf:"varint,1,opt,name=cpus,proto3" json:"cpus,omitempty"`
+	// Memory of the machine, MiB.
 	MemoryMib uint64 `protobuf:"varint,2,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`
 	// Size of the file system that holds overlays and bases, bytes.
 	StoreBytes uint64 `protobuf:"varint,3,opt,name=store_bytes,json=storeBytes,proto3" json:"store_bytes,omitempty"`
@@ -361,11 +367,13 @@ type HostCapacity struct {
 	// True when a vCPU really ran under KVM when probed.
 	Kvm bool `protobuf:"varint,5,opt,name=kvm,proto3" json:"kvm,omitempty"`
 	// True when the agent may run guests under emulation (tests only).
-	Emulation      bool   `protobuf:"varint,6,opt,name=emulation,proto3" json:"emulation,omitempty"`
+	Emulation bool `protobuf:"varint,6,opt,name=emulation,proto3" json:"emulation,omitempty"`
+	// Version of libvirt's daemon.
 	LibvirtVersion string `protobuf:"bytes,7,opt,name=libvirt_version,json=libvirtVersion,proto3" json:"libvirt_version,omitempty"`
-	QemuVersion    string `protobuf:"bytes,8,opt,name=qemu_version,json=qemuVersion,proto3" json:"qemu_version,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Version of QEMU.
+	QemuVersion   string `protobuf:"bytes,8,opt,name=qemu_version,json=qemuVersion,proto3" json:"qemu_version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HostCapacity) Reset() {
@@ -459,12 +467,17 @@ type HostUsage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Free space of the store less what is reserved, bytes.
 	StoreAvailableBytes uint64 `protobuf:"varint,1,opt,name=store_available_bytes,json=storeAvailableBytes,proto3" json:"store_available_bytes,omitempty"`
-	MemoryAvailableMib  uint64 `protobuf:"varint,2,opt,name=memory_available_mib,json=memoryAvailableMib,proto3" json:"memory_available_mib,omitempty"`
-	BootsInFlight       uint32 `protobuf:"varint,3,opt,name=boots_in_flight,json=bootsInFlight,proto3" json:"boots_in_flight,omitempty"`
-	Running             uint32 `protobuf:"varint,4,opt,name=running,proto3" json:"running,omitempty"`
+	// Memory that could be used without swapping, MiB.
+	MemoryAvailableMib uint64 `protobuf:"varint,2,opt,name=memory_available_mib,json=memoryAvailableMib,proto3" json:"memory_available_mib,omitempty"`
+	// VMs that were started and are not ready.
+	BootsInFlight uint32 `protobuf:"varint,3,opt,name=boots_in_flight,json=bootsInFlight,proto3" json:"boots_in_flight,omitempty"`
+	// VMs of ours that run.
+	Running uint32 `protobuf:"varint,4,opt,name=running,proto3" json:"running,omitempty"`
 	// Pressure-stall information: share of the last 10 s in which something waited, percent.
-	PsiCpu        float64 `protobuf:"fixed64,5,opt,name=psi_cpu,json=psiCpu,proto3" json:"psi_cpu,omitempty"`
-	PsiMemory     float64 `protobuf:"fixed64,6,opt,name=psi_memory,json=psiMemory,proto3" json:"psi_memory,omitempty"`
+	PsiCpu float64 `protobuf:"fixed64,5,opt,name=psi_cpu,json=psiCpu,proto3" json:"psi_cpu,omitempty"`
+	// The same for memory.
+	PsiMemory float64 `protobuf:"fixed64,6,opt,name=psi_memory,json=psiMemory,proto3" json:"psi_memory,omitempty"`
+	// The same for I/O.
 	PsiIo         float64 `protobuf:"fixed64,7,opt,name=psi_io,json=psiIo,proto3" json:"psi_io,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -551,11 +564,15 @@ func (x *HostUsage) GetPsiIo() float64 {
 
 // Orphan is an incarnation that runs on a host and that no assignment names.
 type Orphan struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Desktop       string                 `protobuf:"bytes,1,opt,name=desktop,proto3" json:"desktop,omitempty"`
-	Uid           string                 `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
-	Generation    int64                  `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
-	Running       bool                   `protobuf:"varint,4,opt,name=running,proto3" json:"running,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the desktop that it was a life of.
+	Desktop string `protobuf:"bytes,1,opt,name=desktop,proto3" json:"desktop,omitempty"`
+	// That desktop's uid.
+	Uid string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
+	// Which life it is.
+	Generation int64 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Whether its VM runs.
+	Running       bool `protobuf:"varint,4,opt,name=running,proto3" json:"running,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -620,10 +637,13 @@ func (x *Orphan) GetRunning() bool {
 
 // KeptDisk is a data disk without a desktop.
 type KeptDisk struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Desktop       string                 `protobuf:"bytes,1,opt,name=desktop,proto3" json:"desktop,omitempty"`
-	DesktopUid    string                 `protobuf:"bytes,2,opt,name=desktop_uid,json=desktopUid,proto3" json:"desktop_uid,omitempty"`
-	Bytes         uint64                 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the desktop that it belonged to.
+	Desktop string `protobuf:"bytes,1,opt,name=desktop,proto3" json:"desktop,omitempty"`
+	// That desktop's uid.
+	DesktopUid string `protobuf:"bytes,2,opt,name=desktop_uid,json=desktopUid,proto3" json:"desktop_uid,omitempty"`
+	// Size as the guest saw it, bytes.
+	Bytes         uint64 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -682,7 +702,8 @@ func (x *KeptDisk) GetBytes() uint64 {
 // WantedImage names a version that a host shall hold.
 type WantedImage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Image string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	// Name of the image.
+	Image string `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
 	// The version's manifest digest, hex.
 	Digest        string `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
 	unknownFields protoimpl.UnknownFields

@@ -86,8 +86,10 @@ func (VersionState) EnumDescriptor() ([]byte, []int) {
 // Image is a golden image: a name and its immutable numbered versions.
 type Image struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Meta  *Meta                  `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
-	Spec  *ImageSpec             `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	// Name, uid, revision, labels.
+	Meta *Meta `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
+	// What people want.
+	Spec *ImageSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
 	// Writer: rollout (image intake).
 	Status        *ImageStatus `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -149,7 +151,8 @@ func (x *Image) GetStatus() *ImageStatus {
 type ImageSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name people read, in any script.
-	DisplayName   string `protobuf:"bytes,1,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	DisplayName string `protobuf:"bytes,1,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	// What the image is for.
 	Description   string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -201,8 +204,9 @@ func (x *ImageSpec) GetDescription() string {
 
 // ImageStatus lists the versions, oldest first.
 type ImageStatus struct {
-	state    protoimpl.MessageState `protogen:"open.v1"`
-	Versions []*ImageVersion        `protobuf:"bytes,1,rep,name=versions,proto3" json:"versions,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All versions that were ever made.
+	Versions []*ImageVersion `protobuf:"bytes,1,rep,name=versions,proto3" json:"versions,omitempty"`
 	// The version that pools follow which name none. 0 while nothing is published.
 	Current       uint32 `protobuf:"varint,2,opt,name=current,proto3" json:"current,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -265,9 +269,12 @@ type ImageVersion struct {
 	// Bytes of compressed chunks in the store that no earlier version had.
 	StoredBytes uint64 `protobuf:"varint,4,opt,name=stored_bytes,json=storedBytes,proto3" json:"stored_bytes,omitempty"`
 	// The version this one was made from; 0 for none.
-	Parent  uint32                 `protobuf:"varint,5,opt,name=parent,proto3" json:"parent,omitempty"`
-	State   VersionState           `protobuf:"varint,6,opt,name=state,proto3,enum=daybreak.v1.VersionState" json:"state,omitempty"`
-	Note    string                 `protobuf:"bytes,7,opt,name=note,proto3" json:"note,omitempty"`
+	Parent uint32 `protobuf:"varint,5,opt,name=parent,proto3" json:"parent,omitempty"`
+	// What may be done with it.
+	State VersionState `protobuf:"varint,6,opt,name=state,proto3,enum=daybreak.v1.VersionState" json:"state,omitempty"`
+	// What changed, in the words of who made it.
+	Note string `protobuf:"bytes,7,opt,name=note,proto3" json:"note,omitempty"`
+	// When the version was taken in.
 	Created *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=created,proto3" json:"created,omitempty"`
 	// Who made it: the name in the client certificate.
 	By            string `protobuf:"bytes,9,opt,name=by,proto3" json:"by,omitempty"`

@@ -22,6 +22,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// MissingChunksRequest names chunks by their digests.
 type MissingChunksRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 32 bytes a digest, at most 16384 of them.
@@ -67,6 +68,7 @@ func (x *MissingChunksRequest) GetDigests() []byte {
 	return nil
 }
 
+// MissingChunksResponse names those that have to be sent.
 type MissingChunksResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The digests that the store lacks, 32 bytes each.
@@ -167,9 +169,11 @@ func (x *Chunk) GetZstd() []byte {
 	return nil
 }
 
+// PutChunksRequest is the next chunks of an upload.
 type PutChunksRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Chunks        []*Chunk               `protobuf:"bytes,1,rep,name=chunks,proto3" json:"chunks,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In any order; those that the store has are taken without harm.
+	Chunks        []*Chunk `protobuf:"bytes,1,rep,name=chunks,proto3" json:"chunks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -211,9 +215,11 @@ func (x *PutChunksRequest) GetChunks() []*Chunk {
 	return nil
 }
 
+// PutChunksResponse counts what was uploaded.
 type PutChunksResponse struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Chunks uint64                 `protobuf:"varint,1,opt,name=chunks,proto3" json:"chunks,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Chunks that were received.
+	Chunks uint64 `protobuf:"varint,1,opt,name=chunks,proto3" json:"chunks,omitempty"`
 	// Bytes that the store grew by.
 	StoredBytes   uint64 `protobuf:"varint,2,opt,name=stored_bytes,json=storedBytes,proto3" json:"stored_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -264,6 +270,7 @@ func (x *PutChunksResponse) GetStoredBytes() uint64 {
 	return 0
 }
 
+// CreateVersionRequest is the next message of one upload of a manifest.
 type CreateVersionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In the first message only.
@@ -318,10 +325,13 @@ func (x *CreateVersionRequest) GetManifest() []byte {
 	return nil
 }
 
+// VersionHeader says what the manifest that follows is a version of.
 type VersionHeader struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Image string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
-	Note  string                 `protobuf:"bytes,2,opt,name=note,proto3" json:"note,omitempty"`
+	// Name of the image; it is created when it is new.
+	Image string `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	// What changed, for people.
+	Note string `protobuf:"bytes,2,opt,name=note,proto3" json:"note,omitempty"`
 	// The version it was made from; 0 for none.
 	Parent        uint32 `protobuf:"varint,3,opt,name=parent,proto3" json:"parent,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -379,9 +389,11 @@ func (x *VersionHeader) GetParent() uint32 {
 	return 0
 }
 
+// CreateVersionResponse is the version that has this content.
 type CreateVersionResponse struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Version *ImageVersion          `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The version, a draft when it is new.
+	Version *ImageVersion `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
 	// True when the image had this content already.
 	Existed       bool `protobuf:"varint,2,opt,name=existed,proto3" json:"existed,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -432,10 +444,13 @@ func (x *CreateVersionResponse) GetExisted() bool {
 	return false
 }
 
+// PublishRequest names the version.
 type PublishRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Image         string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
-	Version       uint32                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the image.
+	Image string `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	// Number of the version.
+	Version       uint32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -484,9 +499,11 @@ func (x *PublishRequest) GetVersion() uint32 {
 	return 0
 }
 
+// PublishResponse is the version as it is now.
 type PublishResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Version       *ImageVersion          `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The version, ready.
+	Version       *ImageVersion `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

@@ -301,42 +301,52 @@ type isObject_Kind interface {
 }
 
 type Object_Zone struct {
+	// Set when the object is of this kind.
 	Zone *Zone `protobuf:"bytes,1,opt,name=zone,proto3,oneof"`
 }
 
 type Object_Host struct {
+	// Set when the object is of this kind.
 	Host *Host `protobuf:"bytes,2,opt,name=host,proto3,oneof"`
 }
 
 type Object_Image struct {
+	// Set when the object is of this kind.
 	Image *Image `protobuf:"bytes,3,opt,name=image,proto3,oneof"`
 }
 
 type Object_Pool struct {
+	// Set when the object is of this kind.
 	Pool *Pool `protobuf:"bytes,4,opt,name=pool,proto3,oneof"`
 }
 
 type Object_Desktop struct {
+	// Set when the object is of this kind.
 	Desktop *Desktop `protobuf:"bytes,5,opt,name=desktop,proto3,oneof"`
 }
 
 type Object_Calendar struct {
+	// Set when the object is of this kind.
 	Calendar *Calendar `protobuf:"bytes,6,opt,name=calendar,proto3,oneof"`
 }
 
 type Object_Rollout struct {
+	// Set when the object is of this kind.
 	Rollout *Rollout `protobuf:"bytes,7,opt,name=rollout,proto3,oneof"`
 }
 
 type Object_Claim struct {
+	// Set when the object is of this kind.
 	Claim *Claim `protobuf:"bytes,8,opt,name=claim,proto3,oneof"`
 }
 
 type Object_Event struct {
+	// Set when the object is of this kind.
 	Event *Event `protobuf:"bytes,9,opt,name=event,proto3,oneof"`
 }
 
 type Object_JoinToken struct {
+	// Set when the object is of this kind.
 	JoinToken *JoinToken `protobuf:"bytes,10,opt,name=join_token,json=joinToken,proto3,oneof"`
 }
 
@@ -360,10 +370,13 @@ func (*Object_Event) isObject_Kind() {}
 
 func (*Object_JoinToken) isObject_Kind() {}
 
+// GetRequest names one object.
 type GetRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          Kind                   `protobuf:"varint,1,opt,name=kind,proto3,enum=daybreak.v1.Kind" json:"kind,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its kind.
+	Kind Kind `protobuf:"varint,1,opt,name=kind,proto3,enum=daybreak.v1.Kind" json:"kind,omitempty"`
+	// Its name.
+	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -412,9 +425,11 @@ func (x *GetRequest) GetName() string {
 	return ""
 }
 
+// GetResponse is the object as it is now.
 type GetResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Object        *Object                `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The object as it is now.
+	Object        *Object `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -456,9 +471,11 @@ func (x *GetResponse) GetObject() *Object {
 	return nil
 }
 
+// ListRequest asks for one page of a kind.
 type ListRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Kind  Kind                   `protobuf:"varint,1,opt,name=kind,proto3,enum=daybreak.v1.Kind" json:"kind,omitempty"`
+	// Which kind.
+	Kind Kind `protobuf:"varint,1,opt,name=kind,proto3,enum=daybreak.v1.Kind" json:"kind,omitempty"`
 	// Only objects with all of these labels.
 	Labels map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Objects a page; 0 means 500.
@@ -536,9 +553,11 @@ func (x *ListRequest) GetAbout() string {
 	return ""
 }
 
+// ListResponse is one page.
 type ListResponse struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Objects []*Object              `protobuf:"bytes,1,rep,name=objects,proto3" json:"objects,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Sorted by name.
+	Objects []*Object `protobuf:"bytes,1,rep,name=objects,proto3" json:"objects,omitempty"`
 	// Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -589,9 +608,11 @@ func (x *ListResponse) GetNextPageToken() string {
 	return ""
 }
 
+// ApplyRequest is an object as it shall be.
 type ApplyRequest struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Object *Object                `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its meta.name, meta.labels, spec and, for a check, meta.revision count; the rest must be absent or as it is.
+	Object *Object `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
 	// Check everything, change nothing.
 	DryRun        bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -642,10 +663,13 @@ func (x *ApplyRequest) GetDryRun() bool {
 	return false
 }
 
+// ApplyResponse is what came of it.
 type ApplyResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Object        *Object                `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
-	Change        Change                 `protobuf:"varint,2,opt,name=change,proto3,enum=daybreak.v1.Change" json:"change,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The object as it is now.
+	Object *Object `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
+	// What was done.
+	Change        Change `protobuf:"varint,2,opt,name=change,proto3,enum=daybreak.v1.Change" json:"change,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -694,10 +718,13 @@ func (x *ApplyResponse) GetChange() Change {
 	return Change_CHANGE_UNSPECIFIED
 }
 
+// DeleteRequest names what shall go, and on which conditions.
 type DeleteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Kind  Kind                   `protobuf:"varint,1,opt,name=kind,proto3,enum=daybreak.v1.Kind" json:"kind,omitempty"`
-	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Its kind.
+	Kind Kind `protobuf:"varint,1,opt,name=kind,proto3,enum=daybreak.v1.Kind" json:"kind,omitempty"`
+	// Its name.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// 0, or the revision that must still be current.
 	Revision int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Needed for a desktop with a data disk and a pool with any.
@@ -774,6 +801,7 @@ func (x *DeleteRequest) GetAttestHostOff() bool {
 	return false
 }
 
+// DeleteResponse says how far it is.
 type DeleteResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// True when it is gone already; false when the orchestrator is at it.
@@ -819,9 +847,11 @@ func (x *DeleteResponse) GetGone() bool {
 	return false
 }
 
+// WatchRequest names kinds.
 type WatchRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kinds         []Kind                 `protobuf:"varint,1,rep,packed,name=kinds,proto3,enum=daybreak.v1.Kind" json:"kinds,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which kinds to watch.
+	Kinds         []Kind `protobuf:"varint,1,rep,packed,name=kinds,proto3,enum=daybreak.v1.Kind" json:"kinds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -863,13 +893,16 @@ func (x *WatchRequest) GetKinds() []Kind {
 	return nil
 }
 
+// WatchResponse is the next part of a watch.
 type WatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// True when what follows replaces all that was sent before; sent in several messages when it is large.
 	Reset_ bool `protobuf:"varint,1,opt,name=reset,proto3" json:"reset,omitempty"`
 	// True on the last message of the picture that began with reset.
-	Synced        bool             `protobuf:"varint,2,opt,name=synced,proto3" json:"synced,omitempty"`
-	Changed       []*Object        `protobuf:"bytes,3,rep,name=changed,proto3" json:"changed,omitempty"`
+	Synced bool `protobuf:"varint,2,opt,name=synced,proto3" json:"synced,omitempty"`
+	// Objects that are new or changed.
+	Changed []*Object `protobuf:"bytes,3,rep,name=changed,proto3" json:"changed,omitempty"`
+	// Objects that are gone.
 	Deleted       []*DeletedObject `protobuf:"bytes,4,rep,name=deleted,proto3" json:"deleted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -935,9 +968,11 @@ func (x *WatchResponse) GetDeleted() []*DeletedObject {
 
 // DeletedObject is the last word on an object that is gone.
 type DeletedObject struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          Kind                   `protobuf:"varint,1,opt,name=kind,proto3,enum=daybreak.v1.Kind" json:"kind,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its kind.
+	Kind Kind `protobuf:"varint,1,opt,name=kind,proto3,enum=daybreak.v1.Kind" json:"kind,omitempty"`
+	// Its name.
+	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

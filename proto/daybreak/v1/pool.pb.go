@@ -27,8 +27,10 @@ const (
 // Pool is a set of desktops of one image, shape and zone.
 type Pool struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Meta  *Meta                  `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
-	Spec  *PoolSpec              `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	// Name, uid, revision, labels.
+	Meta *Meta `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
+	// What people want.
+	Spec *PoolSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
 	// Writer: pool.
 	Status        *PoolStatus `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -96,8 +98,10 @@ type PoolSpec struct {
 	// Name of the one Zone that the desktops' network is in. Cannot be changed.
 	Zone string `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
 	// Seats: how many desktops there are.
-	Desktops  uint32     `protobuf:"varint,4,opt,name=desktops,proto3" json:"desktops,omitempty"`
-	Shape     *Shape     `protobuf:"bytes,5,opt,name=shape,proto3" json:"shape,omitempty"`
+	Desktops uint32 `protobuf:"varint,4,opt,name=desktops,proto3" json:"desktops,omitempty"`
+	// Virtual hardware of each desktop.
+	Shape *Shape `protobuf:"bytes,5,opt,name=shape,proto3" json:"shape,omitempty"`
+	// When a desktop counts as ready.
 	Readiness *Readiness `protobuf:"bytes,6,opt,name=readiness,proto3" json:"readiness,omitempty"`
 	// Name of the Calendar of the pool's opening hours. It is checked and shown; desktops are kept ready at all times.
 	Calendar string `protobuf:"bytes,7,opt,name=calendar,proto3" json:"calendar,omitempty"`
@@ -336,8 +340,10 @@ type PoolStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Desktops that exist.
 	Desktops uint32 `protobuf:"varint,1,opt,name=desktops,proto3" json:"desktops,omitempty"`
-	Ready    uint32 `protobuf:"varint,2,opt,name=ready,proto3" json:"ready,omitempty"`
-	Claimed  uint32 `protobuf:"varint,3,opt,name=claimed,proto3" json:"claimed,omitempty"`
+	// Desktops that their guests call ready, claimed ones among them.
+	Ready uint32 `protobuf:"varint,2,opt,name=ready,proto3" json:"ready,omitempty"`
+	// Desktops that a user holds.
+	Claimed uint32 `protobuf:"varint,3,opt,name=claimed,proto3" json:"claimed,omitempty"`
 	// On the way: pending up to starting.
 	Starting uint32 `protobuf:"varint,4,opt,name=starting,proto3" json:"starting,omitempty"`
 	// Failed or lost and not yet replaced.

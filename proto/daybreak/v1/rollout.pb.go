@@ -85,8 +85,10 @@ func (RolloutPhase) EnumDescriptor() ([]byte, []int) {
 // Rollout is the move of one pool from one image version to another.
 type Rollout struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Meta  *Meta                  `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
-	Spec  *RolloutSpec           `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	// Name, uid, revision, labels.
+	Meta *Meta `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
+	// What people want.
+	Spec *RolloutSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
 	// Writer: rollout.
 	Status        *RolloutStatus `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -146,10 +148,13 @@ func (x *Rollout) GetStatus() *RolloutStatus {
 
 // RolloutSpec is what was asked for. Writer: rollout at creation; paused: api.
 type RolloutSpec struct {
-	state       protoimpl.MessageState `protogen:"open.v1"`
-	Pool        string                 `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
-	FromVersion uint32                 `protobuf:"varint,2,opt,name=from_version,json=fromVersion,proto3" json:"from_version,omitempty"`
-	ToVersion   uint32                 `protobuf:"varint,3,opt,name=to_version,json=toVersion,proto3" json:"to_version,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the pool.
+	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// Version that the pool ran before.
+	FromVersion uint32 `protobuf:"varint,2,opt,name=from_version,json=fromVersion,proto3" json:"from_version,omitempty"`
+	// Version that the pool moves to.
+	ToVersion uint32 `protobuf:"varint,3,opt,name=to_version,json=toVersion,proto3" json:"to_version,omitempty"`
 	// Nothing new is started while true. Writer: api.
 	Paused        bool `protobuf:"varint,4,opt,name=paused,proto3" json:"paused,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -216,12 +221,18 @@ func (x *RolloutSpec) GetPaused() bool {
 
 // RolloutStatus counts desktops of the pool by version.
 type RolloutStatus struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Phase         RolloutPhase           `protobuf:"varint,1,opt,name=phase,proto3,enum=daybreak.v1.RolloutPhase" json:"phase,omitempty"`
-	Moved         uint32                 `protobuf:"varint,2,opt,name=moved,proto3" json:"moved,omitempty"`
-	Failed        uint32                 `protobuf:"varint,3,opt,name=failed,proto3" json:"failed,omitempty"`
-	Total         uint32                 `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
-	Message       string                 `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How far it is.
+	Phase RolloutPhase `protobuf:"varint,1,opt,name=phase,proto3,enum=daybreak.v1.RolloutPhase" json:"phase,omitempty"`
+	// Desktops that run the new version and are ready.
+	Moved uint32 `protobuf:"varint,2,opt,name=moved,proto3" json:"moved,omitempty"`
+	// Desktops of the new version that failed.
+	Failed uint32 `protobuf:"varint,3,opt,name=failed,proto3" json:"failed,omitempty"`
+	// Desktops that are to move.
+	Total uint32 `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
+	// Why it stands, for people.
+	Message string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	// When the phase last changed.
 	PhaseSince    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=phase_since,json=phaseSince,proto3" json:"phase_since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -86,10 +86,12 @@ func (Role) EnumDescriptor() ([]byte, []int) {
 // JoinToken is the server's half of a single-use token: a hash of its secret. Used means removed. Writer: api.
 type JoinToken struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Meta  *Meta                  `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
+	// Name, uid, revision, labels.
+	Meta *Meta `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
 	// SHA-256 of the secret.
-	SecretHash []byte                 `protobuf:"bytes,2,opt,name=secret_hash,json=secretHash,proto3" json:"secret_hash,omitempty"`
-	Expires    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expires,proto3" json:"expires,omitempty"`
+	SecretHash []byte `protobuf:"bytes,2,opt,name=secret_hash,json=secretHash,proto3" json:"secret_hash,omitempty"`
+	// The token is refused from then on.
+	Expires *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expires,proto3" json:"expires,omitempty"`
 	// Who the certificate will be for.
 	Role Role `protobuf:"varint,4,opt,name=role,proto3,enum=daybreak.v1.Role" json:"role,omitempty"`
 	// The host or person that may use it. Empty for a host token means: whichever host comes first.
