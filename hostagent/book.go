@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -223,9 +224,10 @@ func (b *book) journalFault() string {
 	return b.fault
 }
 
-// since returns reports of what changed after a revision, oldest change first and at most limit of them, and the revision
-// that they bring their reader to.
-func (b *book) since(revision uint64, limit int) ([]*v1.IncarnationReport, uint64) {
+// since returns reports of what changed after a revision, oldest change first, and the revision that they bring their reader
+// to. They are at most limit, and of at most limitBytes in a message, though always one; changed gets a token when more are
+// left.
+func (b *book) since(revision uint64, limit, limitBytes int) ([]*v1.IncarnationReport, uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var found []*entry
@@ -235,19 +237,18 @@ func (b *book) since(revision uint64, limit int) ([]*v1.IncarnationReport, uint6
 		}
 	}
 	slices.SortFunc(found, func(a, b *entry) int { return cmp.Compare(a.revision, b.revision) })
-	reached := b.revision
-	if len(found) > limit {
-		found = found[:limit]
-		reached = found[limit-1].revision
-		b.signal()
-	}
-	reports := make([]*v1.IncarnationReport, 0, len(found))
+	reports := make([]*v1.IncarnationReport, 0, min(len(found), limit))
+	size := 0
 	for _, e := range found {
-		reports = append(reports, &v1.IncarnationReport{
-			Desktop: e.life.Desktop, Uid: e.life.UID, Status: e.status, Orphan: e.assignment == nil,
-		})
+		report := &v1.IncarnationReport{Desktop: e.life.Desktop, Uid: e.life.UID, Status: e.status, Orphan: e.assignment == nil}
+		size += 1 + protowire.SizeBytes(proto.Size(report)) // a field's tag, its length and its bytes
+		if len(reports) > 0 && (len(reports) == limit || size > limitBytes) {
+			b.signal()
+			return reports, revision
+		}
+		reports, revision = append(reports, report), e.revision
 	}
-	return reports, reached
+	return reports, b.revision
 }
 
 // seenEpoch is the highest cluster epoch ever seen.

@@ -25,9 +25,12 @@ const (
 	maxKept       = 4096
 	maxAnswers    = 4
 	maxPicture    = 3 << 20
+	// maxStatusBytes of statuses in a report leave room for the rest of it in the 4 MiB that the server takes.
+	maxStatusBytes = 3 << 20
 )
 
-// report tells the control plane what is: at once when something changed, and at least once each period.
+// report tells the control plane what is: at once when something changed, and at least once each period. The first report
+// of a session makes the server forget what it knew of the host; what does not fit into it follows at once.
 func (s *session) report(ctx context.Context) error {
 	a := s.agent
 	var acknowledged, sequence uint64
@@ -66,7 +69,7 @@ func (s *session) send(ctx context.Context, request *v1.ReportRequest) (*v1.Repo
 
 // compose makes the report of what changed since a revision of the book.
 func (a *Agent) compose(since uint64) (*v1.ReportRequest, uint64) {
-	desktops, revision := a.book.since(since, maxAssignments)
+	desktops, revision := a.book.since(since, maxAssignments, maxStatusBytes)
 	known := a.book.knownDesktops()
 	request := &v1.ReportRequest{Desktops: desktops, Unwell: cleanText(a.Unwell(), 1024)}
 	a.inventory.mu.Lock()

@@ -350,8 +350,8 @@ type ReportRequest struct {
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// Grows by one with each report of the session.
 	Sequence uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// Incarnations whose status changed since the last report that was answered; all of them in a session's first report,
-	// which has full set.
+	// Incarnations whose status changed since the last report that was answered. A session's first report, which has full
+	// set, begins with all of them anew; those that do not fit into one message follow in the next reports.
 	Desktops []*IncarnationReport `protobuf:"bytes,3,rep,name=desktops,proto3" json:"desktops,omitempty"`
 	// True when desktops holds every incarnation on the host.
 	Full bool `protobuf:"varint,4,opt,name=full,proto3" json:"full,omitempty"`
