@@ -1,86 +1,91 @@
 package api
 
 import (
+	"context"
+	"errors"
 	"fmt"
-	"sort"
-	"time"
+	"slices"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"daybreak/orchestrator/calendar"
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
-// checkCalendar finds what the rules in the .proto cannot: zones that do not exist, dates that are none, hours that end
-// before they begin or overlap.
-func checkCalendar(spec *v1.CalendarSpec) error {
+// checkCalendar holds a calendar against what the calendar room knows, its ancestors and the calendars that inherit from
+// it. A new line of inheritance is pinned as a whole: two calls at once could otherwise close a ring that neither of them
+// sees.
+func (s *objectService) checkCalendar(ctx context.Context, next, current *v1.Calendar) ([]store.Op, error) {
+	if mistakes := calendar.Check(next.GetSpec()); len(mistakes) > 0 {
+		return nil, refused(mistakes)
+	}
+	if current.GetSpec().GetParent() == next.GetSpec().GetParent() {
+		return nil, nil
+	}
+	all, _, err := store.List[*v1.Calendar](ctx, s.store)
+	if err != nil {
+		return nil, err
+	}
+	byName := map[string]*v1.Calendar{}
+	for _, each := range all {
+		byName[each.GetMeta().GetName()] = each
+	}
+	byName[next.GetMeta().GetName()] = next
+	lookup := func(name string) (*v1.Calendar, error) {
+		if found := byName[name]; found != nil {
+			return found, nil
+		}
+		return nil, calendar.ErrNoParent
+	}
+	line, err := calendar.Line(next, lookup)
+	if err != nil {
+		return nil, parentRefused(next, err)
+	}
+	for _, each := range byName {
+		// An heir has this calendar in its line; the change may have made that too long.
+		if _, err := calendar.Line(each, lookup); errors.As(err, new(calendar.Mistakes)) {
+			return nil, parentRefused(next, err)
+		}
+	}
+	var pinned []store.Op
+	for _, ancestor := range line[1:] {
+		pinned = append(pinned, store.Update(ancestor))
+	}
+	return pinned, nil
+}
+
+// parentRefused says why a calendar cannot inherit as it wants to.
+func parentRefused(next *v1.Calendar, err error) error {
+	var mistakes calendar.Mistakes
+	switch {
+	case errors.As(err, &mistakes):
+		return refused(mistakes)
+	case errors.Is(err, calendar.ErrNoParent):
+		return status.Errorf(codes.FailedPrecondition, "spec.parent: calendar %q does not exist: apply a Calendar of that name first", next.GetSpec().GetParent())
+	}
+	return fmt.Errorf("check the parents: %w", err)
+}
+
+func refused(found calendar.Mistakes) error {
 	var mistakes []mistake
-	// LoadLocation takes "" and "Local" too, which would mean another zone on each machine.
-	if zone := spec.GetTimeZone(); zone == "Local" || !loads(zone) {
-		mistakes = append(mistakes, mistake{"spec.time_zone", fmt.Sprintf("%q is no time zone; write an IANA name such as \"Asia/Tokyo\"", zone)})
+	for _, each := range found {
+		mistakes = append(mistakes, mistake{each.Field, each.Reason})
 	}
-	mistakes = append(mistakes, checkHours(spec.GetHours())...)
-	mistakes = append(mistakes, checkDays("spec.holidays", spec.GetHolidays())...)
-	mistakes = append(mistakes, checkDays("spec.blackouts", spec.GetBlackouts())...)
-	if len(mistakes) > 0 {
-		return invalid(mistakes...)
-	}
-	return nil
+	return invalid(mistakes...)
 }
 
-func loads(zone string) bool {
-	_, err := time.LoadLocation(zone)
-	return err == nil
-}
-
-// span is an opening on one weekday. Times are "15:04" texts, whose order is that of the clock; "24:00" is the last.
-type span struct {
-	index       int
-	open, close string
-}
-
-func checkHours(hours []*v1.OfficeHours) []mistake {
-	var mistakes []mistake
-	days := map[v1.Weekday][]span{}
-	for i, h := range hours {
-		if h.GetClose() <= h.GetOpen() {
-			mistakes = append(mistakes, mistake{fmt.Sprintf("spec.hours[%d].close", i),
-				fmt.Sprintf("%s is not after open %s; hours over midnight are two spans, one to 24:00 and one from 00:00 on the next day", h.GetClose(), h.GetOpen())})
-			continue
-		}
-		for _, day := range h.GetDays() {
-			days[day] = append(days[day], span{i, h.GetOpen(), h.GetClose()})
-		}
+// heirsOf are the calendars that inherit from one, as messages name them.
+func (s *objectService) heirsOf(ctx context.Context, name string) ([]string, error) {
+	all, _, err := store.List[*v1.Calendar](ctx, s.store)
+	if err != nil {
+		return nil, err
 	}
-	reported := map[[2]int]bool{}
-	for day := v1.Weekday_WEEKDAY_MONDAY; day <= v1.Weekday_WEEKDAY_SUNDAY; day++ {
-		spans := days[day]
-		sort.SliceStable(spans, func(i, j int) bool { return spans[i].open < spans[j].open })
-		for i := 1; i < len(spans); i++ {
-			before, after := spans[i-1], spans[i]
-			if after.open >= before.close || reported[[2]int{before.index, after.index}] {
-				continue
-			}
-			reported[[2]int{before.index, after.index}] = true
-			mistakes = append(mistakes, mistake{fmt.Sprintf("spec.hours[%d]", after.index),
-				fmt.Sprintf("%s-%s overlaps spec.hours[%d], %s-%s", after.open, after.close, before.index, before.open, before.close)})
-		}
+	all = slices.DeleteFunc(all, func(c *v1.Calendar) bool { return c.GetSpec().GetParent() != name })
+	var heirs []string
+	for _, heir := range all {
+		heirs = append(heirs, store.RefOf(heir).String())
 	}
-	return mistakes
-}
-
-func checkDays(field string, days []*v1.CalendarDay) []mistake {
-	var mistakes []mistake
-	seen := map[string]int{}
-	for i, day := range days {
-		date := day.GetDate()
-		path := fmt.Sprintf("%s[%d].date", field, i)
-		if _, err := time.Parse(time.DateOnly, date); err != nil {
-			mistakes = append(mistakes, mistake{path, fmt.Sprintf("%q is not a date of the calendar", date)})
-			continue
-		}
-		if first, twice := seen[date]; twice {
-			mistakes = append(mistakes, mistake{path, fmt.Sprintf("%s stands twice; it is already in %s[%d]", date, field, first)})
-			continue
-		}
-		seen[date] = i
-	}
-	return mistakes
+	return heirs, nil
 }

@@ -75,8 +75,8 @@ func (s *objectService) remove(ctx context.Context, o store.Object) (*v1.DeleteR
 	return &v1.DeleteResponse{Gone: true}, nil
 }
 
-// deleteUnused removes an object that no pool or desktop refers to. A pool that takes it up in between raises its
-// revision (see checkPoolRefs), and this removal fails and is decided anew.
+// deleteUnused removes an object that no pool, desktop or calendar refers to. A pool or calendar that takes it up in between
+// raises its revision (see checkPoolRefs, checkCalendar), and this removal fails and is decided anew.
 func (s *objectService) deleteUnused(ctx context.Context, o store.Object) (*v1.DeleteResponse, error) {
 	users, err := s.usersOf(ctx, o)
 	if err != nil {
@@ -111,6 +111,13 @@ func (s *objectService) usersOf(ctx context.Context, o store.Object) ([]string, 
 		if used[ref.Kind] == ref.Name {
 			users = append(users, store.RefOf(desktop).String())
 		}
+	}
+	if ref.Kind == v1.Kind_KIND_CALENDAR {
+		heirs, err := s.heirsOf(ctx, ref.Name)
+		if err != nil {
+			return nil, err
+		}
+		users = append(users, heirs...)
 	}
 	return users, nil
 }

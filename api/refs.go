@@ -18,7 +18,8 @@ import (
 func (s *objectService) check(ctx context.Context, next, current store.Object) ([]store.Op, error) {
 	switch next := next.(type) {
 	case *v1.Calendar:
-		return nil, checkCalendar(next.GetSpec())
+		before, _ := current.(*v1.Calendar)
+		return s.checkCalendar(ctx, next, before)
 	case *v1.Pool:
 		before, _ := current.(*v1.Pool)
 		if before != nil {

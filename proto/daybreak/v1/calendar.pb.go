@@ -87,7 +87,9 @@ func (Weekday) EnumDescriptor() ([]byte, []int) {
 	return file_daybreak_v1_calendar_proto_rawDescGZIP(), []int{0}
 }
 
-// Calendar is office hours per weekday, holidays and blackout days in a time zone.
+// Calendar is office hours per weekday, holidays, one-off openings and blackout days in a time zone. Of a civil date, the
+// nearest calendar that says something counts (this one, then its parent, and so on): its openings if it has any on that
+// date, else that the date is a holiday. Where none says anything, the weekday's office hours hold.
 type Calendar struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name, uid, revision, labels.
@@ -147,12 +149,19 @@ type CalendarSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// IANA name, for example "Asia/Tokyo".
 	TimeZone string `protobuf:"bytes,1,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
-	// Opening hours, any number a day.
+	// Opening hours, any number a day. None: those of the parent; a calendar with hours of its own has nothing of its parent's.
 	Hours []*OfficeHours `protobuf:"bytes,2,rep,name=hours,proto3" json:"hours,omitempty"`
 	// Days without office hours.
 	Holidays []*CalendarDay `protobuf:"bytes,3,rep,name=holidays,proto3" json:"holidays,omitempty"`
 	// Days on which nothing may be changed (no rollouts).
-	Blackouts     []*CalendarDay `protobuf:"bytes,4,rep,name=blackouts,proto3" json:"blackouts,omitempty"`
+	Blackouts []*CalendarDay `protobuf:"bytes,4,rep,name=blackouts,proto3" json:"blackouts,omitempty"`
+	// Built-in sets of public holidays by ISO 3166 code of the country: "jp" (also "de", "fr", "gb", "us").
+	HolidaySets []string `protobuf:"bytes,5,rep,name=holiday_sets,json=holidaySets,proto3" json:"holiday_sets,omitempty"`
+	// One-off openings, such as an election Sunday. On their date they alone hold: neither that weekday's hours nor a holiday.
+	Openings []*CalendarOpening `protobuf:"bytes,6,rep,name=openings,proto3" json:"openings,omitempty"`
+	// Calendar that this one inherits from: its hours unless there are some here, and its holidays, openings and blackouts
+	// besides those here. Read in this calendar's time zone. At most 8 calendars deep; "" for none.
+	Parent        string `protobuf:"bytes,7,opt,name=parent,proto3" json:"parent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -213,6 +222,27 @@ func (x *CalendarSpec) GetBlackouts() []*CalendarDay {
 		return x.Blackouts
 	}
 	return nil
+}
+
+func (x *CalendarSpec) GetHolidaySets() []string {
+	if x != nil {
+		return x.HolidaySets
+	}
+	return nil
+}
+
+func (x *CalendarSpec) GetOpenings() []*CalendarOpening {
+	if x != nil {
+		return x.Openings
+	}
+	return nil
+}
+
+func (x *CalendarSpec) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
 }
 
 // OfficeHours is one span of opening on some weekdays.
@@ -334,6 +364,78 @@ func (x *CalendarDay) GetName() string {
 	return ""
 }
 
+// CalendarOpening is one span of opening on one civil date.
+type CalendarOpening struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "2026-11-29".
+	Date string `protobuf:"bytes,1,opt,name=date,proto3" json:"date,omitempty"`
+	// Wall-clock time, "08:30".
+	Open string `protobuf:"bytes,2,opt,name=open,proto3" json:"open,omitempty"`
+	// Wall-clock time after open, "17:15"; "24:00" is the end of the day.
+	Close         string `protobuf:"bytes,3,opt,name=close,proto3" json:"close,omitempty"`
+	Name          string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CalendarOpening) Reset() {
+	*x = CalendarOpening{}
+	mi := &file_daybreak_v1_calendar_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CalendarOpening) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CalendarOpening) ProtoMessage() {}
+
+func (x *CalendarOpening) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_calendar_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CalendarOpening.ProtoReflect.Descriptor instead.
+func (*CalendarOpening) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_calendar_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CalendarOpening) GetDate() string {
+	if x != nil {
+		return x.Date
+	}
+	return ""
+}
+
+func (x *CalendarOpening) GetOpen() string {
+	if x != nil {
+		return x.Open
+	}
+	return ""
+}
+
+func (x *CalendarOpening) GetClose() string {
+	if x != nil {
+		return x.Close
+	}
+	return ""
+}
+
+func (x *CalendarOpening) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 var File_daybreak_v1_calendar_proto protoreflect.FileDescriptor
 
 const file_daybreak_v1_calendar_proto_rawDesc = "" +
@@ -341,19 +443,27 @@ const file_daybreak_v1_calendar_proto_rawDesc = "" +
 	"\x1adaybreak/v1/calendar.proto\x12\vdaybreak.v1\x1a\x1bbuf/validate/validate.proto\x1a\x16daybreak/v1/meta.proto\"p\n" +
 	"\bCalendar\x12-\n" +
 	"\x04meta\x18\x01 \x01(\v2\x11.daybreak.v1.MetaB\x06\xbaH\x03\xc8\x01\x01R\x04meta\x125\n" +
-	"\x04spec\x18\x02 \x01(\v2\x19.daybreak.v1.CalendarSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\"\xf5\x01\n" +
+	"\x04spec\x18\x02 \x01(\v2\x19.daybreak.v1.CalendarSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\"\xbb\x03\n" +
 	"\fCalendarSpec\x12&\n" +
 	"\ttime_zone\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\btimeZone\x129\n" +
 	"\x05hours\x18\x02 \x03(\v2\x18.daybreak.v1.OfficeHoursB\t\xbaH\x06\x92\x01\x03\x10\x80\x01R\x05hours\x12?\n" +
 	"\bholidays\x18\x03 \x03(\v2\x18.daybreak.v1.CalendarDayB\t\xbaH\x06\x92\x01\x03\x10\xa0\x1fR\bholidays\x12A\n" +
-	"\tblackouts\x18\x04 \x03(\v2\x18.daybreak.v1.CalendarDayB\t\xbaH\x06\x92\x01\x03\x10\xa0\x1fR\tblackouts\"\xd0\x01\n" +
+	"\tblackouts\x18\x04 \x03(\v2\x18.daybreak.v1.CalendarDayB\t\xbaH\x06\x92\x01\x03\x10\xa0\x1fR\tblackouts\x125\n" +
+	"\fholiday_sets\x18\x05 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10\x10\x18\x01\"\x06r\x04\x10\x01\x18\x10R\vholidaySets\x12C\n" +
+	"\bopenings\x18\x06 \x03(\v2\x1c.daybreak.v1.CalendarOpeningB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\bopenings\x12H\n" +
+	"\x06parent\x18\a \x01(\tB0\xbaH-r+\x18?2'^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$R\x06parent\"\xd0\x01\n" +
 	"\vOfficeHours\x12?\n" +
 	"\x04days\x18\x01 \x03(\x0e2\x14.daybreak.v1.WeekdayB\x15\xbaH\x12\x92\x01\x0f\b\x01\x10\a\x18\x01\"\a\x82\x01\x04\x10\x01 \x00R\x04days\x12:\n" +
 	"\x04open\x18\x02 \x01(\tB&\xbaH#r!2\x1f^([01][0-9]|2[0-3]):[0-5][0-9]$R\x04open\x12D\n" +
 	"\x05close\x18\x03 \x01(\tB.\xbaH+r)2'^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$R\x05close\"y\n" +
 	"\vCalendarDay\x127\n" +
 	"\x04date\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$R\x04date\x121\n" +
-	"\x04name\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x18\x80\x012\x13^[^\\x00-\\x1f\\x7f]*$R\x04name*\xb6\x01\n" +
+	"\x04name\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x18\x80\x012\x13^[^\\x00-\\x1f\\x7f]*$R\x04name\"\xff\x01\n" +
+	"\x0fCalendarOpening\x127\n" +
+	"\x04date\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$R\x04date\x12:\n" +
+	"\x04open\x18\x02 \x01(\tB&\xbaH#r!2\x1f^([01][0-9]|2[0-3]):[0-5][0-9]$R\x04open\x12D\n" +
+	"\x05close\x18\x03 \x01(\tB.\xbaH+r)2'^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$R\x05close\x121\n" +
+	"\x04name\x18\x04 \x01(\tB\x1d\xbaH\x1ar\x18\x18\x80\x012\x13^[^\\x00-\\x1f\\x7f]*$R\x04name*\xb6\x01\n" +
 	"\aWeekday\x12\x17\n" +
 	"\x13WEEKDAY_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eWEEKDAY_MONDAY\x10\x01\x12\x13\n" +
@@ -377,27 +487,29 @@ func file_daybreak_v1_calendar_proto_rawDescGZIP() []byte {
 }
 
 var file_daybreak_v1_calendar_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_daybreak_v1_calendar_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_daybreak_v1_calendar_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_daybreak_v1_calendar_proto_goTypes = []any{
-	(Weekday)(0),         // 0: daybreak.v1.Weekday
-	(*Calendar)(nil),     // 1: daybreak.v1.Calendar
-	(*CalendarSpec)(nil), // 2: daybreak.v1.CalendarSpec
-	(*OfficeHours)(nil),  // 3: daybreak.v1.OfficeHours
-	(*CalendarDay)(nil),  // 4: daybreak.v1.CalendarDay
-	(*Meta)(nil),         // 5: daybreak.v1.Meta
+	(Weekday)(0),            // 0: daybreak.v1.Weekday
+	(*Calendar)(nil),        // 1: daybreak.v1.Calendar
+	(*CalendarSpec)(nil),    // 2: daybreak.v1.CalendarSpec
+	(*OfficeHours)(nil),     // 3: daybreak.v1.OfficeHours
+	(*CalendarDay)(nil),     // 4: daybreak.v1.CalendarDay
+	(*CalendarOpening)(nil), // 5: daybreak.v1.CalendarOpening
+	(*Meta)(nil),            // 6: daybreak.v1.Meta
 }
 var file_daybreak_v1_calendar_proto_depIdxs = []int32{
-	5, // 0: daybreak.v1.Calendar.meta:type_name -> daybreak.v1.Meta
+	6, // 0: daybreak.v1.Calendar.meta:type_name -> daybreak.v1.Meta
 	2, // 1: daybreak.v1.Calendar.spec:type_name -> daybreak.v1.CalendarSpec
 	3, // 2: daybreak.v1.CalendarSpec.hours:type_name -> daybreak.v1.OfficeHours
 	4, // 3: daybreak.v1.CalendarSpec.holidays:type_name -> daybreak.v1.CalendarDay
 	4, // 4: daybreak.v1.CalendarSpec.blackouts:type_name -> daybreak.v1.CalendarDay
-	0, // 5: daybreak.v1.OfficeHours.days:type_name -> daybreak.v1.Weekday
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	5, // 5: daybreak.v1.CalendarSpec.openings:type_name -> daybreak.v1.CalendarOpening
+	0, // 6: daybreak.v1.OfficeHours.days:type_name -> daybreak.v1.Weekday
+	7, // [7:7] is the sub-list for method output_type
+	7, // [7:7] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_daybreak_v1_calendar_proto_init() }
@@ -412,7 +524,7 @@ func file_daybreak_v1_calendar_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_daybreak_v1_calendar_proto_rawDesc), len(file_daybreak_v1_calendar_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
