@@ -32,6 +32,8 @@ const (
 
 	caCertFile = "ca.crt"
 	caKeyFile  = "ca.key"
+	// caNewKeyFile is the key's name until its certificate is there.
+	caNewKeyFile = "ca.key.new"
 )
 
 // CA is the cluster's certificate authority. Several daybreakd of one cluster hold copies of the same one.
@@ -46,6 +48,11 @@ type CA struct {
 func OpenCA(dir string, now time.Time) (*CA, error) {
 	certPEM, certErr := os.ReadFile(filepath.Join(dir, caCertFile))
 	keyPEM, keyErr := os.ReadFile(filepath.Join(dir, caKeyFile))
+	if certErr == nil && errors.Is(keyErr, fs.ErrNotExist) {
+		if made, err := finishCA(dir, certPEM); !errors.Is(err, fs.ErrNotExist) {
+			keyPEM, keyErr = made, err
+		}
+	}
 	switch {
 	case errors.Is(certErr, fs.ErrNotExist) && errors.Is(keyErr, fs.ErrNotExist):
 		return createCA(dir, now)
@@ -105,22 +112,64 @@ func createCA(dir string, now time.Time) (*CA, error) {
 	if err != nil {
 		return nil, err
 	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(ca.key)
-	if err != nil {
-		return nil, fmt.Errorf("encode CA key: %w", err)
-	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make CA directory: %w", err)
 	}
-	// The key comes first: a crash in between leaves half a CA, which is refused by name and never used.
-	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
-	if err := WriteNewFile(filepath.Join(dir, caKeyFile), keyPEM, 0o600); err != nil {
-		return nil, fmt.Errorf("store CA key: %w", err)
-	}
-	if err := WriteNewFile(filepath.Join(dir, caCertFile), ca.CertPEM(), 0o644); err != nil {
-		return nil, fmt.Errorf("store CA certificate: %w", err)
+	for _, step := range storeSteps(dir, ca) {
+		if err := step(); err != nil {
+			return nil, err
+		}
 	}
 	return ca, nil
+}
+
+// storeSteps store a new CA, so that whatever follows a crash between them ends with a whole CA: the key lies beside under
+// another name until the certificate is there. Half a CA is never one that was cut off while it was made.
+func storeSteps(dir string, ca *CA) []func() error {
+	newKey := filepath.Join(dir, caNewKeyFile)
+	return []func() error{
+		func() error {
+			keyDER, err := x509.MarshalPKCS8PrivateKey(ca.key)
+			if err != nil {
+				return fmt.Errorf("encode CA key: %w", err)
+			}
+			// One that is there belongs to a CA that never came to be.
+			if err := os.Remove(newKey); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("store CA key: %w", err)
+			}
+			if err := writeNewFile(newKey, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600); err != nil {
+				return fmt.Errorf("store CA key: %w", err)
+			}
+			return nil
+		},
+		func() error {
+			if err := writeNewFile(filepath.Join(dir, caCertFile), ca.CertPEM(), 0o644); err != nil {
+				return fmt.Errorf("store CA certificate: %w", err)
+			}
+			return nil
+		},
+		func() error { return adoptKey(dir) },
+	}
+}
+
+// adoptKey gives the key of a new CA its name.
+func adoptKey(dir string) error {
+	if err := os.Rename(filepath.Join(dir, caNewKeyFile), filepath.Join(dir, caKeyFile)); err != nil {
+		return fmt.Errorf("store CA key: %w", err)
+	}
+	return syncDir(dir)
+}
+
+// finishCA does the last step of a creation that was cut off.
+func finishCA(dir string, certPEM []byte) (keyPEM []byte, err error) {
+	keyPEM, err = os.ReadFile(filepath.Join(dir, caNewKeyFile))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := parseCA(certPEM, keyPEM); err != nil {
+		return nil, fmt.Errorf("%s: %w", caNewKeyFile, err)
+	}
+	return keyPEM, adoptKey(dir)
 }
 
 func parseCA(certPEM, keyPEM []byte) (*CA, error) {

@@ -6,8 +6,8 @@ import (
 	"path/filepath"
 )
 
-// WriteNewFile writes a file that must not be there yet: all of it or nothing, on disk before it returns.
-func WriteNewFile(path string, content []byte, mode os.FileMode) error {
+// writeNewFile writes a file that must not be there yet: all of it or nothing, on disk before it returns.
+func writeNewFile(path string, content []byte, mode os.FileMode) error {
 	temporary, err := writeTemporary(path, content, mode)
 	if err != nil {
 		return err
@@ -16,19 +16,6 @@ func WriteNewFile(path string, content []byte, mode os.FileMode) error {
 	// link(2) does not replace, as rename(2) would.
 	if err := os.Link(temporary, path); err != nil {
 		return fmt.Errorf("publish file: %w", err)
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-// ReplaceFile writes a file in place of what may be there: all of it or nothing, on disk before it returns.
-func ReplaceFile(path string, content []byte, mode os.FileMode) error {
-	temporary, err := writeTemporary(path, content, mode)
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(temporary, path); err != nil {
-		os.Remove(temporary)
-		return fmt.Errorf("replace file: %w", err)
 	}
 	return syncDir(filepath.Dir(path))
 }

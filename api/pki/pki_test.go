@@ -54,6 +54,32 @@ func TestOpenCA(t *testing.T) {
 	}
 }
 
+// TestStoreCASurvivesKill: whenever daybreakd dies while it stores its new CA, the next one opens, and from then on it is
+// the same CA.
+func TestStoreCASurvivesKill(t *testing.T) {
+	ca := newCA(t)
+	for done := range len(storeSteps("", ca)) + 1 {
+		dir := t.TempDir()
+		for _, step := range storeSteps(dir, ca)[:done] {
+			if err := step(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		first, err := OpenCA(dir, noon)
+		if err != nil {
+			t.Errorf("killed after %d steps: %v", done, err)
+			continue
+		}
+		again, err := OpenCA(dir, noon)
+		if err != nil || again.Digest() != first.Digest() {
+			t.Errorf("killed after %d steps: opened again: %v", done, err)
+		}
+		if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) != 2 {
+			t.Errorf("killed after %d steps: files %v are left", done, left)
+		}
+	}
+}
+
 // TestOpenCARefuses: whatever is wrong with the files, no new CA is made over them.
 func TestOpenCARefuses(t *testing.T) {
 	foreign := t.TempDir()
