@@ -65,7 +65,7 @@ func (s *objectService) drainAndRemove(ctx context.Context, host *v1.Host) (*v1.
 }
 
 func hasDesktops(host string, desktops []string) error {
-	return status.Errorf(codes.FailedPrecondition, "host %s has desktops: %s; drain it and delete them first, or, when the machine is off for good and the host is DOWN, say so with --attest-host-off",
+	return status.Errorf(codes.FailedPrecondition, "host %s has desktops: %s; drain it and delete them first, or, when the machine is off for good and the host is DOWN, say so with --host-is-off",
 		host, listed(desktops))
 }
 

@@ -58,7 +58,7 @@ func TestDeleteRefuses(t *testing.T) {
 		{"pool with data", &v1.DeleteRequest{Kind: v1.Kind_KIND_POOL, Name: "data"}, codes.FailedPrecondition, []string{"--data keep or --data delete"}},
 		{"desktop in use", &v1.DeleteRequest{Kind: v1.Kind_KIND_DESKTOP, Name: "plain-1", Data: keep}, codes.FailedPrecondition, []string{"held by 佐藤", "daybreak release plain --user 佐藤"}},
 		{"desktop with data", &v1.DeleteRequest{Kind: v1.Kind_KIND_DESKTOP, Name: "data-1"}, codes.FailedPrecondition, []string{"data disks"}},
-		{"host with desktops", &v1.DeleteRequest{Kind: v1.Kind_KIND_HOST, Name: "kvm1"}, codes.FailedPrecondition, []string{"data-1, plain-1", "--attest-host-off"}},
+		{"host with desktops", &v1.DeleteRequest{Kind: v1.Kind_KIND_HOST, Name: "kvm1"}, codes.FailedPrecondition, []string{"data-1, plain-1", "--host-is-off"}},
 		{"host that is heard", &v1.DeleteRequest{Kind: v1.Kind_KIND_HOST, Name: "kvm1", AttestHostOff: true}, codes.FailedPrecondition, []string{"not DOWN"}},
 		{"claim", &v1.DeleteRequest{Kind: v1.Kind_KIND_CLAIM, Name: "x"}, codes.InvalidArgument, []string{"daybreak release"}},
 		{"event", &v1.DeleteRequest{Kind: v1.Kind_KIND_EVENT, Name: "x"}, codes.InvalidArgument, []string{"events"}},
