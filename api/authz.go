@@ -21,6 +21,9 @@ type rule struct {
 	nobody bool
 	// audited: it leaves an intent and a result in the audit log.
 	audited bool
+	// late: the service begins the audit itself, once it knows that the caller is somebody. Others leave no line: they
+	// could fill the disk. They are counted, and some are logged.
+	late bool
 	// changes: when it fails halfway, something may have been changed all the same.
 	changes bool
 }
@@ -60,7 +63,7 @@ func newRules() map[string]rule {
 		v1.AdminService_DrainHost_FullMethodName:   change,
 		v1.AdminService_Info_FullMethodName:        look,
 
-		v1.EnrolService_Enrol_FullMethodName: {roles: anybody.roles, nobody: true, audited: true},
+		v1.EnrolService_Enrol_FullMethodName: {roles: anybody.roles, nobody: true, audited: true, late: true},
 		v1.EnrolService_Renew_FullMethodName: {roles: anybody.roles, audited: true},
 
 		v1.AgentService_Watch_FullMethodName:       agents,

@@ -46,6 +46,9 @@ func (s *enrolService) enrol(ctx context.Context, token jointoken.Token, request
 	if err != nil {
 		return nil, err
 	}
+	if err := auditNow(ctx, request); err != nil {
+		return nil, err
+	}
 	id := pki.Identity{Name: request.GetName(), Role: stored.GetRole()}
 	ops := []store.Op{store.Delete(stored)}
 	if id.IsHost() {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -108,6 +111,8 @@ func TestBadTokens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Only what is asked with a good token is audited: nobody can fill the log from outside.
+	admitted := map[string]bool{"host that exists": true, "no request": true}
 	for _, row := range []struct {
 		name, token, host string
 		code              codes.Code
@@ -129,7 +134,7 @@ func TestBadTokens(t *testing.T) {
 		{"no request", good, "kvm1", codes.InvalidArgument, "certificate request"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			before := r.everything()
+			before, lines := r.everything(), len(r.audited())
 			_, csr := newKey(t)
 			if row.name == "no request" {
 				csr = []byte("junk")
@@ -138,6 +143,13 @@ func TestBadTokens(t *testing.T) {
 			_, err := client.Enrol(t.Context(), &v1.EnrolRequest{Token: row.token, Csr: csr, Name: row.host})
 			wantCode(t, err, row.code, row.words)
 			wantSame(t, r.everything(), before)
+			want := 0
+			if admitted[row.name] {
+				want = 2
+			}
+			if got := len(r.audited()) - lines; got != want {
+				t.Errorf("%d audit lines, want %d", got, want)
+			}
 		})
 	}
 	// White space that came along when it was copied is forgiven.
@@ -146,6 +158,49 @@ func TestBadTokens(t *testing.T) {
 	}
 	if _, err := r.enrol(unbound, "kvm2"); err != nil {
 		t.Errorf("the unbound token: %v", err)
+	}
+}
+
+// TestStrangersCannotFillLogs: whoever has no good token leaves few lines in the log, and is counted.
+func TestStrangersCannotFillLogs(t *testing.T) {
+	var log bytes.Buffer
+	registry := prometheus.NewRegistry()
+	r := newRig(t, func(c *Config) { c.Log, c.Registerer = zerolog.New(zerolog.SyncWriter(&log)), registry })
+	client := v1.NewEnrolServiceClient(r.dial(r.agents, r.trust()))
+	stranger, err := jointoken.New(bytes.NewReader(bytes.Repeat([]byte{7}, 64)), r.ca.CertDER())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, csr := newKey(t)
+	const tries = 3 * strangersLogged
+	for range tries {
+		_, err := client.Enrol(t.Context(), &v1.EnrolRequest{Token: stranger.String(), Csr: csr, Name: "kvm1"})
+		wantCode(t, err, codes.Unauthenticated, "unknown")
+	}
+	if err := r.stop(); err != nil && !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	// A minute may have ended meanwhile.
+	if n := strings.Count(log.String(), "a stranger was refused"); n == 0 || n > 2*strangersLogged {
+		t.Errorf("%d of %d refusals are in the log", n, tries)
+	}
+	if strings.Contains(log.String(), stranger.Secret) {
+		t.Error("the secret is in the log")
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var counted float64
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			if family.GetName() == "daybreak_api_calls_total" {
+				counted += m.GetCounter().GetValue()
+			}
+		}
+	}
+	if counted != tries {
+		t.Errorf("%v calls counted, want %d", counted, tries)
 	}
 }
 

@@ -18,12 +18,14 @@ import (
 // gate is what every call passes before a service sees it, and on its way back: certificate, limit, role, rules of the
 // message, deadline, audit; error mapping, recovery, metrics.
 type gate struct {
-	log     zerolog.Logger
-	rules   map[string]rule
-	limits  *throttle
-	metrics *metrics
-	audit   *audit.Log
-	hosts   hostChecker
+	log zerolog.Logger
+	// strangers logs refusals that anybody can cause: few of them.
+	strangers zerolog.Logger
+	rules     map[string]rule
+	limits    *throttle
+	metrics   *metrics
+	audit     *audit.Log
+	hosts     hostChecker
 }
 
 // hostChecker says whether a host's certificate still belongs to a host of the cluster.
@@ -52,12 +54,17 @@ func (g *gate) unaryThrough(ctx context.Context, request any, method string, han
 		return nil, g.answer(method, rule, err)
 	}
 	note := &entry{gate: g, method: method, audited: rule.audited}
-	if err := note.begin(ctx, message); err != nil {
+	if rule.late {
+		ctx = withEntry(ctx, note)
+	} else if err := note.begin(ctx, message); err != nil {
 		return nil, err
 	}
 	answer, err := g.recovered(func() (any, error) { return handler(ctx, request) })
 	err = g.answer(method, rule, err)
 	note.end(err)
+	if err != nil && rule.late && !note.begun {
+		g.strangers.Warn().Err(err).Str("method", method).Str("from", callerOf(ctx).address).Msg("a stranger was refused")
+	}
 	if err != nil {
 		return nil, err
 	}

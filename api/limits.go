@@ -23,6 +23,8 @@ const (
 	callsAtOnce     = 400
 	enrolsPerSecond = 10
 	enrolsAtOnce    = 100
+	// strangersLogged is how many refusals of callers without a good token are logged in a minute.
+	strangersLogged = 10
 )
 
 // serverLimits are the options that bound what a connection can cost.

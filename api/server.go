@@ -82,7 +82,8 @@ func NewServer(config Config) (*Server, error) {
 	}
 	handle := store.Open(config.Backend, store.WriterAPI)
 	gate := &gate{
-		log: config.Log, rules: newRules(), limits: newThrottle(), metrics: metrics, audit: config.Audit,
+		log: config.Log, strangers: config.Log.Sample(&zerolog.BurstSampler{Burst: strangersLogged, Period: time.Minute}),
+		rules: newRules(), limits: newThrottle(), metrics: metrics, audit: config.Audit,
 		hosts: hostDirectory{store: handle, mirror: config.Mirror},
 	}
 	options := append(serverLimits(), grpc.Creds(credentials.NewTLS(tlsConfig)), grpc.UnaryInterceptor(gate.unary), grpc.StreamInterceptor(gate.stream))
