@@ -104,8 +104,8 @@ type situation struct {
 	overlay bool
 	data    bool
 	slot    bool
-	// slots says how many of how many boot slots are in use.
-	slots string
+	// maxBoots is how many VMs may boot at once.
+	maxBoots int
 
 	// answered: the guest agent answered since the start. proven: the probe, if any, passed.
 	answered bool
@@ -274,7 +274,8 @@ func (s situation) launch(now time.Time) step {
 		return s.in(prepared, wait, fmt.Sprintf("waiting until generation %d of this desktop has ended", s.rival)).listening()
 	}
 	if !s.slot {
-		return s.in(prepared, askSlot, fmt.Sprintf("waiting for a boot slot (%s in use)", s.slots))
+		// Without how many boot now: each boot that ends would change the words of every desktop that waits.
+		return s.in(prepared, askSlot, fmt.Sprintf("waits for a boot slot: at most %d desktops boot at once", s.maxBoots))
 	}
 	return s.in(v1.DesktopState_DESKTOP_STATE_STARTING, start, "starting")
 }

@@ -12,6 +12,9 @@ import (
 // maxFetches is how many bases are fetched at once. Each is fetched once, however many desktops wait for it.
 const maxFetches = 2
 
+// progressStep in percent: every desktop that waits for the base reports each step.
+const progressStep = 10
+
 // fetchState is how far a base is.
 type fetchState struct {
 	done    bool
@@ -25,7 +28,7 @@ type fetcher struct {
 	disks  Disks
 	source Source
 	log    zerolog.Logger
-	// news is called with a digest when its fetch ended or came a percent further.
+	// news is called with a digest when its fetch ended or came a step further.
 	news func(digest string)
 	// wake makes run look again.
 	wake chan struct{}
@@ -160,6 +163,7 @@ func (f *fetcher) due(now time.Time) (digests []string, next time.Time) {
 
 func (f *fetcher) fetch(ctx context.Context, digest string) {
 	err := f.disks.EnsureBase(ctx, digest, f.source, func(percent uint32) {
+		percent -= percent % progressStep
 		f.mu.Lock()
 		base := f.base(digest)
 		moved := percent > base.percent && percent <= 100

@@ -1,7 +1,6 @@
 package hostagent
 
 import (
-	"fmt"
 	"sync"
 	"time"
 )
@@ -86,9 +85,4 @@ func (g *governor) inFlight() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return len(g.held)
-}
-
-// describe says how many slots are in use, for people.
-func (g *governor) describe() string {
-	return fmt.Sprintf("%d of %d", g.inFlight(), g.limit)
 }

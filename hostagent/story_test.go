@@ -98,7 +98,7 @@ func TestOneFetchForAllAndBootsInTurn(t *testing.T) {
 			done := true
 			for _, a := range all {
 				got := r.plane.status(a).GetStatus()
-				queued = queued || got.GetState() == prepared && got.GetMessage() == "waiting for a boot slot (3 of 3 in use)"
+				queued = queued || got.GetState() == prepared && got.GetMessage() == "waits for a boot slot: at most 3 desktops boot at once"
 				done = done && got.GetState() == ready
 			}
 			return done

@@ -170,7 +170,7 @@ func (w *worker) situation(e entry, p *progress, lives []entry) situation {
 	s := situation{
 		assignment: e.assignment, frozen: a.frozen() != "", status: e.status, start: e.start, startedAt: e.startedAt,
 		bootID: a.bootID, newest: a.book.newest(e.life), overlay: p.overlay != "", data: p.data != "",
-		slot: a.governor.has(keyOf(e.life)), slots: a.governor.describe(), answered: p.answered, proven: p.proven, doubt: p.doubt,
+		slot: a.governor.has(keyOf(e.life)), maxBoots: a.cfg.MaxBoots, answered: p.answered, proven: p.proven, doubt: p.doubt,
 		nextPing: p.nextPing, nextDescribe: p.nextDescribe, stopAsked: p.stopAsked, overlayTrashed: p.overlayTrashed,
 		dataTrashed: p.dataTrashed, trouble: p.trouble,
 	}
