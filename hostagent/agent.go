@@ -191,14 +191,15 @@ func (a *Agent) adoptAll(ctx context.Context) error {
 
 // adoptOverlays takes in lives of which only the disk is there. Whether they were ever started nobody knows any more.
 func (a *Agent) adoptOverlays(overlays []Life) {
-	found := map[Life]*v1.DesktopStatus{}
+	found, marks := map[Life]*v1.DesktopStatus{}, map[Life]startMark{}
 	for _, life := range overlays {
 		found[life] = &v1.DesktopStatus{
 			Generation: life.Generation, State: v1.DesktopState_DESKTOP_STATE_FAILED,
 			Message: "its disk was found on the host, without a record of it and without a VM",
 		}
+		marks[life] = startMark{phase: startIntended}
 	}
-	a.adopt(time.Now(), found, nil)
+	a.adopt(time.Now(), found, marks)
 }
 
 func (a *Agent) tellReady() {

@@ -167,6 +167,11 @@ func (s situation) matters() bool {
 		return true
 	case v1.DesktopState_DESKTOP_STATE_STOPPED:
 		return s.assignment.GetIncarnation().GetDesired() == v1.DesiredState_DESIRED_STATE_DELETED
+	case v1.DesktopState_DESKTOP_STATE_FAILED:
+		// A later life of the desktop waits until this one's VM is proven gone, if it ever was.
+		if s.start.phase != startNever {
+			return true
+		}
 	}
 	switch s.assignment.GetIncarnation().GetDesired() {
 	case v1.DesiredState_DESIRED_STATE_STOPPED, v1.DesiredState_DESIRED_STATE_DELETED:

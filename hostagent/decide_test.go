@@ -127,6 +127,12 @@ func TestDecide(t *testing.T) {
 			do: seek, state: ready},
 		"and before a disk goes": {s: at(stopped, wantDeleted), change: func(s *situation) { s.domain = presenceMissing },
 			do: seek, state: stopped},
+		"a failed life's VM is looked for too": {s: at(failed, wantReady), change: func(s *situation) {
+			s.assignment, s.domain = nil, presenceMissing
+		}, do: seek, state: failed},
+		"but not of one that never was started": {s: at(failed, wantReady), change: func(s *situation) {
+			s.domain, s.start = presenceMissing, startMark{}
+		}, state: failed},
 		"but not what was never started": {s: at(prepared, wantReady), change: func(s *situation) { s.domain, s.slot = presenceMissing, true },
 			do: start, state: starting, message: "starting"},
 		"the host restarted": {s: at(ready, wantReady), change: func(s *situation) {

@@ -102,7 +102,7 @@ func (w *worker) round(ctx context.Context) (next time.Time, more bool) {
 	for _, e := range lives {
 		now := time.Now()
 		p := w.progressOf(now, e)
-		s := w.situation(e, p, lives)
+		s := w.situation(now, e, p, lives)
 		decided := decide(now, s)
 		if err := w.settle(now, e, s, decided); err != nil {
 			w.agent.log.Error().Err(err).Str("desktop", e.life.Desktop).Int64("generation", e.life.Generation).Msg("state not kept; it will be tried again")
@@ -164,7 +164,7 @@ func (w *worker) progressOf(now time.Time, e entry) *progress {
 	return p
 }
 
-func (w *worker) situation(e entry, p *progress, lives []entry) situation {
+func (w *worker) situation(now time.Time, e entry, p *progress, lives []entry) situation {
 	a := w.agent
 	inc := e.assignment.GetIncarnation()
 	s := situation{
@@ -174,13 +174,7 @@ func (w *worker) situation(e entry, p *progress, lives []entry) situation {
 		nextPing: p.nextPing, nextDescribe: p.nextDescribe, stopAsked: p.stopAsked, overlayTrashed: p.overlayTrashed,
 		dataTrashed: p.dataTrashed, trouble: p.trouble,
 	}
-	s.domain, s.domainState = a.view.look(keyOf(e.life), p.acted)
-	switch {
-	case s.domain == presenceMissing && p.sought:
-		s.domain = presenceAbsent
-	case s.domain != presenceMissing:
-		p.sought = false
-	}
+	s.domain, s.domainState = w.look(e, p)
 	_, s.hasZone = a.cfg.Zones[e.assignment.GetSpec().GetZone()]
 	if e.assignment != nil {
 		s.base = a.fetcher.state(inc.GetDigest())
@@ -189,21 +183,34 @@ func (w *worker) situation(e entry, p *progress, lives []entry) situation {
 		}
 	}
 	for _, other := range lives {
-		if other.life.Generation != e.life.Generation && w.mayRun(other) {
+		if other.life.Generation != e.life.Generation && w.mayRun(now, other) {
 			s.rival = other.life.Generation
 		}
 	}
 	return s
 }
 
-// mayRun reports whether a life's VM may exist: it is listed, or was started and is not proven gone.
-func (w *worker) mayRun(e entry) bool {
-	var acted uint64
-	if p, ok := w.known[keyOf(e.life)]; ok {
-		acted = p.acted
+// look says whether a life's VM exists, by the lists and by what came of seeking it.
+func (w *worker) look(e entry, p *progress) (presence, DomainState) {
+	where, state := w.agent.view.look(keyOf(e.life), p.acted)
+	switch {
+	case where == presenceMissing && p.sought:
+		where = presenceAbsent
+	case where != presenceMissing:
+		p.sought = false
 	}
-	where, _ := w.agent.view.look(keyOf(e.life), acted)
-	return where == presentNow || where == presenceUnknown && e.start.phase != startNever && e.status.GetState() != v1.DesktopState_DESKTOP_STATE_DELETED
+	return where, state
+}
+
+// mayRun reports whether a life's VM may exist: it is listed, or was started and is not proven gone. Stopped and deleted is
+// only what was proven gone.
+func (w *worker) mayRun(now time.Time, e entry) bool {
+	where, _ := w.look(e, w.progressOf(now, e))
+	switch e.status.GetState() {
+	case v1.DesktopState_DESKTOP_STATE_STOPPED, v1.DesktopState_DESKTOP_STATE_DELETED:
+		return where == presentNow
+	}
+	return where == presentNow || where != presenceAbsent && e.start.phase != startNever
 }
 
 // confirms returns the mark that a decision makes of a VM seen on a list for the first time.
