@@ -288,11 +288,18 @@ func (a *Agent) freeze(reason string) {
 	}
 }
 
-// refuse remembers which assignments were refused; a complete set begins the list anew.
-func (a *Agent) refuse(names []string, anew bool) {
+// settleRefusals remembers which assignments were refused, until the desktop is named or dropped again; a complete set
+// begins the list anew.
+func (a *Agent) settleRefusals(o orders, names []string) {
 	a.mu.Lock()
-	if anew {
+	if o.complete {
 		a.refused = map[string]bool{}
+	}
+	for _, assignment := range o.set {
+		delete(a.refused, cleanText(assignment.GetDesktop(), 63))
+	}
+	for _, name := range o.drop {
+		delete(a.refused, cleanText(name, 63))
 	}
 	for _, name := range names {
 		if len(a.refused) < 1000 {

@@ -189,7 +189,7 @@ func (a *Agent) obey(message *v1.Assignments) error {
 		a.log.Error().Str("desktop", assignment.GetDesktop()).Int64("generation", assignment.GetIncarnation().GetGeneration()).Msg("assignment refused: this host has seen a higher generation")
 	}
 	a.metrics.refused.Add(float64(len(refusals)))
-	a.refuse(refusals, o.complete)
+	a.settleRefusals(o, refusals)
 	a.freeze("")
 	a.hold(message.GetWantedImages())
 	for uid := range touched {
