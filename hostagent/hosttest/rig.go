@@ -39,6 +39,8 @@ type Rig struct {
 
 	// KillGuest ends a VM's QEMU from outside.
 	KillGuest func(hostagent.Life)
+	// StopGuest lets a VM's QEMU hang for good.
+	StopGuest func(hostagent.Life)
 	// KillHypervisor ends the daemon that the Hypervisor talks to. Somebody starts it again.
 	KillHypervisor func()
 	// StopHypervisor lets it hang until resume is called.

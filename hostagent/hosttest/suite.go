@@ -27,6 +27,7 @@ func Run(t *testing.T, open func(t *testing.T) *Rig) {
 	t.Run("NothingThere", r.testNothingThere)
 	t.Run("Life", r.testLife)
 	t.Run("GuestKilled", r.testGuestKilled)
+	t.Run("GuestHangs", r.testGuestHangs)
 	t.Run("HypervisorKilled", r.testHypervisorKilled)
 	t.Run("HypervisorHangs", r.testHypervisorHangs)
 	t.Run("StoreFull", r.testStoreFull)
@@ -148,6 +149,38 @@ func (r *Rig) testGuestKilled(t *testing.T) {
 	next := m.Life
 	next.Generation++
 	r.start(t, r.machine(t, next, m.VMUUID))
+}
+
+// testGuestHangs: one QEMU that hangs harms nobody else, and can be ended.
+func (r *Rig) testGuestHangs(t *testing.T) {
+	if r.StopGuest == nil {
+		t.Skip("this host's guests cannot be stopped")
+	}
+	m := r.boot(t, "stuck")
+	r.StopGuest(m.Life)
+	for what, call := range map[string]func() error{
+		"Ping":       func() error { return r.Guest.Ping(t.Context(), m.Life) },
+		"Screenshot": func() error { _, err := r.Guest.Screenshot(t.Context(), m.Life); return err },
+	} {
+		begun := time.Now()
+		if err := call(); err == nil || errors.Is(err, hostagent.ErrNotFound) || time.Since(begun) > r.Deadline {
+			t.Errorf("%s of a guest that hangs: %v after %v", what, err, time.Since(begun))
+		}
+	}
+	if found, err := r.look(t.Context(), m.UID); err != nil || len(found) != 1 {
+		t.Errorf("listed %+v, %v", found, err)
+	}
+	other := r.machine(t, newLife("unharmed"), uuid.NewString())
+	r.start(t, other)
+	r.eventually(t, "VM ends after Destroy", func() error {
+		if err := r.Hypervisor.Destroy(t.Context(), m.Life); err != nil && !errors.Is(err, hostagent.ErrNotFound) {
+			t.Logf("Destroy of a QEMU that hangs: %v", err)
+		}
+		return r.isGone(t.Context(), m.Life)
+	})
+	if err := r.is(t.Context(), other, hostagent.DomainRunning); err != nil {
+		t.Error(err)
+	}
 }
 
 func (r *Rig) testHypervisorKilled(t *testing.T) {

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/digitalocean/go-qemu/qmp/raw"
+	"github.com/google/uuid"
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -31,7 +33,57 @@ import (
 //
 //	go test -tags libvirt_dlopen,e2e ./hostagent/libvirt
 func TestConformance(t *testing.T) {
-	hosttest.Run(t, openRig)
+	hosttest.Run(t, func(t *testing.T) *hosttest.Rig {
+		r, _ := newRig(t)
+		return r
+	})
+}
+
+// A VM's monitor through libvirt: go-qemu's types read what QEMU says today, and events come.
+func TestMonitor(t *testing.T) {
+	r, host := newRig(t)
+	if err := r.Disks.EnsureBase(t.Context(), r.Image.Digest(), r.Image, func(uint32) {}); err != nil {
+		t.Fatal(err)
+	}
+	life := hostagent.Life{Desktop: "monitored", UID: uuid.NewString(), Generation: 1}
+	base, overlay, err := r.Disks.CreateOverlay(t.Context(), life, r.Image.Digest(), 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = r.Hypervisor.Start(t.Context(), hostagent.Machine{
+		Life: life, VMUUID: uuid.NewString(), MAC: "52:54:00:00:00:01", VCPUs: 1, MemoryMiB: 64,
+		Base: base, Overlay: overlay, VNC: filepath.Join(r.VNCDir, "monitored.vnc"), Emulate: r.Emulate,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	monitor := raw.NewMonitor(host.Monitor(life))
+	events, err := host.Monitor(life).Events(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, err := monitor.QueryStatus()
+	if err != nil || !status.Running {
+		t.Errorf("QueryStatus = %+v, %v", status, err)
+	}
+	blocks, err := monitor.QueryBlock()
+	if err != nil || len(blocks) != 1 || blocks[0].Inserted.File != overlay || blocks[0].IOStatus == nil {
+		t.Errorf("QueryBlock = %+v, %v", blocks, err)
+	}
+	if err := monitor.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case e := <-events:
+		if e.Event != "STOP" || e.Timestamp.Seconds == 0 {
+			t.Errorf("event %+v, want STOP", e)
+		}
+	case <-time.After(r.Patience):
+		t.Error("no event came")
+	}
+	if err := r.Hypervisor.Destroy(t.Context(), life); err != nil {
+		t.Error(err)
+	}
 }
 
 const (
@@ -137,7 +189,7 @@ func qemuUser(t *testing.T) (uid, gid int) {
 	return uid, gid
 }
 
-func openRig(t *testing.T) *hosttest.Rig {
+func newRig(t *testing.T) (*hosttest.Rig, *libvirt.Host) {
 	l := newLab(t)
 	uid, gid := qemuUser(t)
 	vnc := filepath.Join(l.dir, "vnc")
@@ -177,7 +229,8 @@ func openRig(t *testing.T) *hosttest.Rig {
 		Hypervisor: host, Guest: host, Disks: disks,
 		Image: l.golden(t), ImageVersion: imageVersion, Argv: []string{"/bin/echo", "warm", "desktops"}, Output: "warm desktops\n",
 		Emulate: !posture.KVM, Bridge: "br-office", VNCDir: vnc, Patience: 3 * time.Minute, Deadline: 20 * time.Second,
-		KillGuest:      func(life hostagent.Life) { killQEMU(t, life) },
+		KillGuest:      func(life hostagent.Life) { signalQEMU(t, life, syscall.SIGKILL) },
+		StopGuest:      func(life hostagent.Life) { signalQEMU(t, life, syscall.SIGSTOP) },
 		KillHypervisor: func() { l.signal(t, syscall.SIGKILL) },
 		StopHypervisor: func() func() {
 			l.signal(t, syscall.SIGSTOP)
@@ -185,7 +238,7 @@ func openRig(t *testing.T) *hosttest.Rig {
 		},
 		FillStore: func() func() { return l.fill(t) },
 		WriteMuch: []string{"/bin/dd", "if=/dev/urandom", "of=/much", "bs=1M", "count=40", "conv=fsync"},
-	}
+	}, host
 }
 
 // fill takes all of the store but 4 MiB.
@@ -210,8 +263,8 @@ func (l *lab) fill(t *testing.T) (undo func()) {
 	})
 }
 
-// killQEMU ends the one QEMU whose arguments name the life's overlay.
-func killQEMU(t *testing.T, life hostagent.Life) {
+// signalQEMU signals the one QEMU whose arguments name the life's overlay.
+func signalQEMU(t *testing.T, life hostagent.Life, sig syscall.Signal) {
 	t.Helper()
 	overlay := fmt.Sprintf("%s.%d.qcow2", life.UID, life.Generation)
 	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -225,7 +278,7 @@ func killQEMU(t *testing.T, life hostagent.Life) {
 		}
 		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
 		if err == nil {
-			err = syscall.Kill(pid, syscall.SIGKILL)
+			err = syscall.Kill(pid, sig)
 		}
 		if err != nil {
 			t.Fatal(err)

@@ -25,7 +25,8 @@ type Config struct {
 	AllowEmulation bool
 	// AllowRootQEMU permits a libvirtd that runs QEMU as root.
 	AllowRootQEMU bool
-	// Deadline of a call, by kind. 0 means 10 s for lists, 60 s for starts and stops, 12 s for a word with a guest.
+	// Deadline of a call, by kind. 0 means 15 s for lists, 60 s for starts and stops, 12 s for a word with a guest. libvirtd
+	// keeps lists waiting while it ends a QEMU that hangs, which takes it ten seconds.
 	ListTimeout, ChangeTimeout, GuestTimeout time.Duration
 }
 
@@ -56,7 +57,7 @@ func Open(cfg Config, log zerolog.Logger) (*Host, error) {
 	for _, d := range []struct {
 		value *time.Duration
 		or    time.Duration
-	}{{&cfg.ListTimeout, 10 * time.Second}, {&cfg.ChangeTimeout, time.Minute}, {&cfg.GuestTimeout, 12 * time.Second}} {
+	}{{&cfg.ListTimeout, 15 * time.Second}, {&cfg.ChangeTimeout, time.Minute}, {&cfg.GuestTimeout, 12 * time.Second}} {
 		if *d.value <= 0 {
 			*d.value = d.or
 		}

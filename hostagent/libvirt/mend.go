@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/digitalocean/go-qemu/qmp"
 	"github.com/digitalocean/go-qemu/qmp/raw"
 	"golang.org/x/sys/unix"
 	lv "libvirt.org/go/libvirt"
@@ -80,7 +81,7 @@ func (h *Host) mendOne(ctx context.Context, life hostagent.Life, before stopped)
 	log := h.log.With().Str("desktop", life.Desktop).Int64("generation", life.Generation).Logger()
 	now := stopped{life: life, status: before.status, tried: before.tried}
 	if before.life != life {
-		status, err := h.ioStatus(life)
+		status, err := ioStatusOf(&monitor{h: h, life: life})
 		if err != nil {
 			log.Warn().Err(err).Msg("cannot find out why a guest stands still")
 		}
@@ -104,9 +105,9 @@ func (h *Host) mendOne(ctx context.Context, life hostagent.Life, before stopped)
 	return now
 }
 
-// ioStatus asks QEMU which kind of error stopped a guest. libvirt tells it only in the event, which nobody may have heard.
-func (h *Host) ioStatus(life hostagent.Life) (ioStatus, error) {
-	blocks, err := raw.NewMonitor(&monitor{h: h, life: life}).QueryBlock()
+// ioStatusOf asks QEMU which kind of error stopped a guest. libvirt tells it only in the event, which nobody may have heard.
+func ioStatusOf(m qmp.Monitor) (ioStatus, error) {
+	blocks, err := raw.NewMonitor(m).QueryBlock()
 	if err != nil {
 		return ioUnknown, fmt.Errorf("ask for disks' status: %w", err)
 	}

@@ -68,9 +68,10 @@ func (m *monitor) Events(ctx context.Context) (<-chan qmp.Event, error) {
 			return err
 		}
 		defer free(d)
-		n, err := c.DomainQemuMonitorEventRegister(d, "", func(_ *lv.Connect, _ *lv.Domain, e *lv.DomainQemuMonitorEvent) {
+		// An empty name would be that of one event.
+		n, err := c.DomainQemuMonitorEventRegister(d, ".*", func(_ *lv.Connect, _ *lv.Domain, e *lv.DomainQemuMonitorEvent) {
 			m.deliver(events, e)
-		}, 0)
+		}, lv.CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX)
 		id <- n
 		return err
 	})

@@ -82,22 +82,15 @@ func screendump(c *lv.Connect, life hostagent.Life) (_ []byte, err error) {
 	}
 }
 
-// toPNG makes a PNG that fits.
+// toPNG makes a PNG that fits. One that is a PNG already is made anew too: what is handed on is pixels, nothing else.
 func toPNG(dump []byte) ([]byte, error) {
-	var screen *image.RGBA
+	parse := parsePPM
 	if bytes.HasPrefix(dump, []byte("\x89PNG")) {
-		if len(dump) <= maxPNG {
-			return dump, nil
-		}
-		var err error
-		if screen, err = parsePNG(dump); err != nil {
-			return nil, err
-		}
-	} else {
-		var err error
-		if screen, err = parsePPM(dump); err != nil {
-			return nil, err
-		}
+		parse = parsePNG
+	}
+	screen, err := parse(dump)
+	if err != nil {
+		return nil, fmt.Errorf("read screen: %w", err)
 	}
 	for {
 		var out bytes.Buffer
@@ -128,7 +121,7 @@ func half(large *image.RGBA) *image.RGBA {
 func parsePPM(data []byte) (*image.RGBA, error) {
 	rest, ok := bytes.CutPrefix(data, []byte("P6\n"))
 	if !ok {
-		return nil, errors.New("read screen: neither PPM nor PNG")
+		return nil, errors.New("neither PPM nor PNG")
 	}
 	w, rest, err := number(rest, ' ')
 	if err != nil {
@@ -143,7 +136,7 @@ func parsePPM(data []byte) (*image.RGBA, error) {
 		return nil, err
 	}
 	if w < 1 || h < 1 || levels != 255 || len(rest) != 3*w*h {
-		return nil, fmt.Errorf("read screen: %d bytes of pixels for %d × %d in %d levels", len(rest), w, h, levels)
+		return nil, fmt.Errorf("%d bytes of pixels for %d × %d in %d levels", len(rest), w, h, levels)
 	}
 	screen := image.NewRGBA(image.Rect(0, 0, w, h))
 	for i := range w * h {
@@ -159,7 +152,7 @@ func number(data []byte, end byte) (int, []byte, error) {
 	digits, _, ok := bytes.Cut(data[:min(len(data), 6)], []byte{end})
 	n, err := strconv.ParseUint(string(digits), 10, 16)
 	if !ok || err != nil || n > maxSide || strconv.FormatUint(n, 10) != string(digits) {
-		return 0, nil, fmt.Errorf("read screen: bad header at %.8q", data)
+		return 0, nil, fmt.Errorf("bad header at %.8q", data)
 	}
 	return int(n), data[len(digits)+1:], nil
 }
@@ -168,14 +161,14 @@ func number(data []byte, end byte) (int, []byte, error) {
 func parsePNG(data []byte) (*image.RGBA, error) {
 	config, err := png.DecodeConfig(bytes.NewReader(data))
 	if err != nil {
-		return nil, fmt.Errorf("read screen: %w", err)
+		return nil, err
 	}
 	if config.Width < 1 || config.Height < 1 || config.Width > maxSide || config.Height > maxSide || config.Width*config.Height*3 > maxRaw {
-		return nil, fmt.Errorf("read screen: %d × %d is too large", config.Width, config.Height)
+		return nil, fmt.Errorf("%d × %d is too large", config.Width, config.Height)
 	}
-	decoded, err := png.Decode(io.LimitReader(bytes.NewReader(data), maxRaw))
+	decoded, err := png.Decode(bytes.NewReader(data))
 	if err != nil {
-		return nil, fmt.Errorf("read screen: %w", err)
+		return nil, err
 	}
 	screen := image.NewRGBA(image.Rect(0, 0, config.Width, config.Height))
 	draw.Draw(screen, screen.Rect, decoded, decoded.Bounds().Min, draw.Src)
