@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 	"syscall"
 	"time"
+	_ "time/tzdata" // a machine without zone files knows the zones too
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"daybreak/cmd/daybreak/objectfile"
+	"daybreak/orchestrator/calendar"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -59,7 +61,10 @@ func (a *app) read(paths []string) ([]*objectfile.Document, error) {
 	if mistakes = append(mistakes, twice(documents)...); len(mistakes) > 0 {
 		return nil, mistakes
 	}
-	slices.SortStableFunc(documents, func(x, y *objectfile.Document) int { return order(x.Kind()) - order(y.Kind()) })
+	generation := generations(documents)
+	slices.SortStableFunc(documents, func(x, y *objectfile.Document) int {
+		return cmp.Or(order(x.Kind())-order(y.Kind()), generation[x]-generation[y])
+	})
 	return documents, nil
 }
 
@@ -135,6 +140,27 @@ func twice(documents []*objectfile.Document) (mistakes objectfile.Mistakes) {
 		seen[ref] = d
 	}
 	return mistakes
+}
+
+// generations counts the ancestors that a calendar has among the documents: a parent is applied before its heirs.
+func generations(documents []*objectfile.Document) map[*objectfile.Document]int {
+	parents := map[string]string{}
+	for _, d := range documents {
+		if c, ok := d.Object.(*v1.Calendar); ok {
+			parents[c.GetMeta().GetName()] = c.GetSpec().GetParent()
+		}
+	}
+	count := map[*objectfile.Document]int{}
+	for _, d := range documents {
+		c, ok := d.Object.(*v1.Calendar)
+		if !ok {
+			continue
+		}
+		for parent := c.GetSpec().GetParent(); parent != "" && count[d] <= calendar.MaxDepth; parent = parents[parent] {
+			count[d]++
+		}
+	}
+	return count
 }
 
 // order says which kinds are applied first: those that others name.

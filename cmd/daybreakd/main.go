@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	_ "time/tzdata" // a machine without zone files knows the zones too
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"

@@ -42,7 +42,7 @@ func columnNames(kind v1.Kind) (narrow, wide []string) {
 	case v1.Kind_KIND_DESKTOP:
 		return cut("NAME|STATE|HOST|IMAGE|USER|AGE"), cut("ZONE|ADDRESS|GENERATION|SINCE|WHY NOT READY")
 	case v1.Kind_KIND_CALENDAR:
-		return cut("NAME|TIME ZONE|OPEN|HOLIDAYS|BLACKOUTS|AGE"), nil
+		return cut("NAME|TIME ZONE|OPEN|HOLIDAYS|BLACKOUTS|AGE"), cut("OPENINGS|PARENT")
 	case v1.Kind_KIND_ROLLOUT:
 		return cut("NAME|POOL|FROM|TO|PHASE|MOVED|FAILED|AGE"), cut("MESSAGE")
 	case v1.Kind_KIND_CLAIM:
@@ -69,7 +69,7 @@ func row(o store.Object, wide bool, now time.Time) []string {
 	case *v1.Desktop:
 		narrow, more = desktopRow(o, now)
 	case *v1.Calendar:
-		narrow = []string{name(o), o.GetSpec().GetTimeZone(), hours(o.GetSpec().GetHours()), count(len(o.GetSpec().GetHolidays())), count(len(o.GetSpec().GetBlackouts())), age(o, now)}
+		narrow, more = calendarRow(o, now)
 	case *v1.Rollout:
 		s := o.GetStatus()
 		narrow = []string{
@@ -192,6 +192,17 @@ func desktopRow(d *v1.Desktop, now time.Time) (narrow, wide []string) {
 	}
 	wide = []string{d.GetSpec().GetZone(), strings.Join(d.GetStatus().GetGuest().GetAddresses(), ","), count(in.GetGeneration()), since, Reason(d)}
 	return narrow, wide
+}
+
+func calendarRow(c *v1.Calendar, now time.Time) (narrow, wide []string) {
+	spec := c.GetSpec()
+	// The sets, and how many days stand beside them: "jp", "jp+2", "2".
+	holidays := slices.Clone(spec.GetHolidaySets())
+	if n := len(spec.GetHolidays()); n > 0 || len(holidays) == 0 {
+		holidays = append(holidays, count(n))
+	}
+	narrow = []string{name(c), spec.GetTimeZone(), hours(spec.GetHours()), strings.Join(holidays, "+"), count(len(spec.GetBlackouts())), age(c, now)}
+	return narrow, []string{count(len(spec.GetOpenings())), spec.GetParent()}
 }
 
 // hours is a calendar's opening in few words: "Mon-Fri 08:30-17:15".
