@@ -129,6 +129,9 @@ func New(cfg Config, journal *Journal, hypervisor Hypervisor, guest Guest, disks
 	case err != nil:
 		return nil, fmt.Errorf("configure agent: %w", err)
 	}
+	for _, err := range a.book.unruly {
+		a.log.Warn().Err(err).Msg("journal holds what another version's rules allowed")
+	}
 	a.metrics = newMetrics(cfg.Registerer, a)
 	a.source = &remoteSource{fetched: a.metrics.fetched}
 	a.fetcher = newFetcher(disks, a.source, a.log, a.fetchNews)

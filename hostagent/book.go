@@ -46,6 +46,8 @@ type book struct {
 	entries  map[lifeKey]*entry
 	// desktops holds the generations of entries by uid.
 	desktops map[string][]int64
+	// unruly are the journal's complaints at its opening, for the log.
+	unruly []error
 	// fault of the last write to the journal, empty when it went well.
 	fault string
 }
@@ -58,7 +60,7 @@ func openBook(journal *Journal, now time.Time) (*book, error) {
 	if err != nil {
 		return b, err
 	}
-	b.epoch, b.highest = m.epoch, m.highest
+	b.epoch, b.highest, b.unruly = m.epoch, m.highest, m.unruly
 	for key, rec := range m.lives {
 		b.revision++
 		b.desktops[key.uid] = append(b.desktops[key.uid], key.generation)

@@ -178,6 +178,8 @@ type memory struct {
 	epoch   uint64
 	highest map[string]int64
 	lives   map[lifeKey]*record
+	// unruly says of each value that breaks this agent's rules what was left of it. Another version wrote it.
+	unruly []error
 }
 
 var (
@@ -191,7 +193,7 @@ var (
 )
 
 // load reads the whole journal. Anything that is not as it was written makes it damaged as a whole: half a memory of
-// generations is no fence.
+// generations is no fence. What was written by other rules than today's is not damage: the rules are the proto's, and change.
 func (j *Journal) load() (memory, error) {
 	if j.damage != nil {
 		return memory{}, j.damage
@@ -248,6 +250,13 @@ func (m *memory) takeStatus(k, v []byte) error {
 		return err
 	}
 	report, err := decodeMessage(v, &v1.IncarnationReport{})
+	if errors.Is(err, errUnruly) {
+		// The state outlasts whatever else there is: it only goes forward.
+		status := report.GetStatus()
+		report.Status = &v1.DesktopStatus{Generation: status.GetGeneration(), State: status.GetState()}
+		m.unruly = append(m.unruly, fmt.Errorf("status of generation %d of %s keeps its state only: %w", key.generation, key.uid, err))
+		err = protovalidate.Validate(report)
+	}
 	if err != nil {
 		return err
 	}
@@ -264,12 +273,16 @@ func (m *memory) takeAssignment(k, v []byte) error {
 		return err
 	}
 	assignment, err := decodeMessage(v, &v1.Assignment{})
-	if err != nil {
+	if err != nil && !errors.Is(err, errUnruly) {
 		return err
 	}
 	rec := m.lives[key]
 	if rec == nil || assignment.GetUid() != key.uid || assignment.GetIncarnation().GetGeneration() != key.generation {
 		return errors.New("it is of another life")
+	}
+	if err != nil {
+		m.unruly = append(m.unruly, fmt.Errorf("generation %d of %s is an orphan until it is assigned anew: %w", key.generation, key.uid, err))
+		return nil
 	}
 	rec.assignment = assignment
 	return nil
@@ -315,50 +328,6 @@ func (j *Journal) join(change func(journalTx) error) error {
 	return nil
 }
 
-// journalTx is one transaction on the journal. Its changes may run twice: they only write.
-type journalTx struct{ tx *bbolt.Tx }
-
-func (t journalTx) putEpoch(epoch uint64) error {
-	return t.tx.Bucket(bucketMeta).Put(metaEpoch, encodeNumber(epoch))
-}
-
-func (t journalTx) putHighest(uid string, generation int64) error {
-	return t.tx.Bucket(bucketHighest).Put([]byte(uid), encodeNumber(uint64(generation)))
-}
-
-func (t journalTx) putAssignment(key lifeKey, assignment *v1.Assignment) error {
-	if assignment == nil {
-		return t.tx.Bucket(bucketAssignments).Delete(encodeKey(key))
-	}
-	return putMessage(t.tx.Bucket(bucketAssignments), key, assignment)
-}
-
-func (t journalTx) putStatus(life Life, status *v1.DesktopStatus) error {
-	report := &v1.IncarnationReport{Desktop: life.Desktop, Uid: life.UID, Status: status}
-	return putMessage(t.tx.Bucket(bucketStatuses), keyOf(life), report)
-}
-
-func (t journalTx) putStart(key lifeKey, mark startMark) error {
-	return t.tx.Bucket(bucketStarts).Put(encodeKey(key), seal(append([]byte{byte(mark.phase)}, mark.bootID...)))
-}
-
-func (t journalTx) forget(key lifeKey) error {
-	for _, bucket := range [][]byte{bucketAssignments, bucketStatuses, bucketStarts} {
-		if err := t.tx.Bucket(bucket).Delete(encodeKey(key)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func putMessage(bucket *bbolt.Bucket, key lifeKey, message proto.Message) error {
-	raw, err := proto.Marshal(message)
-	if err != nil {
-		return err
-	}
-	return bucket.Put(encodeKey(key), seal(raw))
-}
-
 func encodeKey(key lifeKey) []byte {
 	return binary.BigEndian.AppendUint64([]byte(key.uid), uint64(key.generation))
 }
@@ -374,7 +343,10 @@ func decodeKey(raw []byte) (lifeKey, error) {
 	return key, nil
 }
 
-// decodeMessage reads a sealed message and holds it to the same rules as one from a peer.
+// errUnruly: a message is as it was written, and breaks a rule of today's.
+var errUnruly = errors.New("it breaks a rule of this version")
+
+// decodeMessage reads a sealed message and holds it to the same rules as one from a peer; with errUnruly it is what was read.
 func decodeMessage[M proto.Message](raw []byte, message M) (M, error) {
 	payload, err := unseal(raw)
 	if err != nil {
@@ -383,5 +355,8 @@ func decodeMessage[M proto.Message](raw []byte, message M) (M, error) {
 	if err := proto.Unmarshal(payload, message); err != nil {
 		return message, err
 	}
-	return message, protovalidate.Validate(message)
+	if err := protovalidate.Validate(message); err != nil {
+		return message, fmt.Errorf("%w: %w", errUnruly, err)
+	}
+	return message, nil
 }

@@ -83,6 +83,37 @@ func TestJournalRemembers(t *testing.T) {
 	}
 }
 
+// What another version of the agent wrote may break a rule of this one's: that costs the one life its assignment, or its
+// status some words, and no other life anything.
+func TestJournalOfOtherRules(t *testing.T) {
+	j := openTestJournal(t, filepath.Join(t.TempDir(), "journal.db"))
+	want := fill(t, j)
+	ruleless, wordy := keyOf(want.life), Life{Desktop: "office-2", UID: "1b5c8a3e-7b1f-4a53-9d3e-2f6f0c7d1a12", Generation: 8}
+	err := j.write(func(tx journalTx) error {
+		bad := proto.CloneOf(want.assignment)
+		bad.Spec.Mac = "no address"
+		return errors.Join(tx.putAssignment(ruleless, bad), tx.putHighest(wordy.UID, 8),
+			tx.putAssignment(keyOf(wordy), testAssignment(wordy.UID, 8, wantReady)),
+			tx.putStatus(wordy, &v1.DesktopStatus{Generation: 8, State: failed, Message: strings.Repeat("x", 5000)}))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := openBook(j, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e := b.entries[ruleless]; e.assignment != nil || e.status.GetState() != ready || e.start != want.start || b.highest[someUID] != 9 {
+		t.Errorf("read %+v, want an orphan that is as it was", e)
+	}
+	if e := b.entries[keyOf(wordy)]; e.assignment == nil || !proto.Equal(e.status, &v1.DesktopStatus{Generation: 8, State: failed}) {
+		t.Errorf("read %+v, want its assignment and its state", e)
+	}
+	if len(b.unruly) != 2 {
+		t.Errorf("%d complaints, want 2: %v", len(b.unruly), b.unruly)
+	}
+}
+
 func TestJournalIsLocked(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal.db")
 	openTestJournal(t, path)
