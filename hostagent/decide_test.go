@@ -2,7 +2,9 @@ package hostagent
 
 import (
 	"errors"
+	"flag"
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -236,7 +238,22 @@ func anySituation(t *rapid.T) situation {
 	return s
 }
 
+// atLeast raises the number of rapid's checks, of which its own hundred do not reach the rare corners of many dimensions.
+func atLeast(t *testing.T, checks int) {
+	t.Helper()
+	given := flag.Lookup("rapid.checks")
+	before := given.Value.String()
+	if n, err := strconv.Atoi(before); err != nil || n >= checks {
+		return
+	}
+	if err := given.Value.Set(strconv.Itoa(checks)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = given.Value.Set(before) })
+}
+
 func TestDecideIsSafe(t *testing.T) {
+	atLeast(t, 200_000)
 	rapid.Check(t, func(t *rapid.T) {
 		s := anySituation(t)
 		got := decide(noon, s)
