@@ -10,6 +10,7 @@ import (
 	_ "time/tzdata"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 
 	"daybreak/orchestrator/calendar"
 	v1 "daybreak/proto/daybreak/v1"
@@ -303,5 +304,30 @@ func TestNext(t *testing.T) {
 	}
 	if next, ok := resolve(t, &v1.CalendarSpec{TimeZone: "UTC"}).NextOpening(at("2026-11-22T08:29:59Z")); ok {
 		t.Errorf("a calendar without hours opens: %v", next)
+	}
+}
+
+// Many may ask one calendar at once; some of the library's rules write into what they are asked about.
+func TestManyAsk(t *testing.T) {
+	spec := everyDay("Asia/Tokyo", "08:30-17:15")
+	spec.HolidaySets = calendar.HolidaySets()
+	r := resolve(t, spec)
+	var asking errgroup.Group
+	counts := make([]int, 8)
+	for i := range counts {
+		asking.Go(func() error {
+			for range r.Openings(calendar.Date{Year: 2020 + i%2, Month: 1, Day: 1}, calendar.Date{Year: 2027 + i%2, Month: 12, Day: 31}) {
+				counts[i]++
+			}
+			return nil
+		})
+	}
+	if err := asking.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for i, n := range counts {
+		if n != counts[i%2] || n < 2000 {
+			t.Errorf("%v openings: the same question has different answers", counts)
+		}
 	}
 }
