@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/testing/protocmp"
 
@@ -262,76 +264,6 @@ func TestPromisesAreCounted(t *testing.T) {
 	}
 }
 
-func TestRestart(t *testing.T) {
-	root := filepath.Join(t.TempDir(), "store")
-	s := open(t, Config{Root: root})
-	im := image(t, content(1, diskSize))
-	mustEnsure(t, s, im)
-	im.Given()
-	if _, err := Open(Config{Root: root}, s.log); err == nil || !strings.Contains(err.Error(), "in use by another agent") {
-		t.Errorf("a second agent opened the store: %v", err)
-	}
-	for name, c := range map[string]struct {
-		stop    func(*Store) error
-		between func()
-		// again, if set, is a second stop before anything was compared.
-		again   func(*Store) error
-		bases   int
-		fetched int
-	}{
-		"orderly":                       {stop: (*Store).Close, between: func() { os.WriteFile(filepath.Join(root, fileBoot), []byte("another boot"), 0o600) }, bases: 1},
-		"agent killed":                  {stop: kill, between: func() {}, bases: 1},
-		"power cut":                     {stop: kill, between: func() { os.WriteFile(filepath.Join(root, fileBoot), []byte("another boot"), 0o600) }},
-		"changed while closed":          {stop: (*Store).Close, between: func() { spoilFile(t, basePath(s, im), 100) }, fetched: 3},
-		"power cut and rot":             {stop: kill, between: func() { rot(t, root, basePath(s, im)) }, fetched: 3},
-		"rot, then killed again":        {stop: kill, between: func() { rot(t, root, basePath(s, im)) }, again: kill, fetched: 3},
-		"rot, then an orderly stop":     {stop: kill, between: func() { rot(t, root, basePath(s, im)) }, again: (*Store).Close, fetched: 3},
-		"truncated while closed":        {stop: (*Store).Close, between: func() { os.Truncate(basePath(s, im), 4096) }, fetched: 3},
-		"manifest lost":                 {stop: kill, between: func() { os.Remove(filepath.Join(root, dirBases, im.Digest()+".manifest")) }, bases: 1},
-		"base lost, the manifest there": {stop: (*Store).Close, between: func() { os.Remove(basePath(s, im)) }, fetched: 3},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if err := c.stop(s); err != nil {
-				t.Fatal(err)
-			}
-			c.between()
-			s = open(t, Config{Root: root})
-			if c.again != nil {
-				if err := c.again(s); err != nil {
-					t.Fatal(err)
-				}
-				s = open(t, Config{Root: root})
-			}
-			if got, _ := s.Bases(t.Context()); len(got) != c.bases {
-				t.Errorf("Bases = %v, want %d", got, c.bases)
-			}
-			mustEnsure(t, s, im)
-			checkContent(t, basePath(s, im), content(1, diskSize))
-			if n := im.Given(); n != c.fetched {
-				t.Errorf("%d chunks fetched, want %d", n, c.fetched)
-			}
-		})
-	}
-}
-
-// kill lets go of the store as the death of the process does.
-func kill(s *Store) error {
-	return s.lock.Close()
-}
-
-// rot changes a base without a trace in its times, and the boot.
-func rot(t *testing.T, root, base string) {
-	t.Helper()
-	st, err := os.Stat(base)
-	if err != nil {
-		t.Fatal(err)
-	}
-	spoilFile(t, base, 100)
-	if err := errors.Join(os.Chtimes(base, st.ModTime(), st.ModTime()), os.WriteFile(filepath.Join(root, fileBoot), []byte("x"), 0o600)); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestNamesAreChecked(t *testing.T) {
 	s, im, _ := withBase(t)
 	for _, bad := range []string{"", ".", "..", "../../etc", "%2e%2e", "a\x00b", "a\nb", `"/><disk`, "]]>", "机", "admin ", "x/y", "-x", strings.Repeat("a", 65), "{6f9f3d0c-6a3d-4f0e-9a55-0123456789ab}", strings.ToUpper(uid)} {
@@ -381,4 +313,25 @@ func FuzzFileNames(f *testing.F) {
 		}
 		parseTrashName(name)
 	})
+}
+
+// What a clone costs, its fsync included.
+func BenchmarkCreateOverlay(b *testing.B) {
+	s, err := Open(Config{Root: filepath.Join(b.TempDir(), "store")}, zerolog.Nop())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	disk := content(1, diskSize)
+	im := hosttest.NewImage(b, bytes.NewReader(disk), int64(len(disk)))
+	if err := s.EnsureBase(b.Context(), im.Digest(), im, noProgress); err != nil {
+		b.Fatal(err)
+	}
+	generation := int64(0)
+	for b.Loop() {
+		generation++
+		if _, _, err := s.CreateOverlay(b.Context(), life(generation), im.Digest(), 1<<10); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

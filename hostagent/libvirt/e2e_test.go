@@ -205,7 +205,7 @@ func newRig(t *testing.T) (*hosttest.Rig, *libvirt.Host) {
 	host, err := libvirt.Open(libvirt.Config{
 		URI:   "qemu+unix:///system?socket=" + filepath.Join(l.dir, "lab", "h1", "run", "libvirt-sock"),
 		Store: l.store, AllowEmulation: true,
-		ListTimeout: 5 * time.Second, ChangeTimeout: 15 * time.Second, GuestTimeout: 12 * time.Second,
+		ListTimeout: 5 * time.Second, ChangeTimeout: 15 * time.Second, GuestTimeout: 8 * time.Second,
 	}, log)
 	if err != nil {
 		t.Fatal(err)
