@@ -33,7 +33,7 @@ func prepare(ctx context.Context, l *lab, desktops int) (*peer, error) {
 	if _, err := runWarm(ctx, l, desktops); err != nil {
 		return nil, err
 	}
-	xml, err := l.do(ctx, "deploy/lab", "shell", "h1", "sh", "-c", "virsh -q dumpxml $(virsh -q list --name | head -n 1)")
+	xml, err := l.do(ctx, "deploy/lab", "shell", "h1", "sh", "-c", "virsh -q dumpxml --inactive $(virsh -q list --name | head -n 1)")
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +77,7 @@ var (
 	guestUUID   = regexp.MustCompile(`<uuid>([^<]*)</uuid>`)
 	guestName   = regexp.MustCompile(`<name>([^<]*)</name>`)
 	guestMAC    = regexp.MustCompile(`<mac address='[^']*'/>`)
-	runtimeBits = regexp.MustCompile(`(?s)<alias [^>]*/>|<metadata>.*?</metadata>|<target dev='vnet[0-9]*'/>|<source path='/dev/pts/[^']*'/>|<source mode='bind' path='[^']*'/>| id='[0-9]+'| tty='[^']*'`)
+	runtimeBits = regexp.MustCompile(`(?s)<metadata>.*?</metadata>|<target dev='vnet[0-9]*'/>|<source mode='bind' path='[^']*'/>`)
 )
 
 // write makes the template of a domain and the script from it.
