@@ -1,7 +1,7 @@
 // Package pack cuts a raw disk into the chunks and the manifest of an image version.
 //
-// Here: refusing files that are no raw disk, walking the data of a sparse file, hashing and compressing on all CPUs. Not
-// here: where chunks go (a Sink says it), other disk formats. push and tests call it.
+// Here: walking the data of a sparse file, hashing and compressing on all CPUs. Not here: where chunks go (a Sink says it),
+// what a file is (images/inspect), making other formats raw (images/convert). push and tests call it.
 package pack
 
 import (
