@@ -12,6 +12,8 @@ import (
 
 	"daybreak/cmd/daybreak/show"
 	"daybreak/images"
+	"daybreak/images/convert"
+	"daybreak/images/inspect"
 	"daybreak/images/pack"
 	"daybreak/images/push"
 	v1 "daybreak/proto/daybreak/v1"
@@ -19,21 +21,22 @@ import (
 
 func (a *app) imageCommand() *cobra.Command {
 	return group("image", "Bring golden images in, and publish their versions",
-		a.imageImportCommand(), a.imageVersionsCommand(), a.imagePublishCommand())
+		a.imageInspectCommand(), a.imageImportCommand(), a.imageVersionsCommand(), a.imagePublishCommand())
 }
 
 func (a *app) imageImportCommand() *cobra.Command {
-	header := &v1.VersionHeader{}
-	var publish bool
-	var format string
+	wanted := importing{header: &v1.VersionHeader{}}
 	c := &cobra.Command{
 		Use:   "import NAME FILE",
-		Short: "Make a raw disk a new version of an image",
-		Long: `Import cuts the disk into chunks and sends those that the control plane lacks. A broken-off import goes on where it was
-when it is started again. The file must be a raw disk; convert others, if you trust them, with
-'qemu-img convert -f qcow2 -O raw FILE FILE.raw'. The version is a draft until it is published.`,
+		Short: "Make a disk a new version of an image",
+		Long: `Import takes raw, qcow2, VMDK (monolithicSparse, streamOptimized) and VHDX disks; 'daybreak image inspect' says whether it
+takes a file. It cuts the disk into chunks and sends those that the control plane lacks. A broken-off import goes on where it
+was when it is started again. The version is a draft until it is published.
+
+What is not raw is converted on this machine first, with qemu-img, which runs without rights and without network. The raw disk
+is sparse, lies in --tmp-dir, and is gone afterwards.`,
 		Example: `  daybreak image import debian golden.raw --note "November patches"
-  daybreak image import debian golden.raw --publish`,
+  daybreak image import debian golden.qcow2 --publish`,
 		Args: exactly("NAME", "FILE"),
 		ValidArgsFunction: func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 			if len(args) == 0 {
@@ -42,25 +45,47 @@ when it is started again. The file must be a raw disk; convert others, if you tr
 			return nil, cobra.ShellCompDirectiveDefault
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			header.Image = args[0]
-			file, err := os.Open(args[1])
+			wanted.header.Image = args[0]
+			file, report, err := openDisk(args[1])
 			if err != nil {
 				return err
 			}
 			defer file.Close()
+			if err := report.Err(); err != nil {
+				return fmt.Errorf("%s: %w", file.Name(), err)
+			}
 			return a.withConn(func(conn *grpc.ClientConn) error {
-				return a.importImage(c.Context(), conn, file, header, publish, format)
+				if report.Format == inspect.Raw {
+					return a.importImage(c.Context(), conn, file, wanted)
+				}
+				raw, err := a.convertDisk(c.Context(), conn, file, wanted)
+				if err != nil {
+					return err
+				}
+				defer raw.Close()
+				return a.importImage(c.Context(), conn, raw, wanted)
 			})
 		},
 	}
-	c.Flags().StringVar(&header.Note, "note", "", "what is new in this version")
-	c.Flags().Uint32Var(&header.Parent, "parent", 0, "number of the version it was made from")
-	c.Flags().BoolVar(&publish, "publish", false, "publish the version, so that new desktops run it")
-	formatFlag(c, &format, "", formatJSON)
+	c.Flags().StringVar(&wanted.header.Note, "note", "", "what is new in this version")
+	c.Flags().Uint32Var(&wanted.header.Parent, "parent", 0, "number of the version it was made from")
+	c.Flags().BoolVar(&wanted.publish, "publish", false, "publish the version, so that new desktops run it")
+	c.Flags().StringVar(&wanted.convert.Dir, "tmp-dir", "", "folder for the raw disk while another format is imported (default $TMPDIR, else /tmp)")
+	c.Flags().StringVar(&wanted.convert.User, "convert-user", "", "user as whom root converts other formats (default nobody)")
+	formatFlag(c, &wanted.format, "", formatJSON)
 	return c
 }
 
-func (a *app) importImage(ctx context.Context, conn *grpc.ClientConn, file *os.File, header *v1.VersionHeader, publish bool, format string) error {
+// importing is how an import is wanted.
+type importing struct {
+	header  *v1.VersionHeader
+	convert convert.Config
+	publish bool
+	format  string
+}
+
+func (a *app) importImage(ctx context.Context, conn *grpc.ClientConn, file *os.File, wanted importing) error {
+	header := wanted.header
 	codec, err := images.NewCodec()
 	if err != nil {
 		return err
@@ -77,21 +102,21 @@ func (a *app) importImage(ctx context.Context, conn *grpc.ClientConn, file *os.F
 	}
 	bar.done()
 	v := made.GetVersion()
-	if publish {
+	if wanted.publish {
 		published, err := v1.NewImageServiceClient(conn).Publish(ctx, &v1.PublishRequest{Image: header.GetImage(), Version: v.GetNumber()})
 		if err != nil {
 			return err
 		}
 		v = published.GetVersion()
 	}
-	if format == formatJSON {
+	if wanted.format == formatJSON {
 		return printJSON(a.out, v)
 	}
 	did := fmt.Sprintf("is new: %s, %s sent, in %s", show.Bytes(v.GetSizeBytes()), show.Bytes(last.Sent), show.Span(time.Since(began).Truncate(time.Second)))
 	if made.GetExisted() {
 		did = "has this content already"
 	}
-	if publish {
+	if wanted.publish {
 		did += "; published"
 	} else if v.GetState() == v1.VersionState_VERSION_STATE_DRAFT {
 		did += fmt.Sprintf("; publish it with 'daybreak image publish %s %d'", header.GetImage(), v.GetNumber())
