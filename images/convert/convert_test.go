@@ -184,7 +184,7 @@ func TestHostileFilesNeverReachQemu(t *testing.T) {
 		"-F", "raw", "-o", "size=1M")
 	add("nbd", inspect.BackingFile, "create", "-q", "-f", "qcow2", "-u", "-b", "nbd://127.0.0.1:1/x", "-F", "raw", "-o", "size=1M")
 	add("data", inspect.DataFile, "convert", "-f", "raw", "-O", "qcow2", "-o", "data_file="+filepath.Join(dir, "other")+",data_file_raw=on", secret)
-	add("luks", inspect.Encrypted, "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=x", "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10,size=1M")
+	add("aes", inspect.Encrypted, "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=x", "-o", "encrypt.format=aes,encrypt.key-secret=s,size=1M")
 	add("huge", inspect.Size, "create", "-q", "-f", "qcow2", "-o", "size=60T")
 	add("flat", inspect.NamesFiles, "convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=monolithicFlat", secret)
 	good := filepath.Join(dir, "good")
