@@ -144,6 +144,9 @@ func TestDaylightSaving(t *testing.T) {
 		{"overlap, touching", "America/New_York", "00:30-01:30 01:30-03:00", "2026-11-01", "2026-11-01",
 			[]string{"2026-11-01T00:30:00-04:00 1h0m0s", "2026-11-01T01:30:00-04:00 2h30m0s"}},
 		{"overlap, around it", "America/New_York", "00:00-24:00", "2026-11-01", "2026-11-01", []string{"2026-11-01T00:00:00-04:00 25h0m0s"}},
+		// East of Greenwich, Go takes the other occurrence than west of it.
+		{"overlap in the east", "Europe/Berlin", "02:30-04:00", "2026-10-25", "2026-10-25", []string{"2026-10-25T02:30:00+02:00 2h30m0s"}},
+		{"gap in the east", "Europe/Berlin", "02:30-04:00", "2027-03-28", "2027-03-28", []string{"2027-03-28T03:00:00+02:00 1h0m0s"}},
 		{"the offices' usual morning", "America/New_York", "08:30-17:15", "2027-03-14", "2027-03-14", []string{"2027-03-14T08:30:00-04:00 8h45m0s"}},
 		{"gap at midnight", "America/Santiago", "00:00-01:30", "2026-09-06", "2026-09-06", []string{"2026-09-06T01:00:00-03:00 30m0s"}},
 		{"overlap up to midnight", "America/Santiago", "23:00-24:00", "2027-04-03", "2027-04-03", []string{"2027-04-03T23:00:00-03:00 2h0m0s"}},

@@ -37,6 +37,8 @@ func anything(t *rapid.T) (*v1.CalendarSpec, calendar.Date) {
 		{"America/Santiago", calendar.Date{Year: 2026, Month: 9, Day: 6}}, {"America/Santiago", calendar.Date{Year: 2027, Month: 4, Day: 3}},
 		{"America/Havana", calendar.Date{Year: 2026, Month: 11, Day: 1}}, {"Australia/Lord_Howe", calendar.Date{Year: 2026, Month: 10, Day: 4}},
 		{"America/St_Johns", calendar.Date{Year: 2009, Month: 11, Day: 1}}, {"Pacific/Apia", calendar.Date{Year: 2011, Month: 12, Day: 30}},
+		{"Europe/Berlin", calendar.Date{Year: 2026, Month: 10, Day: 25}}, {"Europe/Berlin", calendar.Date{Year: 2027, Month: 3, Day: 28}},
+		{"Australia/Lord_Howe", calendar.Date{Year: 2027, Month: 4, Day: 4}},
 		{"Asia/Tokyo", calendar.Date{Year: 2028, Month: 2, Day: 29}}, {"Europe/Berlin", calendar.Date{Year: 2026, Month: 12, Day: 31}},
 	}).Draw(t, "zone")
 	spec := &v1.CalendarSpec{TimeZone: at.zone, HolidaySets: rapid.SliceOfDistinct(rapid.SampledFrom(calendar.HolidaySets()), rapid.ID[string]).Draw(t, "sets")}
