@@ -219,20 +219,8 @@ func TestIOStatus(t *testing.T) {
 	}
 }
 
-func TestEventsAreBounded(t *testing.T) {
-	m := &monitor{}
-	events := make(chan qmp.Event, eventBuffer)
-	for range eventBuffer + 100 {
-		m.deliver(events, &lv.DomainQemuMonitorEvent{Event: "BLOCK_IO_ERROR", Seconds: 1, Micros: 2, Details: `{"nospace":true}`})
-	}
-	if n := m.dropped.Load(); n != 100 {
-		t.Errorf("%d events dropped, want 100", n)
-	}
-	if e := <-events; e.Event != "BLOCK_IO_ERROR" || e.Data["nospace"] != true || e.Timestamp.Seconds != 1 || e.Timestamp.Microseconds != 2 {
-		t.Errorf("event %+v", e)
-	}
-	m.deliver(events, &lv.DomainQemuMonitorEvent{Event: "X", Details: "rubbish"})
-	if n := m.dropped.Load(); n != 101 {
-		t.Errorf("%d events dropped, want the one without sense too", n)
+func TestMonitorHasNoEvents(t *testing.T) {
+	if _, err := (&monitor{life: machine().Life}).Events(t.Context()); !errors.Is(err, qmp.ErrEventsNotSupported) {
+		t.Errorf("Events = %v", err)
 	}
 }
