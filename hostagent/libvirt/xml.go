@@ -88,6 +88,8 @@ func devices(m hostagent.Machine) *libvirtxml.DomainDeviceList {
 			MAC:    &libvirtxml.DomainInterfaceMAC{Address: m.MAC},
 			Source: &libvirtxml.DomainInterfaceSource{Bridge: &libvirtxml.DomainInterfaceSourceBridge{Bridge: m.Bridge}},
 			Model:  &libvirtxml.DomainInterfaceModel{Type: "virtio"},
+			// No desktop boots from the network, and trying takes seconds where the guest is emulated.
+			ROM: &libvirtxml.DomainROM{Enabled: "no"},
 		}}
 	}
 	return list
