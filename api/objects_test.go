@@ -111,7 +111,7 @@ func TestApplyRefuses(t *testing.T) {
 		{"desktop", &v1.Desktop{Meta: &v1.Meta{Name: "sales-9"}}, codes.InvalidArgument, []string{"desktops cannot be applied"}},
 		{"claim", &v1.Claim{Meta: &v1.Meta{Name: "c"}, User: "u"}, codes.InvalidArgument, []string{"daybreak claim"}},
 		{"event", &v1.Event{Meta: &v1.Meta{Name: "e"}}, codes.InvalidArgument, []string{"events cannot"}},
-		{"rollout", &v1.Rollout{Meta: &v1.Meta{Name: "r"}}, codes.InvalidArgument, []string{"rollouts cannot"}},
+		{"rollout", &v1.Rollout{Meta: &v1.Meta{Name: "r"}}, codes.InvalidArgument, []string{"rollouts cannot", "daybreak image publish"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			before := r.everything()
