@@ -137,6 +137,10 @@ func (h *Host) change(ctx context.Context, life hostagent.Life, what string, cal
 }
 
 // Start creates the VM as a transient domain and runs it.
+//
+// QEMU may hang before it takes libvirt's connection to its monitor (7.2 was seen to), and libvirt waits for it without
+// end. The start is given up in time then, the calls of other desktops go on in the other places, and those of this one
+// fail until its life's deadline has it ended: see Destroy.
 func (h *Host) Start(ctx context.Context, m hostagent.Machine) error {
 	xml, err := h.cfg.domainXML(m)
 	if err != nil {
@@ -234,23 +238,42 @@ func (h *Host) Shutdown(ctx context.Context, life hostagent.Life) error {
 }
 
 // Destroy ends QEMU: libvirt sends SIGTERM, on which QEMU writes out what it holds, and after ten seconds SIGKILL.
+//
+// It is the one change that does not stay behind a call that hangs: on a connection kept for this it ends the QEMU that
+// the start of this life waits for, so that the start comes back with an error. Only then is it done in its turn, so that
+// no start that libvirt heard late can follow it unseen.
 func (h *Host) Destroy(ctx context.Context, life hostagent.Life) error {
-	return h.change(ctx, life, "destroy VM", func(c *lv.Connect) error {
-		d, err := find(c, life)
-		if err != nil {
-			return err
-		}
-		defer free(d)
-		err = d.Destroy()
-		// It may end by itself at the same moment, under several names.
-		if err != nil && gone(d) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("destroy VM of %s generation %d: %w", life.Desktop, life.Generation, err)
-		}
-		return nil
+	if err := checkLife(life); err != nil {
+		return fmt.Errorf("destroy VM: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.ChangeTimeout)
+	defer cancel()
+	end := func(c *lv.Connect) error { return endVM(c, life) }
+	what := fmt.Sprintf("free start of %s generation %d", life.Desktop, life.Generation)
+	err := h.changes.gate.unblock(ctx, life.UID, what, func() error {
+		return h.rescues.do(ctx, h.cfg.ChangeTimeout, "", what, end)
 	})
+	if err != nil {
+		return err
+	}
+	return h.change(ctx, life, "destroy VM", end)
+}
+
+func endVM(c *lv.Connect, life hostagent.Life) error {
+	d, err := find(c, life)
+	if err != nil {
+		return err
+	}
+	defer free(d)
+	err = d.Destroy()
+	// It may end by itself at the same moment, under several names.
+	if err != nil && gone(d) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("destroy VM of %s generation %d: %w", life.Desktop, life.Generation, err)
+	}
+	return nil
 }
 
 // gone says whether libvirt does not have the domain any more, or only its description.

@@ -38,8 +38,8 @@ func newGate(places int) *gate {
 	return g
 }
 
-// do runs call, which has the place it is told to itself, and waits for it until ctx ends, at most for timeout. Calls with the same key, if not empty, run one after
-// another; behind one that was given up nothing waits.
+// do runs call, which has the place it is told to itself, and waits for it until ctx ends, at most for timeout. Calls with
+// the same key, if not empty, run one after another; behind one that was given up nothing waits.
 func (g *gate) do(ctx context.Context, timeout time.Duration, key, what string, call func(place int) error) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -69,6 +69,28 @@ func (g *gate) do(ctx context.Context, timeout time.Duration, key, what string, 
 	g.hung++
 	g.mu.Unlock()
 	return late(ctx, what)
+}
+
+// unblock does nothing unless a call of that key was given up and has not come back. Then it runs free, which is to end
+// what that call hangs on, and waits for the call to come back, until ctx ends. What free found out is no news of the call:
+// unless that came back, the outcome is unknown.
+func (g *gate) unblock(ctx context.Context, key, what string, free func() error) error {
+	g.mu.Lock()
+	other := g.busy[key]
+	stuck := other != nil && other.hung
+	g.mu.Unlock()
+	if !stuck {
+		return nil
+	}
+	if err := free(); err != nil {
+		return fmt.Errorf("%s: an earlier call has not come back, and cannot be freed (%v): %w", what, err, hostagent.ErrTimeout)
+	}
+	select {
+	case <-other.back:
+		return nil
+	case <-ctx.Done():
+		return late(ctx, what)
+	}
 }
 
 // enter waits for a place, and for others with the same key.

@@ -113,3 +113,47 @@ func TestGateObeysItsCaller(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// A start that hangs for ever keeps out its own desktop only, and comes back when its QEMU is ended.
+func TestGateUnblocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(4)
+		qemu := make(chan struct{})
+		begun := time.Now()
+		err := g.do(t.Context(), time.Minute, "desktop", "start", func(int) error { <-qemu; return errors.New("QEMU ended") })
+		if !errors.Is(err, hostagent.ErrTimeout) || time.Since(begun) != time.Minute {
+			t.Fatalf("start = %v after %v", err, time.Since(begun))
+		}
+		quick := func(int) error { return nil }
+		if err := g.do(t.Context(), time.Minute, "another", "start", quick); err != nil {
+			t.Errorf("another desktop: %v", err)
+		}
+		if err := g.unblock(t.Context(), "another", "free", func() error { t.Error("nothing hung and was freed"); return nil }); err != nil {
+			t.Errorf("unblock where nothing hangs: %v", err)
+		}
+		// What cannot be ended, or is not known, says nothing of the start.
+		err = g.unblock(t.Context(), "desktop", "free", func() error { return hostagent.ErrNotFound })
+		if !errors.Is(err, hostagent.ErrTimeout) || errors.Is(err, hostagent.ErrNotFound) {
+			t.Errorf("nothing was found: %v", err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := g.unblock(ctx, "desktop", "free", func() error { return nil }); !errors.Is(err, hostagent.ErrTimeout) {
+			t.Errorf("the start did not come back: %v", err)
+		}
+		err = g.unblock(t.Context(), "desktop", "free", func() error {
+			time.AfterFunc(10*time.Second, func() { close(qemu) }) // SIGKILL
+			return nil
+		})
+		if err != nil {
+			t.Errorf("unblock = %v", err)
+		}
+		if err := g.do(t.Context(), time.Minute, "desktop", "destroy", quick); err != nil {
+			t.Errorf("after it was freed: %v", err)
+		}
+		synctest.Wait()
+		if len(g.busy) != 0 || len(g.places) != cap(g.places) || g.hung != 0 {
+			t.Errorf("left behind: %v, %d places free, %d hung", g.busy, len(g.places), g.hung)
+		}
+	})
+}

@@ -35,10 +35,10 @@ type Host struct {
 	cfg   Config
 	log   zerolog.Logger
 	hints chan struct{}
-	// Three kinds of calls, so that guests that keep their agent waiting, or a QEMU that hangs, never keep the list of what
-	// runs from us.
-	lists, changes, guests *line
-	patience               *patience
+	// Kinds of calls, so that guests that keep their agent waiting, or a QEMU that hangs, never keep the list of what runs
+	// from us, nor rescues, which end such a QEMU.
+	lists, changes, guests, rescues *line
+	patience                        *patience
 }
 
 var (
@@ -68,6 +68,7 @@ func Open(cfg Config, log zerolog.Logger) (*Host, error) {
 	}
 	h := &Host{cfg: cfg, log: log.With().Str("libvirt", cfg.URI).Logger(), hints: make(chan struct{}, 1), patience: newPatience()}
 	h.lists, h.changes, h.guests = newLine("lists", 1), newLine("changes", 4), newLine("guests", 4)
+	h.rescues = newLine("rescues", 1)
 	return h, nil
 }
 
@@ -76,7 +77,7 @@ func Open(cfg Config, log zerolog.Logger) (*Host, error) {
 func (h *Host) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return runEvents(ctx) })
-	for _, w := range slices.Concat(h.lists.wires, h.changes.wires, h.guests.wires) {
+	for _, w := range slices.Concat(h.lists.wires, h.changes.wires, h.guests.wires, h.rescues.wires) {
 		g.Go(func() error { return h.keepUp(ctx, w) })
 	}
 	g.Go(func() error { return h.mend(ctx) })
