@@ -21,11 +21,16 @@ type orders struct {
 	set      []*v1.Assignment
 	drop     []string
 	epoch    uint64
+	// bootID is that of the boot in which they came.
+	bootID string
 }
 
 // edits is what orders do to the book: written to the journal first, shown afterwards.
 type edits struct {
-	epoch   uint64
+	// What the book knew of the control plane, and what it knows from now on.
+	oldEpoch, epoch uint64
+	oldTold, told   string
+
 	highest map[string]int64
 	put     map[lifeKey]*entry
 	forget  map[lifeKey]Life
@@ -36,10 +41,11 @@ type edits struct {
 	touched map[string]bool
 }
 
-func newEdits(epoch uint64) edits {
+// newEdits begins edits that change nothing. The caller holds mu.
+func (b *book) newEdits() edits {
 	return edits{
-		epoch: epoch, highest: map[string]int64{}, put: map[lifeKey]*entry{}, forget: map[lifeKey]Life{},
-		fresh: map[lifeKey]bool{}, touched: map[string]bool{},
+		oldEpoch: b.epoch, epoch: b.epoch, oldTold: b.told, told: b.told, highest: map[string]int64{}, put: map[lifeKey]*entry{},
+		forget: map[lifeKey]Life{}, fresh: map[lifeKey]bool{}, touched: map[string]bool{},
 	}
 }
 
@@ -57,15 +63,21 @@ func (b *book) apply(now time.Time, o orders) (touched map[string]bool, refused 
 		b.mu.Unlock()
 		return nil, nil, fmt.Errorf("%w: it is %d, seen was %d", errOldEpoch, o.epoch, seen)
 	}
-	e := newEdits(max(o.epoch, b.epoch))
+	e := b.newEdits()
+	e.epoch = max(o.epoch, b.epoch)
 	b.planDrops(o, &e)
+	if o.complete && o.bootID != b.told {
+		e.told = o.bootID
+		for key := range b.entries {
+			e.touched[key.uid] = true // those that waited for it
+		}
+	}
 	for _, assignment := range o.set {
 		b.planAssignment(now, assignment, &e)
 	}
 	b.supersede(&e)
-	oldEpoch := b.epoch
 	b.mu.Unlock()
-	if err := b.commit(e, oldEpoch); err != nil {
+	if err := b.commit(e); err != nil {
 		return nil, nil, err
 	}
 	return e.touched, e.refused, nil
@@ -204,7 +216,7 @@ func (b *book) adopt(now time.Time, found map[Life]*v1.DesktopStatus, marks map[
 	b.applying.Lock()
 	defer b.applying.Unlock()
 	b.mu.Lock()
-	e := newEdits(b.epoch)
+	e := b.newEdits()
 	for life, status := range found {
 		key := keyOf(life)
 		if _, known := b.entries[key]; known {
@@ -222,21 +234,21 @@ func (b *book) adopt(now time.Time, found map[Life]*v1.DesktopStatus, marks map[
 	if len(e.put) == 0 {
 		return nil, nil
 	}
-	return e.touched, b.commit(e, e.epoch)
+	return e.touched, b.commit(e)
 }
 
 // commit makes edits durable, then visible. A status that its worker changed in the meantime stays as the worker left it.
-func (b *book) commit(e edits, oldEpoch uint64) error {
-	if e.epoch == oldEpoch && len(e.highest)+len(e.put)+len(e.forget) == 0 {
+func (b *book) commit(e edits) error {
+	if e.epoch == e.oldEpoch && e.told == e.oldTold && len(e.highest)+len(e.put)+len(e.forget) == 0 {
 		return nil
 	}
 	if !b.readOnly() {
-		if err := b.kept(b.journal.write(func(tx journalTx) error { return e.write(tx, oldEpoch) })); err != nil {
+		if err := b.kept(b.journal.write(func(tx journalTx) error { return e.write(tx) })); err != nil {
 			return err
 		}
 	}
 	b.mu.Lock()
-	b.epoch = e.epoch
+	b.epoch, b.told = e.epoch, e.told
 	for uid, generation := range e.highest {
 		b.highest[uid] = generation
 	}
@@ -264,9 +276,14 @@ func (b *book) commit(e edits, oldEpoch uint64) error {
 	return nil
 }
 
-func (e *edits) write(tx journalTx, oldEpoch uint64) error {
-	if e.epoch != oldEpoch {
+func (e *edits) write(tx journalTx) error {
+	if e.epoch != e.oldEpoch {
 		if err := tx.putEpoch(e.epoch); err != nil {
+			return err
+		}
+	}
+	if e.told != e.oldTold {
+		if err := tx.putTold(e.told); err != nil {
 			return err
 		}
 	}

@@ -42,8 +42,10 @@ type book struct {
 	mu       sync.Mutex
 	revision uint64
 	epoch    uint64
-	highest  map[string]int64
-	entries  map[lifeKey]*entry
+	// told is the id of the boot in which the control plane last said all that this host shall run.
+	told    string
+	highest map[string]int64
+	entries map[lifeKey]*entry
 	// desktops holds the generations of entries by uid.
 	desktops map[string][]int64
 	// unruly are the journal's complaints at its opening, for the log.
@@ -60,7 +62,7 @@ func openBook(journal *Journal, now time.Time) (*book, error) {
 	if err != nil {
 		return b, err
 	}
-	b.epoch, b.highest, b.unruly = m.epoch, m.highest, m.unruly
+	b.epoch, b.told, b.highest, b.unruly = m.epoch, m.told, m.highest, m.unruly
 	for key, rec := range m.lives {
 		b.revision++
 		b.desktops[key.uid] = append(b.desktops[key.uid], key.generation)
@@ -251,6 +253,13 @@ func (b *book) since(revision uint64, limit, limitBytes int) ([]*v1.IncarnationR
 		reports, revision = append(reports, report), e.revision
 	}
 	return reports, b.revision
+}
+
+// toldIn reports whether the control plane has said, since the host booted, all that it shall run.
+func (b *book) toldIn(bootID string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.told == bootID
 }
 
 // seenEpoch is the highest cluster epoch ever seen.

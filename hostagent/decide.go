@@ -90,6 +90,8 @@ type situation struct {
 	// startedAt is when STARTING began.
 	startedAt time.Time
 	bootID    string
+	// told: since this boot of the host the control plane has said all that it shall run.
+	told bool
 	// domain is whether the VM exists, and domainState what it does.
 	domain      presence
 	domainState DomainState
@@ -277,6 +279,10 @@ func (s situation) launch(now time.Time) step {
 	}
 	if s.rival != 0 {
 		return s.in(prepared, wait, fmt.Sprintf("waiting until generation %d of this desktop has ended", s.rival)).listening()
+	}
+	if !s.told {
+		// While the host was off somebody may have said so, and the desktop may have begun another life elsewhere.
+		return s.in(prepared, wait, "the host restarted: waiting until the control plane says what it shall run")
 	}
 	if !s.slot {
 		// Without how many boot now: each boot that ends would change the words of every desktop that waits.

@@ -41,7 +41,7 @@ func at(state v1.DesktopState, desired v1.DesiredState) situation {
 			Desktop: "d", Spec: &v1.DesktopSpec{Zone: "office"},
 			Incarnation: &v1.Incarnation{Generation: 5, Desired: desired, Shape: &v1.Shape{}},
 		},
-		status: &v1.DesktopStatus{State: state}, bootID: "boot", hasZone: true, newest: true, maxBoots: 2,
+		status: &v1.DesktopStatus{State: state}, bootID: "boot", told: true, hasZone: true, newest: true, maxBoots: 2,
 	}
 	if rank(state) >= rank(starting) && state != deleted {
 		s.start = startMark{phase: startConfirmed, bootID: "boot"}
@@ -84,6 +84,8 @@ func TestDecide(t *testing.T) {
 			state: prepared, message: "waiting until generation 4 of this desktop has ended"},
 		"with a slot": {s: at(prepared, wantReady), change: func(s *situation) { s.slot = true },
 			do: start, state: starting, message: "starting"},
+		"not after a restart of the host, before new orders": {s: at(prepared, wantReady), change: func(s *situation) { s.slot, s.told = true, false },
+			state: prepared, message: "the host restarted: waiting until the control plane says what it shall run"},
 		"disks are found again after a restart": {s: at(prepared, wantReady), change: func(s *situation) { s.overlay = false },
 			do: createOverlay, state: prepared, message: "making the disk"},
 		"trouble is waited out": {s: at(preparing, wantReady), change: func(s *situation) {

@@ -30,8 +30,8 @@ const journalFormat = "daybreak-agent 1"
 const maxBatchDelay = 2 * time.Millisecond
 
 // Journal is what the agent must not forget: for each desktop the highest generation it ever saw, for each incarnation
-// its assignment, the states it reached, and whether it was ever started; and the highest cluster epoch. Every write is on
-// the disk before it returns.
+// its assignment, the states it reached, and whether it was ever started; the highest cluster epoch; and in which boot of
+// the host the control plane last said all. Every write is on the disk before it returns.
 type Journal struct {
 	db     *bbolt.DB
 	damage error
@@ -176,6 +176,7 @@ type record struct {
 // memory is all that the journal holds.
 type memory struct {
 	epoch   uint64
+	told    string // see book
 	highest map[string]int64
 	lives   map[lifeKey]*record
 	// unruly says of each value that breaks this agent's rules what was left of it. Another version wrote it.
@@ -190,6 +191,7 @@ var (
 	bucketStarts      = []byte("starts")
 	metaFormat        = []byte("format")
 	metaEpoch         = []byte("epoch")
+	metaTold          = []byte("told")
 )
 
 // load reads the whole journal. Anything that is not as it was written makes it damaged as a whole: half a memory of
@@ -206,6 +208,13 @@ func (j *Journal) load() (memory, error) {
 				return fmt.Errorf("%w: cluster epoch: %w", ErrJournalDamaged, err)
 			}
 			m.epoch = epoch
+		}
+		if raw := tx.Bucket(bucketMeta).Get(metaTold); raw != nil {
+			told, err := unseal(raw)
+			if err != nil {
+				return fmt.Errorf("%w: boot of the last orders: %w", ErrJournalDamaged, err)
+			}
+			m.told = string(told)
 		}
 		for _, bucket := range []struct {
 			name []byte

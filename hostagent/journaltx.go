@@ -14,6 +14,10 @@ func (t journalTx) putEpoch(epoch uint64) error {
 	return t.tx.Bucket(bucketMeta).Put(metaEpoch, encodeNumber(epoch))
 }
 
+func (t journalTx) putTold(bootID string) error {
+	return t.tx.Bucket(bucketMeta).Put(metaTold, seal([]byte(bootID)))
+}
+
 func (t journalTx) putHighest(uid string, generation int64) error {
 	return t.tx.Bucket(bucketHighest).Put([]byte(uid), encodeNumber(uint64(generation)))
 }

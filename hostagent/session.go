@@ -160,7 +160,7 @@ func (a *Agent) obey(message *v1.Assignments) error {
 	if a.book.readOnly() {
 		return nil
 	}
-	o := orders{complete: message.GetComplete(), drop: message.GetDrop(), epoch: message.GetClusterEpoch()}
+	o := orders{complete: message.GetComplete(), drop: message.GetDrop(), epoch: message.GetClusterEpoch(), bootID: a.bootID}
 	var refusals []string
 	for _, assignment := range message.GetSet() {
 		if err := protovalidate.Validate(assignment); err != nil {

@@ -240,31 +240,6 @@ func TestThePlanIsOnTheHostAheadOfTime(t *testing.T) {
 	})
 }
 
-func TestAHostThatRestartsStartsNoLifeAgain(t *testing.T) {
-	story(t, fakehost.Config{}, func(r *rig) {
-		a, b := r.desktop("office-1", 7), r.desktop("office-2", 8)
-		b.Incarnation.StartAt = timestamppb.New(time.Now().Add(time.Hour))
-		r.plane.assign(a, b)
-		r.awaitState(a, ready, time.Minute)
-		r.awaitState(b, prepared, time.Minute)
-		r.crash()
-		r.host.SetVolatile(lifeOf(b), true)
-		r.host.PowerLoss()
-		r.start()
-		r.awaitState(a, failed, time.Minute)
-		if got := r.plane.status(a).GetStatus().GetMessage(); got != "the host restarted" {
-			t.Errorf("failed because %q", got)
-		}
-		r.awaitState(b, ready, 2*time.Hour)
-		if r.starts(a) != 1 || r.starts(b) != 1 {
-			t.Errorf("started %d and %d times", r.starts(a), r.starts(b))
-		}
-		if r.plane.greeted()[0].GetBootId() == r.plane.greeted()[1].GetBootId() {
-			t.Error("the boot id did not change")
-		}
-	})
-}
-
 func TestQEMUThatEnded(t *testing.T) {
 	story(t, fakehost.Config{}, func(r *rig) {
 		a := r.desktop("office-1", 7)

@@ -169,7 +169,7 @@ func (w *worker) situation(now time.Time, e entry, p *progress, lives []entry) s
 	inc := e.assignment.GetIncarnation()
 	s := situation{
 		assignment: e.assignment, frozen: a.frozen() != "", status: e.status, start: e.start, startedAt: e.startedAt,
-		bootID: a.bootID, newest: a.book.newest(e.life), overlay: p.overlay != "", data: p.data != "",
+		bootID: a.bootID, told: a.book.toldIn(a.bootID), newest: a.book.newest(e.life), overlay: p.overlay != "", data: p.data != "",
 		slot: a.governor.has(keyOf(e.life)), maxBoots: a.cfg.MaxBoots, answered: p.answered, proven: p.proven, doubt: p.doubt,
 		nextPing: p.nextPing, nextDescribe: p.nextDescribe, stopAsked: p.stopAsked, overlayTrashed: p.overlayTrashed,
 		dataTrashed: p.dataTrashed, trouble: p.trouble,
