@@ -170,6 +170,8 @@ func (d *decision) following(desktop *v1.Desktop, reason string) *v1.Incarnation
 func (d *decision) renewalReason(desktop *v1.Desktop) string {
 	inc := desktop.GetIncarnation()
 	switch {
+	case inc.GetHost() == "":
+		return fmt.Sprintf("replaces generation %d, which had no host yet", inc.GetGeneration())
 	case !d.Hosts[inc.GetHost()]:
 		return fmt.Sprintf("replaces generation %d: its host %s was removed", inc.GetGeneration(), inc.GetHost())
 	case hadState(desktop, v1.DesktopState_DESKTOP_STATE_FAILED):

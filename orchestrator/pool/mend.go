@@ -54,6 +54,10 @@ func (d *decision) makeAndMend(surplus map[string]bool) {
 			continue
 		}
 		budget--
+		if desktop.GetIncarnation().GetHost() == "" {
+			d.renew(desktop) // no host would ever say that this life ended
+			continue
+		}
 		d.retire(desktop)
 	}
 }

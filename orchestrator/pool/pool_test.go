@@ -319,3 +319,18 @@ func TestClaimOutlivesHost(t *testing.T) {
 		t.Errorf("the claim did not come along: %v", d)
 	}
 }
+
+func TestReleasedBeforeItHadAHost(t *testing.T) {
+	w := settled(t, 2)
+	w.claim("sales-1", "taro")
+	w.hosts = map[string]bool{"h2": true}
+	w.round()
+	w.release("sales-1")
+	if got := changedNames(w.round().Renew); !slices.Equal(got, []string{"sales-1"}) {
+		t.Fatalf("renewed %v: no host can say that a life without one has ended", got)
+	}
+	w.hosts["h1"] = true
+	if w.settle(20) < 0 || len(w.ready()) != 2 {
+		t.Errorf("does not settle: %v", w.pool.Status)
+	}
+}
