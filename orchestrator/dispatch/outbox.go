@@ -10,13 +10,13 @@ import (
 )
 
 const (
-	// A COMPLETE message is one message: what does not fit follows at once as changes. Until then the agent takes it for
-	// orphans, which it keeps running.
+	// A COMPLETE message is one message, and listeners send 4 MiB at most: what does not fit follows at once as changes.
+	// Until then the agent takes it for orphans, which it keeps running.
 	maxComplete      = 8192
-	maxCompleteBytes = 12 << 20
+	maxCompleteBytes = 3 << 20
 	// Limits of one message of changes.
 	maxChanges      = 1000
-	maxChangesBytes = 4 << 20
+	maxChangesBytes = 3 << 20
 )
 
 // news is what changed for a host since its session was last looked at.

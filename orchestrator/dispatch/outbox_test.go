@@ -73,7 +73,7 @@ func TestWhatFindsNoRoomFollows(t *testing.T) {
 	}
 	got := map[string]bool{}
 	for i, m := range newOutbox("h1", 0).messages(inView(t, objects...), newNews()) {
-		if size := proto.Size(m); size > 16<<20 || m.GetComplete() != (i == 0) {
+		if size := proto.Size(m); size > 4<<20 || m.GetComplete() != (i == 0) {
 			t.Errorf("message %d: complete %v, %d bytes", i, m.GetComplete(), size)
 		}
 		for _, a := range m.GetSet() {
