@@ -63,6 +63,7 @@ type Server struct {
 	tls     *tls.Config
 	people  *grpc.Server
 	agents  *grpc.Server
+	mirror  *store.Mirror
 	health  *health.Server
 	closing chan struct{}
 }
@@ -88,9 +89,10 @@ func NewServer(config Config) (*Server, error) {
 	}
 	options := append(serverLimits(), grpc.Creds(credentials.NewTLS(tlsConfig)), grpc.UnaryInterceptor(gate.unary), grpc.StreamInterceptor(gate.stream))
 	s := &Server{
-		log: config.Log, tls: tlsConfig, health: health.NewServer(), closing: make(chan struct{}),
+		log: config.Log, tls: tlsConfig, mirror: config.Mirror, health: health.NewServer(), closing: make(chan struct{}),
 		people: grpc.NewServer(options...), agents: grpc.NewServer(options...),
 	}
+	s.health.SetServingStatus("", healthv1.HealthCheckResponse_NOT_SERVING) // Run says when
 	s.register(config, handle)
 	return s, nil
 }
@@ -118,7 +120,7 @@ func (s *Server) register(config Config, handle *store.Store) {
 }
 
 // Run serves until ctx ends or a listener fails, then lets running calls end, for five seconds at most. It closes the
-// listeners.
+// listeners. It says that it is healthy from when the mirror has synced until it is told to end.
 func (s *Server) Run(ctx context.Context, people, agents []net.Listener) error {
 	group, groupCtx := errgroup.WithContext(ctx)
 	serve := func(server *grpc.Server, listeners []net.Listener) {
@@ -134,6 +136,12 @@ func (s *Server) Run(ctx context.Context, people, agents []net.Listener) error {
 	}
 	serve(s.people, people)
 	serve(s.agents, agents)
+	group.Go(func() error {
+		if _, err := s.mirror.Wait(groupCtx, 0); err == nil {
+			s.health.SetServingStatus("", healthv1.HealthCheckResponse_SERVING)
+		}
+		return nil
+	})
 	group.Go(func() error {
 		<-groupCtx.Done()
 		s.stop()
