@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -14,12 +13,12 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"daybreak/cmd/observe"
 	"daybreak/hostagent"
 	"daybreak/hostagent/disk"
 	"daybreak/hostagent/libvirt"
@@ -151,14 +150,30 @@ func serve(ctx context.Context, o options, virt *libvirt.Host, posture libvirt.P
 	if err != nil {
 		return err
 	}
+	listener, err := listenMetrics(o)
+	if err != nil {
+		return err
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return agent.Run(ctx) })
 	renewer := identity.Renewer{Identity: id, Dial: func() (*grpc.ClientConn, error) { return dial(o.Server[rand.IntN(len(o.Server))]) }, Log: log}
 	group.Go(func() error { return renewer.Run(ctx) })
-	if o.MetricsListen != "" {
-		group.Go(func() error { return observe(ctx, o.MetricsListen, registry) })
+	if listener != nil {
+		group.Go(func() error { return observe.Run(ctx, listener, registry, agent.Unwell, agent.Unwell) })
 	}
 	return group.Wait()
+}
+
+// listenMetrics returns nil when nothing is to be shown.
+func listenMetrics(o options) (net.Listener, error) {
+	if o.MetricsListen == "" {
+		return nil, nil
+	}
+	listener, err := net.Listen("tcp", o.MetricsListen)
+	if err != nil {
+		return nil, fmt.Errorf("listen on --metrics-listen: %w", err)
+	}
+	return listener, nil
 }
 
 // vncDir makes the directory of the screens' sockets, for QEMU's user and nobody else.
@@ -181,28 +196,4 @@ func tellSystemd(log zerolog.Logger) {
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		log.Error().Err(err).Msg("systemd was not told that the agent is ready")
 	}
-}
-
-// observe serves /metrics and /healthz until ctx ends.
-func observe(ctx context.Context, address string, registry *prometheus.Registry) error {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		return fmt.Errorf("listen for metrics (--metrics-listen): %w", err)
-	}
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			return fmt.Errorf("serve metrics: %w", err)
-		}
-		return nil
-	})
-	group.Go(func() error {
-		<-ctx.Done()
-		return server.Close()
-	})
-	return group.Wait()
 }

@@ -19,6 +19,7 @@ import (
 	"daybreak/api"
 	"daybreak/api/audit"
 	"daybreak/api/pki"
+	"daybreak/cmd/observe"
 	"daybreak/images"
 	"daybreak/images/chunkstore"
 	"daybreak/orchestrator/store"
@@ -201,7 +202,7 @@ func (h *house) run(ctx context.Context, ready func() error) error {
 		return ended(etcdstore.Lead(ctx, h.client, leaderKey, h.options.endpoint(h.options.Listen[0]), h.brain.lead))
 	})
 	if h.observer != nil {
-		group.Go(func() error { return observe(ctx, h.observer, h.gatherer(), h.mirror) })
+		group.Go(func() error { return observe.Run(ctx, h.observer, h.gatherer(), observe.Well, h.unready) })
 	}
 	group.Go(func() error {
 		if _, err := h.mirror.Wait(ctx, 0); err != nil {
@@ -216,6 +217,14 @@ func (h *house) run(ctx context.Context, ready func() error) error {
 		return nil
 	})
 	return group.Wait()
+}
+
+// unready says why the control plane cannot serve yet.
+func (h *house) unready() string {
+	if h.mirror.View().Revision == 0 {
+		return "the store has not been read yet"
+	}
+	return ""
 }
 
 // gatherer joins our metrics with those that etcd and the Go runtime keep in the library's own registry.
