@@ -3,6 +3,8 @@ package libvirt
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -20,6 +22,9 @@ func TestParseAnswer(t *testing.T) {
 	if err := parseAnswer(`{"return":{"pid":7,"new-in-some-release":[]}}`, &reply); err != nil || reply.PID == nil || *reply.PID != 7 {
 		t.Errorf("a good answer: %v, %v", reply.PID, err)
 	}
+	if err := parseAnswer(`{"return":{"pid":1},"return":{"pid":8,"pid":9}}`, &reply); err != nil || *reply.PID != 9 {
+		t.Errorf("the same keys twice: %v, %v", *reply.PID, err)
+	}
 	if err := parseAnswer(` {"return":{}} `, nil); err != nil {
 		t.Errorf("a ping's answer: %v", err)
 	}
@@ -28,16 +33,20 @@ func TestParseAnswer(t *testing.T) {
 		"two answers": `{"return":{}}{"return":{}}`, "rubbish behind": `{"return":{}} x`, "other type": `{"return":{"pid":"seven"}}`,
 		"fraction": `{"return":{"pid":1.5}}`, "huge number": `{"return":{"pid":1e400}}`, "beyond int64": `{"return":{"pid":9223372036854775808}}`,
 		"bytes of no text": "{\"return\":{\"x\":\"\xff\xff\"}}", "too long": `{"return":{"x":"` + strings.Repeat("x", maxAnswer) + `"}}`,
-		"deep":    `{"return":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + `}`,
-		"refusal": `{"error":{"class":"CommandNotFound","desc":"the command \u001b[31mguest-exec\u202e has been disabled"}}`,
+		"10 MiB in one line": `{"return":{"pid":` + strings.Repeat("7", 10<<20) + `}}`, "flood of 0xff": strings.Repeat("\xff", 1<<20),
+		"digits": `{"return":{"pid":` + strings.Repeat("9", 5000) + `}}`, "error and return": `{"return":{"pid":7},"error":{"class":"x"}}`,
+		"cut off": `{"return":{"pid":7`, "NUL": "{\"return\":{\"x\":\"\x00\"}}", "spaces": `{"return":{}}` + strings.Repeat(" ", maxAnswer),
+		"deep where unknown": `{"return":{"pid":7,"x":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + `}}`,
+		"deep":               `{"return":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + `}`,
+		"refusal":            `{"error":{"class":"CommandNotFound","desc":"the command \u001b[31mguest-exec\u202e has been disabled"}}`,
 	} {
 		err := parseAnswer(text, &reply)
 		if !errors.Is(err, errGuest) {
 			t.Errorf("%s: %v, want errGuest", name, err)
 			continue
 		}
-		if strings.ContainsFunc(err.Error(), func(r rune) bool { return !unicode.IsPrint(r) }) {
-			t.Errorf("%s: the error carries the guest's control characters: %q", name, err)
+		if len(err.Error()) > 1024 || strings.ContainsFunc(err.Error(), func(r rune) bool { return !unicode.IsPrint(r) }) {
+			t.Errorf("%s: the error is too long, or carries the guest's control characters: %.2000q", name, err)
 		}
 	}
 }
@@ -46,6 +55,7 @@ func FuzzParseAnswer(f *testing.F) {
 	f.Add(`{"return":[{"name":"eth0","ip-addresses":[{"ip-address":"10.0.0.1"}]}]}`)
 	f.Add(`{"error":{"class":"GenericError","desc":"x"}}`)
 	f.Add(`{"return":{"exited":true,"exitcode":0,"out-data":"aGk="}}`)
+	f.Add(`{"return":{"exited":true,"signal":-128}}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		var interfaces []guestInterface
 		if parseAnswer(text, &interfaces) == nil {
@@ -55,8 +65,9 @@ func FuzzParseAnswer(f *testing.F) {
 		}
 		var status execStatus
 		if parseAnswer(text, &status) == nil {
-			if _, out, err := status.result(); err == nil && (len(out) > maxOutput || !utf8.ValidString(out)) {
-				t.Errorf("output %q", out)
+			code, out, err := status.result()
+			if err == nil && (code < 0 || code == 0 && status.Signal != 0 || len(out) > maxOutput || !utf8.ValidString(out)) {
+				t.Errorf("status %d, output %q", code, out)
 			}
 		}
 		if w := word(text, maxWord); utf8.RuneCountInString(w) > maxWord || strings.ContainsFunc(w, func(r rune) bool { return !unicode.IsPrint(r) }) {
@@ -94,8 +105,23 @@ func TestAddresses(t *testing.T) {
 	for i := range many {
 		many[i] = interfaces[2]
 	}
-	if got := addresses(many); len(got) != maxAddresses {
-		t.Errorf("%d addresses of a guest that lists 100 000 interfaces", len(got))
+	if got := addresses(many); len(got) != 3 {
+		t.Errorf("%d addresses of a guest that lists three 100 000 times", len(got))
+	}
+	type listed = struct {
+		Address string `json:"ip-address"`
+	}
+	one := guestInterface{}
+	for i := range 100_000 {
+		one.Addresses = append(one.Addresses, listed{fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255)})
+	}
+	if got := addresses([]guestInterface{one}); len(got) != maxAddresses {
+		t.Errorf("%d addresses of a guest that lists 100 000", len(got))
+	}
+	for _, bad := range []string{"", "0.0.0.0", "::", "255.255.255.255", "169.254.1.1", "::ffff:127.0.0.1", "192.0.2.7/24", "\u0661.1.1.1", "192.0.2.7\n", "2001:db8::7%\x1b[2J"} {
+		if got := addresses([]guestInterface{{Addresses: []listed{{bad}}}}); len(got) != 0 {
+			t.Errorf("%q became %q", bad, got)
+		}
 	}
 }
 
@@ -105,21 +131,26 @@ func TestExecResult(t *testing.T) {
 		status int
 		output string
 	}{
-		"ok":             {execStatus{ExitCode: 0, Out: "aGkK", Err: "ZXJyCg=="}, 0, "hi\nerr\n"},
-		"fails":          {execStatus{ExitCode: 3}, 3, ""},
-		"killed":         {execStatus{Signal: 9}, 137, ""},
-		"much":           {execStatus{Out: strings.Repeat("YWFh", 4000)}, 0, strings.Repeat("a", maxOutput)},
-		"cut in a rune":  {execStatus{Out: "44E="}, 0, ""},
-		"control bytes":  {execStatus{Out: "GwBh"}, 0, "a"},
-		"absurd numbers": {execStatus{ExitCode: -1 << 40}, -1 << 40, ""},
+		"ok":            {execStatus{ExitCode: 0, Out: "aGkK", Err: "ZXJyCg=="}, 0, "hi\nerr\n"},
+		"fails":         {execStatus{ExitCode: 3}, 3, ""},
+		"killed":        {execStatus{Signal: 9}, 137, ""},
+		"much":          {execStatus{Out: strings.Repeat("YWFh", 4000)}, 0, strings.Repeat("a", maxOutput)},
+		"cut in a rune": {execStatus{Out: "44E="}, 0, ""},
+		"control bytes": {execStatus{Out: "GwBh"}, 0, "a"},
+		"exception":     {execStatus{Signal: 0xC0000005}, 0xC0000005 + 128, ""},
 	} {
 		status, output, err := c.in.result()
 		if err != nil || status != c.status || output != c.output {
 			t.Errorf("%s: %d, %q, %v; want %d, %q", name, status, output, err, c.status, c.output)
 		}
 	}
-	if _, _, err := (execStatus{Out: "!"}).result(); !errors.Is(err, errGuest) {
-		t.Errorf("no base64: %v", err)
+	for name, bad := range map[string]execStatus{
+		"no base64": {Out: "!"}, "errors no base64": {Err: "a"}, "negative": {ExitCode: -1}, "absurd": {ExitCode: 1 << 40},
+		"a signal that makes 0": {Signal: -128}, "a signal that overflows": {Signal: math.MaxInt},
+	} {
+		if status, _, err := bad.result(); !errors.Is(err, errGuest) {
+			t.Errorf("%s: status %d, %v", name, status, err)
+		}
 	}
 }
 

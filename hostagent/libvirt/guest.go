@@ -5,7 +5,9 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -86,6 +88,10 @@ func (s execStatus) result() (int, string, error) {
 		return 0, "", fmt.Errorf("read output of program in guest: %w: %w", err, errGuest)
 	}
 	out = append(out, more...)
+	// Windows has statuses and exceptions of 32 bits. No other number may become a status, least of all 0.
+	if s.ExitCode < 0 || s.ExitCode > math.MaxUint32 || s.Signal < 0 || s.Signal > math.MaxUint32 {
+		return 0, "", fmt.Errorf("read status of program in guest: %d, signal %d: %w", s.ExitCode, s.Signal, errGuest)
+	}
 	status := s.ExitCode
 	if s.Signal != 0 {
 		status = 128 + s.Signal
@@ -136,7 +142,11 @@ func addresses(interfaces []guestInterface) []string {
 			if err != nil || addr.Zone() != "" || !addr.IsGlobalUnicast() {
 				continue
 			}
-			if all = append(all, addr.Unmap().String()); len(all) == maxAddresses {
+			text := addr.Unmap().String()
+			if slices.Contains(all, text) {
+				continue
+			}
+			if all = append(all, text); len(all) == maxAddresses {
 				return all
 			}
 		}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -144,12 +146,15 @@ func TestParseCapabilities(t *testing.T) {
 	if err != nil || p.UID != 64055 || p.GID != 107 || p.Emulator != "/usr/bin/qemu-system-x86_64" || len(p.SecurityModels) != 2 {
 		t.Errorf("posture %+v, %v", p, err)
 	}
-	for _, bad := range []string{"", "<", "<capabilities/>", "<capabilities><host><secmodel><model>dac</model><baselabel type='kvm'>root</baselabel></secmodel></host></capabilities>"} {
+	for _, bad := range []string{"", "<", "<capabilities/>", "<domain/>", string(text[:len(text)/2]), strings.Repeat("<capabilities>", 20_000),
+		strings.Replace(string(text), "<os_type>hvm", "<os_type>xen", 1), "<capabilities><host><secmodel><model>dac</model><baselabel type='kvm'>root</baselabel></secmodel></host></capabilities>"} {
 		if p, err := parseCapabilities(bad); err == nil {
 			t.Errorf("%q was read as %+v", bad, p)
 		}
 	}
-	for label, ok := range map[string]bool{"+0:+0": true, "64055:107": true, "": false, "+1": false, "+-1:+1": false, "a:b": false, "+1:+1:+1": false} {
+	for label, ok := range map[string]bool{"+0:+0": true, "64055:107": true, "": false, "+1": false, "+-1:+1": false, "a:b": false, "+1:+1:+1": false,
+		// In the kernel the first would become "no change", the second root.
+		"+4294967295:+1": false, "+4294967296:+4294967296": false, "+99999999999999999999:+1": false} {
 		if _, _, got := parseDACLabel(label); got != ok {
 			t.Errorf("label %q: %v", label, got)
 		}
@@ -157,6 +162,23 @@ func TestParseCapabilities(t *testing.T) {
 	if got := version(7002022); got != "7.2.22" {
 		t.Errorf("version %s", got)
 	}
+}
+
+// FuzzCapabilities: what is taken names a user that there can be, and a QEMU.
+func FuzzCapabilities(f *testing.F) {
+	text, err := os.ReadFile(filepath.Join("testdata", "capabilities.xml"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(string(text))
+	f.Add(strings.ReplaceAll(string(text), "+64055", "+4294967296"))
+	f.Add("<capabilities><guest/><host><secmodel/></host></capabilities>")
+	f.Fuzz(func(t *testing.T, text string) {
+		p, err := parseCapabilities(text)
+		if err == nil && (p.Emulator == "" || p.UID < 0 || p.GID < 0 || p.UID > math.MaxInt32 || p.GID > math.MaxInt32) {
+			t.Errorf("%+v", p)
+		}
+	})
 }
 
 func TestDecideMend(t *testing.T) {

@@ -121,10 +121,10 @@ func parseCapabilities(text string) (Posture, error) {
 	return p, nil
 }
 
-// parseDACLabel reads "+64055:+107".
+// parseDACLabel reads "+64055:+107". A number that does not fit would become somebody else's in the kernel.
 func parseDACLabel(label string) (uid, gid int, ok bool) {
 	u, g, _ := strings.Cut(label, ":")
-	uid, uidErr := strconv.Atoi(strings.TrimPrefix(u, "+"))
-	gid, gidErr := strconv.Atoi(strings.TrimPrefix(g, "+"))
-	return uid, gid, uidErr == nil && gidErr == nil && uid >= 0 && gid >= 0
+	user, userErr := strconv.ParseUint(strings.TrimPrefix(u, "+"), 10, 31)
+	group, groupErr := strconv.ParseUint(strings.TrimPrefix(g, "+"), 10, 31)
+	return int(user), int(group), userErr == nil && groupErr == nil
 }

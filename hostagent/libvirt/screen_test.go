@@ -19,6 +19,16 @@ func ppm(w, h int) []byte {
 	return data
 }
 
+// grey is a PNG that is small, whatever its picture's size.
+func grey(t *testing.T, w, h int) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	if err := png.Encode(&out, image.NewGray(image.Rect(0, 0, w, h))); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
 func TestParsePPM(t *testing.T) {
 	screen, err := parsePPM(ppm(3, 2))
 	if err != nil {
@@ -61,9 +71,31 @@ func TestToPNGFits(t *testing.T) {
 			t.Errorf("%s became %d × %d, %v", name, config.Width, config.Height, err)
 		}
 	}
-	for name, dump := range map[string][]byte{"nothing": nil, "half a PNG": asPNG.Bytes()[:1000], "text": []byte("hello")} {
+	for name, dump := range map[string][]byte{"nothing": nil, "half a PNG": asPNG.Bytes()[:1000], "text": []byte("hello"), "flood": bytes.Repeat([]byte{0xff}, 1<<20),
+		"10 MiB of digits": append([]byte("P6\n"), bytes.Repeat([]byte("9"), 10<<20)...), "magic only": []byte("\x89PNG"),
+		"wide PNG": grey(t, maxSide+1, 1), "large PNG": grey(t, maxSide, maxSide),
+	} {
 		if _, err := toPNG(dump); err == nil {
 			t.Errorf("%s became a PNG", name)
+		}
+	}
+}
+
+// Odd sides lose nothing but every second pixel.
+func TestHalf(t *testing.T) {
+	large, err := parsePPM(ppm(5, 3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	small := half(large)
+	if small.Rect != image.Rect(0, 0, 3, 2) {
+		t.Fatalf("%v", small.Rect)
+	}
+	for y := range 2 {
+		for x := range 3 {
+			if got, want := small.At(x, y), large.At(2*x, 2*y); got != want {
+				t.Errorf("pixel %d, %d is %v, want %v", x, y, got, want)
+			}
 		}
 	}
 }
