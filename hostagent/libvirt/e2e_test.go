@@ -180,6 +180,53 @@ func qemuUser(t *testing.T) (uid, gid int) {
 	return uid, gid
 }
 
+// A QEMU that hangs before it speaks to libvirt keeps its start for ever. Others go on, and Destroy ends it.
+func TestStartThatHangs(t *testing.T) {
+	r, host := newRig(t)
+	if err := r.Disks.EnsureBase(t.Context(), r.Image.Digest(), r.Image, func(uint32) {}); err != nil {
+		t.Fatal(err)
+	}
+	machine := func(desktop, mac string) hostagent.Machine {
+		life := hostagent.Life{Desktop: desktop, UID: uuid.NewString(), Generation: 1}
+		base, overlay, err := r.Disks.CreateOverlay(t.Context(), life, r.Image.Digest(), 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return hostagent.Machine{
+			Life: life, VMUUID: uuid.NewString(), MAC: mac, Bridge: r.Bridge, VCPUs: 1, MemoryMiB: 64,
+			Base: base, Overlay: overlay, VNC: filepath.Join(r.VNCDir, desktop+".vnc"), Emulate: r.Emulate,
+		}
+	}
+	hanging, other := machine("hanging", "52:54:00:00:00:01"), machine("other", "52:54:00:00:00:02")
+	var g errgroup.Group
+	g.Go(func() error {
+		for {
+			if pid, ok := findQEMU(hanging.Life); ok {
+				return syscall.Kill(pid, syscall.SIGSTOP)
+			}
+		}
+	})
+	err := host.Start(t.Context(), hanging)
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(err, hostagent.ErrTimeout) {
+		t.Fatalf("Start = %v, want ErrTimeout", err)
+	}
+	if err := errors.Join(host.Start(t.Context(), other), host.Destroy(t.Context(), other.Life)); err != nil {
+		t.Errorf("another desktop meanwhile: %v", err)
+	}
+	if err := host.Destroy(t.Context(), hanging.Life); err != nil && !errors.Is(err, hostagent.ErrNotFound) {
+		t.Errorf("Destroy = %v", err)
+	}
+	if pid, ok := findQEMU(hanging.Life); ok {
+		t.Errorf("QEMU %d is still there", pid)
+	}
+	if err := errors.Join(host.Start(t.Context(), hanging), host.Destroy(t.Context(), hanging.Life)); err != nil {
+		t.Errorf("started once more: %v", err)
+	}
+}
+
 func newRig(t *testing.T) (*hosttest.Rig, *libvirt.Host) {
 	l := newLab(t)
 	uid, gid := qemuUser(t)
@@ -257,24 +304,25 @@ func (l *lab) fill(t *testing.T) (undo func()) {
 // signalQEMU signals the one QEMU whose arguments name the life's overlay.
 func signalQEMU(t *testing.T, life hostagent.Life, sig syscall.Signal) {
 	t.Helper()
-	overlay := fmt.Sprintf("%s.%d.qcow2", life.UID, life.Generation)
-	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
+	pid, ok := findQEMU(life)
+	if !ok {
+		t.Fatalf("no QEMU runs on the overlay of %+v", life)
+	}
+	if err := syscall.Kill(pid, sig); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func findQEMU(life hostagent.Life) (pid int, ok bool) {
+	overlay := fmt.Sprintf("%s.%d.qcow2", life.UID, life.Generation)
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, file := range files {
 		args, err := os.ReadFile(file)
 		if err != nil || !bytes.Contains(args, []byte(overlay)) || !bytes.Contains(args, []byte("qemu-system")) {
 			continue
 		}
 		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
-		if err == nil {
-			err = syscall.Kill(pid, sig)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		return
+		return pid, err == nil
 	}
-	t.Fatalf("no QEMU runs on %s", overlay)
+	return 0, false
 }
