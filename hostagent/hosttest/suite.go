@@ -57,8 +57,9 @@ func (r *Rig) testLife(t *testing.T) {
 	}
 	r.fencing(t, m)
 	nonce := r.guest(t, m)
-	if err := r.Hypervisor.Shutdown(t.Context(), m.Life); err != nil {
-		t.Fatal(err)
+	begun := time.Now()
+	if err := r.Hypervisor.Shutdown(t.Context(), m.Life); err != nil || time.Since(begun) > r.Deadline {
+		t.Fatalf("Shutdown: %v after %v", err, time.Since(begun))
 	}
 	r.eventually(t, "VM ends after Shutdown", func() error { return r.isGone(t.Context(), m.Life) })
 	if err := r.Hypervisor.Destroy(t.Context(), m.Life); !errors.Is(err, hostagent.ErrNotFound) {

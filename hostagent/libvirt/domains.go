@@ -214,7 +214,11 @@ func startError(life hostagent.Life, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// Shutdown asks the guest to power off: by its agent, or where that does not answer, by the power button.
+// guestShutdown is sent as it is, since libvirt's own call would wait a minute for a guest that does not end.
+const guestShutdown = `{"execute":"guest-shutdown","arguments":{"mode":"powerdown"}}`
+
+// Shutdown asks the guest to power off: by its agent, and where that has no effect within five seconds, by the power
+// button too.
 func (h *Host) Shutdown(ctx context.Context, life hostagent.Life) error {
 	return h.change(ctx, life, "shut down VM", func(c *lv.Connect) error {
 		d, err := find(c, life)
@@ -222,16 +226,13 @@ func (h *Host) Shutdown(ctx context.Context, life hostagent.Life) error {
 			return err
 		}
 		defer free(d)
-		// Where the agent is connected and mute, libvirt would wait a minute.
-		if err := d.AgentSetResponseTimeout(agentSeconds, 0); err != nil {
-			h.log.Debug().Err(err).Str("desktop", life.Desktop).Msg("cannot bound the guest agent's time")
-		}
-		agentErr := d.ShutdownFlags(lv.DOMAIN_SHUTDOWN_GUEST_AGENT)
-		if agentErr == nil {
+		// An agent that powers its guest off has no time to answer.
+		_, agentErr := d.QemuAgentCommand(guestShutdown, agentSeconds, 0)
+		if ending(d) {
 			return nil
 		}
-		if err := d.ShutdownFlags(lv.DOMAIN_SHUTDOWN_ACPI_POWER_BTN); err != nil {
-			return fmt.Errorf("shut down VM of %s: by its agent: %w; by the power button: %w", life.Desktop, agentErr, err)
+		if err := d.ShutdownFlags(lv.DOMAIN_SHUTDOWN_ACPI_POWER_BTN); err != nil && !ending(d) {
+			return fmt.Errorf("shut down VM of %s by its agent, then by the power button: %w", life.Desktop, errors.Join(agentErr, err))
 		}
 		return nil
 	})
@@ -266,18 +267,21 @@ func endVM(c *lv.Connect, life hostagent.Life) error {
 	}
 	defer free(d)
 	err = d.Destroy()
-	// It may end by itself at the same moment, under several names.
-	if err != nil && gone(d) {
-		return nil
-	}
-	if err != nil {
+	// It may end by itself at the same moment.
+	if err != nil && !ended(d) {
 		return fmt.Errorf("destroy VM of %s generation %d: %w", life.Desktop, life.Generation, err)
 	}
 	return nil
 }
 
-// gone says whether libvirt does not have the domain any more, or only its description.
-func gone(d *lv.Domain) bool {
+// ended says whether libvirt does not have the domain any more, or only its description.
+func ended(d *lv.Domain) bool {
 	state, _, err := d.GetState()
 	return errors.Is(err, lv.ERR_NO_DOMAIN) || err == nil && state == lv.DOMAIN_SHUTOFF
+}
+
+// ending says whether the guest has powered off.
+func ending(d *lv.Domain) bool {
+	state, _, err := d.GetState()
+	return ended(d) || err == nil && state == lv.DOMAIN_SHUTDOWN
 }
