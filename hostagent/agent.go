@@ -25,6 +25,8 @@ type Platform struct {
 	Emulate        bool
 	LibvirtVersion string
 	QEMUVersion    string
+	// Faults are why no new desktops should come here, for people; those that are here are looked after.
+	Faults []string
 }
 
 // Config says how an agent is to run.

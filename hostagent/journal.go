@@ -131,6 +131,19 @@ func prepareBolt(db *bbolt.DB) error {
 	})
 }
 
+// Empty reports whether this host never had a desktop. A damaged journal does not say so.
+func (j *Journal) Empty() bool {
+	empty := false
+	if j.damage == nil {
+		_ = j.db.View(func(tx *bbolt.Tx) error {
+			first, _ := tx.Bucket(bucketHighest).Cursor().First()
+			empty = first == nil
+			return nil
+		})
+	}
+	return empty
+}
+
 // Close lets go of the file.
 func (j *Journal) Close() error {
 	if j.db == nil {

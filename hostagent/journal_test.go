@@ -59,11 +59,17 @@ func fill(t testing.TB, j *Journal) record {
 func TestJournalRemembers(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "deep", "journal.db")
 	j := openTestJournal(t, path)
+	if !j.Empty() {
+		t.Error("a new journal is not empty")
+	}
 	want := fill(t, j)
 	if err := j.Close(); err != nil {
 		t.Fatal(err)
 	}
 	j = openTestJournal(t, path)
+	if j.Empty() {
+		t.Error("empty, although it holds a desktop")
+	}
 	m, err := j.load()
 	if err != nil {
 		t.Fatal(err)

@@ -96,6 +96,9 @@ func (a *Agent) Unwell() string {
 	if frozen := a.frozen(); frozen != "" {
 		add("%s", frozen)
 	}
+	for _, fault := range a.cfg.Platform.Faults {
+		add("%s", fault)
+	}
 	if !a.isAdopted() {
 		add("the VMs of this host were not listed yet")
 	}

@@ -345,6 +345,20 @@ func TestAFullStore(t *testing.T) {
 	})
 }
 
+func TestFaultsOfThePlatformAreSaid(t *testing.T) {
+	story(t, fakehost.Config{}, func(r *rig) {
+		a := r.desktop("office-1", 7)
+		r.plane.assign(a)
+		r.awaitState(a, ready, time.Minute)
+		r.configure = func(cfg *hostagent.Config) { cfg.Platform.Faults = []string{"this host cannot run guests under KVM"} }
+		r.restart()
+		r.await("said", time.Minute, func() bool { return strings.Contains(r.plane.lastReport().GetUnwell(), "under KVM") })
+		if r.agent.Unwell() == "" || r.plane.state(a) != ready || !r.runs(a) {
+			t.Errorf("unwell %q, %v", r.agent.Unwell(), r.plane.status(a))
+		}
+	})
+}
+
 func TestADamagedJournal(t *testing.T) {
 	story(t, fakehost.Config{}, func(r *rig) {
 		a := r.desktop("office-1", 7)

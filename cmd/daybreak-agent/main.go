@@ -113,8 +113,8 @@ func probeCommand() *cobra.Command {
 
 func probeMachine(ctx context.Context, uri, emulator string) (findings, error) {
 	if uri == "" {
-		kvm, reason := libvirt.ProbeKVM(ctx, emulator, os.Getuid(), os.Getgid())
-		return findings{KVM: kvm, Reason: reason, Emulator: emulator}, nil
+		kvm := libvirt.ProbeKVM(ctx, emulator, os.Getuid(), os.Getgid(), kvmDeadline)
+		return findings{KVM: kvm == nil, Reason: reason(kvm), Emulator: emulator}, nil
 	}
 	host, err := libvirt.Open(libvirt.Config{URI: uri, Store: "/", AllowRootQEMU: true}, zerolog.Nop())
 	if err != nil {
@@ -128,10 +128,18 @@ func probeMachine(ctx context.Context, uri, emulator string) (findings, error) {
 	if err != nil {
 		return findings{}, err
 	}
+	kvm := libvirt.ProbeKVM(ctx, posture.Emulator, posture.UID, posture.GID, kvmDeadline)
 	return findings{
-		KVM: posture.KVM, Reason: posture.KVMReason, QEMU: posture.QEMUVersion, Libvirt: posture.LibvirtVersion,
+		KVM: kvm == nil, Reason: reason(kvm), QEMU: posture.QEMUVersion, Libvirt: posture.LibvirtVersion,
 		Emulator: posture.Emulator, SecurityModels: posture.SecurityModels,
 	}, nil
+}
+
+func reason(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
 }
 
 func versionText() string {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -41,16 +42,46 @@ func runAgent(ctx context.Context, o options) error {
 		return err
 	}
 	return during(ctx, virt.Run, func(ctx context.Context) error {
-		posture, err := probe(ctx, o, virt, log)
-		if err != nil {
-			return err
-		}
-		id, err := enrol(ctx, o)
-		if err != nil {
-			return err
-		}
-		return serve(ctx, o, virt, posture, id, log)
+		return work(ctx, o, virt, log)
 	})
+}
+
+// work finds out what the host can do, gets it its identity, and serves.
+func work(ctx context.Context, o options, virt *libvirt.Host, log zerolog.Logger) (err error) {
+	journal, err := hostagent.OpenJournal(filepath.Join(o.DataDir, "journal.db"), hostagent.JournalOptions{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, journal.Close()) }()
+	meter, err := hostagent.NewProcMeter("/proc")
+	if err != nil {
+		return err
+	}
+	hardware, err := meter.Hardware()
+	if err != nil {
+		return err
+	}
+	posture, platform, err := probe(ctx, o, virt, hardware.BootID, log)
+	if err != nil {
+		return err
+	}
+	if !confined(posture.SecurityModels) {
+		log.Warn().Strs("models", posture.SecurityModels).Msg("neither AppArmor nor SELinux confines QEMU on this host")
+	}
+	if err := accept(platform, journal.Empty(), log); err != nil {
+		return err
+	}
+	id, err := enrol(ctx, o)
+	if err != nil {
+		return err
+	}
+	return serve(ctx, o, virt, posture, platform, parts{journal, meter}, id, log)
+}
+
+// parts of the host that are open before it serves.
+type parts struct {
+	journal *hostagent.Journal
+	meter   hostagent.Meter
 }
 
 // during runs work while background runs; the end of work ends both.
@@ -76,25 +107,48 @@ func quiet(err error) error {
 
 func storeDir(o options) string { return filepath.Join(o.DataDir, "store") }
 
-// probe finds out what the host can do and refuses one that cannot do the job.
-func probe(ctx context.Context, o options, virt *libvirt.Host, log zerolog.Logger) (libvirt.Posture, error) {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+// probe finds out what the host can do.
+func probe(ctx context.Context, o options, virt *libvirt.Host, bootID string, log zerolog.Logger) (libvirt.Posture, hostagent.Platform, error) {
+	libvirtCtx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	posture, err := virt.Probe(ctx)
+	posture, err := virt.Probe(libvirtCtx)
 	if err != nil {
-		return posture, err
+		return posture, hostagent.Platform{}, err
 	}
-	if !posture.KVM && !o.AllowEmulation {
-		return posture, fmt.Errorf("this host cannot run guests under KVM: %s. Turn virtualisation on in its firmware, load kvm_intel or kvm_amd, "+
-			"and let QEMU's user open /dev/kvm; --allow-emulation is for tests", posture.KVMReason)
+	kvm := knowKVM(ctx, o, bootID, log, func(ctx context.Context, deadline time.Duration) error {
+		return libvirt.ProbeKVM(ctx, posture.Emulator, posture.UID, posture.GID, deadline)
+	})
+	if ctx.Err() != nil {
+		return posture, hostagent.Platform{}, ctx.Err()
 	}
-	if !posture.KVM {
-		log.Warn().Str("reason", posture.KVMReason).Msg("guests run emulated: for tests only")
+	return posture, judge(o, posture, kvm), nil
+}
+
+// judge says what the platform is, and what is wrong with it.
+func judge(o options, posture libvirt.Posture, kvm error) hostagent.Platform {
+	platform := hostagent.Platform{
+		KVM: kvm == nil, Emulate: kvm != nil && o.AllowEmulation, LibvirtVersion: posture.LibvirtVersion, QEMUVersion: posture.QEMUVersion,
 	}
-	if !confined(posture.SecurityModels) {
-		log.Warn().Strs("models", posture.SecurityModels).Msg("neither AppArmor nor SELinux confines QEMU on this host")
+	if kvm != nil && !o.AllowEmulation {
+		platform.Faults = append(platform.Faults, fmt.Sprintf("this host cannot run guests under KVM: %v. Turn virtualisation on in its "+
+			"firmware, load kvm_intel or kvm_amd, and let QEMU's user open /dev/kvm; --allow-emulation is for tests", kvm))
 	}
-	return posture, nil
+	return platform
+}
+
+// accept refuses a host that cannot do the job and never did. One that has had desktops is looked after, whatever became of
+// it: they may run.
+func accept(platform hostagent.Platform, fresh bool, log zerolog.Logger) error {
+	if len(platform.Faults) > 0 && fresh {
+		return errors.New(strings.Join(platform.Faults, "; "))
+	}
+	for _, fault := range platform.Faults {
+		log.Error().Str("fault", fault).Msg("this host is not fit for new desktops; those that are here are looked after")
+	}
+	if platform.Emulate {
+		log.Warn().Msg("guests run emulated: for tests only")
+	}
+	return nil
 }
 
 func confined(models []string) bool {
@@ -115,21 +169,13 @@ func enrol(ctx context.Context, o options) (*identity.Identity, error) {
 	return identity.Ensure(ctx, time.Now(), filepath.Join(o.DataDir, "tls"), o.Server, token, o.Name)
 }
 
-func serve(ctx context.Context, o options, virt *libvirt.Host, posture libvirt.Posture, id *identity.Identity, log zerolog.Logger) (err error) {
+func serve(ctx context.Context, o options, virt *libvirt.Host, posture libvirt.Posture, platform hostagent.Platform,
+	host parts, id *identity.Identity, log zerolog.Logger) (err error) {
 	disks, err := disk.Open(disk.Config{Root: storeDir(o), UID: posture.UID, GID: posture.GID}, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, disks.Close()) }()
-	journal, err := hostagent.OpenJournal(filepath.Join(o.DataDir, "journal.db"), hostagent.JournalOptions{})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, journal.Close()) }()
-	meter, err := hostagent.NewProcMeter("/proc")
-	if err != nil {
-		return err
-	}
 	vnc, err := vncDir(posture)
 	if err != nil {
 		return err
@@ -141,12 +187,9 @@ func serve(ctx context.Context, o options, virt *libvirt.Host, posture libvirt.P
 	}
 	agent, err := hostagent.New(hostagent.Config{
 		Version: versionText(), Servers: o.Server, Dial: dial, Zones: o.zones, VNCDir: vnc, MaxBoots: o.MaxBoots,
-		Platform: hostagent.Platform{
-			KVM: posture.KVM, Emulate: !posture.KVM && o.AllowEmulation,
-			LibvirtVersion: posture.LibvirtVersion, QEMUVersion: posture.QEMUVersion,
-		},
-		Hints: virt.Hints(), Ready: func() { tellSystemd(log) }, Registerer: registry, Log: log,
-	}, journal, virt, virt, disks, meter)
+		Platform: platform,
+		Hints:    virt.Hints(), Ready: func() { tellSystemd(log) }, Registerer: registry, Log: log,
+	}, host.journal, virt, virt, disks, host.meter)
 	if err != nil {
 		return err
 	}

@@ -13,12 +13,13 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"daybreak/hostagent"
 )
 
 // Whether KVM works is found out by running a guest on it: there are machines where /dev/kvm opens, even makes a VM, and
 // then never executes an instruction of it.
 const (
-	kvmDeadline = 5 * time.Second
 	// The boot sector writes this to the debug exit's port, on which QEMU ends with twice that and one.
 	debugExitPort  = 0xf4
 	debugExitValue = 0x2a
@@ -35,15 +36,13 @@ func bootSector() []byte {
 	return sector
 }
 
-// ProbeKVM runs a guest of one sector on KVM, as the user that QEMU will run as (uid below 0: as this process), and says
-// whether it ran to its end within 5 s, else why not. It needs no libvirtd.
-func ProbeKVM(ctx context.Context, emulator string, uid, gid int) (ok bool, reason string) {
-	ctx, cancel := context.WithTimeout(ctx, kvmDeadline)
+// ProbeKVM runs a guest of one sector on KVM, as the user that QEMU will run as (uid below 0: as this process). Nil means that
+// it ran to its end. hostagent.ErrTimeout: it did not within the deadline, since KVM is no good here or the host is busy;
+// any other error is a no. It needs no libvirtd.
+func ProbeKVM(ctx context.Context, emulator string, uid, gid int, deadline time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
-	if err := runGuest(ctx, emulator, "kvm", uid, gid); err != nil {
-		return false, err.Error()
-	}
-	return true, ""
+	return runGuest(ctx, emulator, "kvm", uid, gid)
 }
 
 // runGuest boots the sector under an accelerator and waits for its sign.
@@ -70,8 +69,10 @@ func runGuest(ctx context.Context, emulator, accel string, uid, gid int) error {
 	err = cmd.Run()
 	var exit *exec.ExitError
 	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return fmt.Errorf("probe %s: a guest was started and did not run an instruction in time; is this a nested VM without nested virtualisation?: %w", accel, hostagent.ErrTimeout)
 	case ctx.Err() != nil:
-		return fmt.Errorf("probe %s: a guest was started and did not run an instruction in time; is this a nested VM without nested virtualisation?", accel)
+		return fmt.Errorf("probe %s: %w", accel, ctx.Err())
 	case errors.As(err, &exit) && exit.ExitCode() == debugExitCode:
 		return nil
 	case err == nil:

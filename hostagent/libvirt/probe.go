@@ -24,9 +24,6 @@ type Posture struct {
 	UID, GID int
 	// SecurityModels are libvirt's drivers that confine QEMU: "dac", and "apparmor" or "selinux" where there is one.
 	SecurityModels []string
-	// KVM is true when a guest really ran on it; KVMReason says why not.
-	KVM       bool
-	KVMReason string
 }
 
 // Probe finds out what the host can do. It waits for libvirtd until ctx ends. A host whose QEMU runs as root is refused,
@@ -52,7 +49,6 @@ func (h *Host) Probe(ctx context.Context) (Posture, error) {
 		return Posture{}, fmt.Errorf("probe host: libvirt runs QEMU as root, so a guest that breaks out of QEMU owns the host: "+
 			"set user and group in /etc/libvirt/qemu.conf to an unprivileged one: %w", hostagent.ErrPermanent)
 	}
-	p.KVM, p.KVMReason = ProbeKVM(ctx, p.Emulator, p.UID, p.GID)
 	return p, nil
 }
 
