@@ -25,6 +25,8 @@ type Platform struct {
 	Emulate        bool
 	LibvirtVersion string
 	QEMUVersion    string
+	// SecurityModels are the drivers that confine QEMU.
+	SecurityModels []string
 	// Faults are why no new desktops should come here, for people; those that are here are looked after.
 	Faults []string
 }
@@ -353,10 +355,15 @@ func (a *Agent) sessionUp() float64 {
 func (a *Agent) capacity() *v1.HostCapacity {
 	a.inventory.mu.Lock()
 	defer a.inventory.mu.Unlock()
+	var models []string
+	for _, model := range a.cfg.Platform.SecurityModels[:min(len(a.cfg.Platform.SecurityModels), 8)] {
+		models = append(models, cleanText(model, 64))
+	}
 	return &v1.HostCapacity{
 		Cpus: uint32(a.hardware.CPUs), MemoryMib: a.hardware.MemoryMiB, StoreBytes: a.inventory.space.Size,
 		MaxBoots: uint32(a.cfg.MaxBoots), Kvm: a.cfg.Platform.KVM, Emulation: a.cfg.Platform.Emulate,
 		LibvirtVersion: cleanText(a.cfg.Platform.LibvirtVersion, 64), QemuVersion: cleanText(a.cfg.Platform.QEMUVersion, 64),
+		SecurityModels: models,
 	}
 }
 

@@ -55,19 +55,39 @@ func TestKnowKVM(t *testing.T) {
 // A host that never had desktops is refused when it cannot do the job; on any other they may run.
 func TestOnlyAFreshHostIsRefused(t *testing.T) {
 	no := errors.New("probe kvm: no such device")
-	platform := judge(options{}, libvirt.Posture{}, no)
+	confinedHost := libvirt.Posture{SecurityModels: []string{"apparmor", "dac"}}
+	platform := judge(options{}, confinedHost, no)
 	if err := accept(platform, true, zerolog.Nop()); err == nil || !strings.Contains(err.Error(), "no such device") {
 		t.Errorf("a fresh host: %v", err)
 	}
 	if err := accept(platform, false, zerolog.Nop()); err != nil || platform.KVM || platform.Emulate || len(platform.Faults) != 1 {
 		t.Errorf("a host with desktops: %v, %+v", err, platform)
 	}
-	platform = judge(options{AllowEmulation: true}, libvirt.Posture{}, no)
+	platform = judge(options{AllowEmulation: true}, confinedHost, no)
 	if err := accept(platform, true, zerolog.Nop()); err != nil || platform.KVM || !platform.Emulate {
 		t.Errorf("emulation allowed: %v, %+v", err, platform)
 	}
-	platform = judge(options{AllowEmulation: true}, libvirt.Posture{}, nil)
+	platform = judge(options{AllowEmulation: true}, confinedHost, nil)
 	if err := accept(platform, true, zerolog.Nop()); err != nil || !platform.KVM || platform.Emulate {
 		t.Errorf("with KVM: %v, %+v", err, platform)
+	}
+}
+
+func TestOnlyAConfinedHostIsTaken(t *testing.T) {
+	for name, c := range map[string]struct {
+		models []string
+		allow  bool
+		good   bool
+	}{
+		"AppArmor": {[]string{"apparmor", "dac"}, false, true}, "SELinux": {[]string{"selinux", "dac"}, false, true},
+		"neither": {[]string{"none", "dac"}, false, false}, "neither, and that is accepted": {[]string{"dac"}, true, true},
+	} {
+		platform := judge(options{AllowUnconfined: c.allow}, libvirt.Posture{SecurityModels: c.models}, nil)
+		if err := accept(platform, true, zerolog.Nop()); (err == nil) != c.good || err != nil && !strings.Contains(err.Error(), "--allow-unconfined") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := accept(platform, false, zerolog.Nop()); err != nil {
+			t.Errorf("%s, with desktops: %v", name, err)
+		}
 	}
 }

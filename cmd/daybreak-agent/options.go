@@ -16,18 +16,19 @@ import (
 
 // options are the flags of run.
 type options struct {
-	settings.Log   `mapstructure:",squash"`
-	Server         []string `mapstructure:"server"`
-	Name           string   `mapstructure:"name"`
-	Token          string   `mapstructure:"token"`
-	TokenFile      string   `mapstructure:"token-file"`
-	DataDir        string   `mapstructure:"data-dir"`
-	Zone           []string `mapstructure:"zone"`
-	LibvirtURI     string   `mapstructure:"libvirt-uri"`
-	AllowEmulation bool     `mapstructure:"allow-emulation"`
-	AllowRootQEMU  bool     `mapstructure:"allow-root-qemu"`
-	MaxBoots       int      `mapstructure:"max-boots"`
-	MetricsListen  string   `mapstructure:"metrics-listen"`
+	settings.Log    `mapstructure:",squash"`
+	Server          []string `mapstructure:"server"`
+	Name            string   `mapstructure:"name"`
+	Token           string   `mapstructure:"token"`
+	TokenFile       string   `mapstructure:"token-file"`
+	DataDir         string   `mapstructure:"data-dir"`
+	Zone            []string `mapstructure:"zone"`
+	LibvirtURI      string   `mapstructure:"libvirt-uri"`
+	AllowEmulation  bool     `mapstructure:"allow-emulation"`
+	AllowRootQEMU   bool     `mapstructure:"allow-root-qemu"`
+	AllowUnconfined bool     `mapstructure:"allow-unconfined"`
+	MaxBoots        int      `mapstructure:"max-boots"`
+	MetricsListen   string   `mapstructure:"metrics-listen"`
 
 	// zones maps the zones to their bridges; complete fills it.
 	zones map[string]string
@@ -44,6 +45,7 @@ func addFlags(flags *pflag.FlagSet) {
 	flags.String("libvirt-uri", "qemu:///system", "libvirtd of this host")
 	flags.Bool("allow-emulation", false, "run guests without KVM: slow, and QEMU promises no isolation then. Tests only")
 	flags.Bool("allow-root-qemu", false, "accept a libvirtd that runs QEMU as root")
+	flags.Bool("allow-unconfined", false, "accept a host on which neither AppArmor nor SELinux confines QEMU")
 	flags.Int("max-boots", 0, "desktops that may boot at once (default: the number of CPUs, at least 2)")
 	flags.String("metrics-listen", "127.0.0.1:7446", "address of /metrics, /healthz and /readyz, in the clear; empty for none")
 }

@@ -65,9 +65,6 @@ func work(ctx context.Context, o options, virt *libvirt.Host, log zerolog.Logger
 	if err != nil {
 		return err
 	}
-	if !confined(posture.SecurityModels) {
-		log.Warn().Strs("models", posture.SecurityModels).Msg("neither AppArmor nor SELinux confines QEMU on this host")
-	}
 	if err := accept(platform, journal.Empty(), log); err != nil {
 		return err
 	}
@@ -128,6 +125,12 @@ func probe(ctx context.Context, o options, virt *libvirt.Host, bootID string, lo
 func judge(o options, posture libvirt.Posture, kvm error) hostagent.Platform {
 	platform := hostagent.Platform{
 		KVM: kvm == nil, Emulate: kvm != nil && o.AllowEmulation, LibvirtVersion: posture.LibvirtVersion, QEMUVersion: posture.QEMUVersion,
+		SecurityModels: posture.SecurityModels,
+	}
+	if !confined(posture.SecurityModels) && !o.AllowUnconfined {
+		platform.Faults = append(platform.Faults, fmt.Sprintf("neither AppArmor nor SELinux confines QEMU on this host (libvirt has: %s), so a guest "+
+			"that breaks out of QEMU reads what QEMU's user may: turn one on and set security_driver in /etc/libvirt/qemu.conf, or accept it "+
+			"with --allow-unconfined", strings.Join(posture.SecurityModels, ", ")))
 	}
 	if kvm != nil && !o.AllowEmulation {
 		platform.Faults = append(platform.Faults, fmt.Sprintf("this host cannot run guests under KVM: %v. Turn virtualisation on in its "+

@@ -122,7 +122,7 @@ prepare_control() { # prepare_control BARE
 }
 
 prepare_host() { # prepare_host NODE NUMBER BARE EMULATE
-  local node=$1 dir=$lab/$1 zone args=()
+  local node=$1 dir=$lab/$1 zone args=(--allow-unconfined) # its libvirtd confines nothing: no AppArmor or SELinux in a container
   prepare_node "$node"
   mkdir -p "$dir"/{run,lib,cache,etc}
   # QEMU's unprivileged user must be able to pass through to its disks, and no more.

@@ -229,6 +229,7 @@ func Host(out io.Writer, host *v1.Host, desktops []*v1.Desktop, events []*v1.Eve
 	p.line("Agent", s.GetAgentVersion())
 	p.line("libvirt", c.GetLibvirtVersion())
 	p.line("QEMU", c.GetQemuVersion())
+	p.line("Confined by", strings.Join(c.GetSecurityModels(), ", "))
 	p.line("Boot id", s.GetBootId())
 	p.section("Images", imagesOnHost(host))
 	t := Table{Header: []string{"NAME", "STATE", "IMAGE", "USER"}}

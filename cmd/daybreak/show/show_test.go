@@ -58,11 +58,12 @@ func host() *v1.Host {
 		Spec: &v1.HostSpec{Unschedulable: true},
 		Status: &v1.HostStatus{
 			Phase: v1.HostPhase_HOST_PHASE_UP, PhaseSince: before(2 * time.Hour), Zones: []string{"internet", "lgwan"},
-			Capacity: &v1.HostCapacity{Cpus: 64, MemoryMib: 256 << 10, StoreBytes: 2 << 40, MaxBoots: 8, Kvm: true, LibvirtVersion: "9.0.0", QemuVersion: "7.2.22"},
-			Usage:    &v1.HostUsage{StoreAvailableBytes: 1234567890123, MemoryAvailableMib: 100 << 10, BootsInFlight: 3, Running: 41, PsiCpu: 1.25, PsiIo: 40},
-			Images:   []string{"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"},
-			Orphans:  []*v1.Orphan{{Desktop: "old-1", Generation: 12, Running: true}},
-			BootId:   "b00t", AgentVersion: "1.0",
+			Capacity: &v1.HostCapacity{Cpus: 64, MemoryMib: 256 << 10, StoreBytes: 2 << 40, MaxBoots: 8, Kvm: true, LibvirtVersion: "9.0.0", QemuVersion: "7.2.22",
+				SecurityModels: []string{"apparmor", "dac"}},
+			Usage:   &v1.HostUsage{StoreAvailableBytes: 1234567890123, MemoryAvailableMib: 100 << 10, BootsInFlight: 3, Running: 41, PsiCpu: 1.25, PsiIo: 40},
+			Images:  []string{"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"},
+			Orphans: []*v1.Orphan{{Desktop: "old-1", Generation: 12, Running: true}},
+			BootId:  "b00t", AgentVersion: "1.0",
 		},
 		WantedImages: []*v1.WantedImage{{Image: "debian", Digest: "ffeeddccbbaa99887766554433221100ffeeddccbbaa99887766554433221100"}},
 	}

@@ -371,9 +371,11 @@ type HostCapacity struct {
 	// Version of libvirt's daemon.
 	LibvirtVersion string `protobuf:"bytes,7,opt,name=libvirt_version,json=libvirtVersion,proto3" json:"libvirt_version,omitempty"`
 	// Version of QEMU.
-	QemuVersion   string `protobuf:"bytes,8,opt,name=qemu_version,json=qemuVersion,proto3" json:"qemu_version,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	QemuVersion string `protobuf:"bytes,8,opt,name=qemu_version,json=qemuVersion,proto3" json:"qemu_version,omitempty"`
+	// libvirt's drivers that confine QEMU: "dac", and "apparmor" or "selinux" where there is one.
+	SecurityModels []string `protobuf:"bytes,9,rep,name=security_models,json=securityModels,proto3" json:"security_models,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *HostCapacity) Reset() {
@@ -460,6 +462,13 @@ func (x *HostCapacity) GetQemuVersion() string {
 		return x.QemuVersion
 	}
 	return ""
+}
+
+func (x *HostCapacity) GetSecurityModels() []string {
+	if x != nil {
+		return x.SecurityModels
+	}
+	return nil
 }
 
 // HostUsage is what is in use now.
@@ -784,7 +793,7 @@ const file_daybreak_v1_host_proto_rawDesc = "" +
 	"\n" +
 	"kept_disks\x18\n" +
 	" \x03(\v2\x15.daybreak.v1.KeptDiskB\t\xbaH\x06\x92\x01\x03\x10\x80 R\tkeptDisks\x12,\n" +
-	"\x05usage\x18\v \x01(\v2\x16.daybreak.v1.HostUsageR\x05usage\"\xaf\x02\n" +
+	"\x05usage\x18\v \x01(\v2\x16.daybreak.v1.HostUsageR\x05usage\"\xe8\x02\n" +
 	"\fHostCapacity\x12\x1d\n" +
 	"\x04cpus\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18\x80\x80\x04R\x04cpus\x12*\n" +
 	"\n" +
@@ -795,7 +804,8 @@ const file_daybreak_v1_host_proto_rawDesc = "" +
 	"\x03kvm\x18\x05 \x01(\bR\x03kvm\x12\x1c\n" +
 	"\temulation\x18\x06 \x01(\bR\temulation\x120\n" +
 	"\x0flibvirt_version\x18\a \x01(\tB\a\xbaH\x04r\x02\x18@R\x0elibvirtVersion\x12*\n" +
-	"\fqemu_version\x18\b \x01(\tB\a\xbaH\x04r\x02\x18@R\vqemuVersion\"\xcd\x02\n" +
+	"\fqemu_version\x18\b \x01(\tB\a\xbaH\x04r\x02\x18@R\vqemuVersion\x127\n" +
+	"\x0fsecurity_models\x18\t \x03(\tB\x0e\xbaH\v\x92\x01\b\x10\b\"\x04r\x02\x18@R\x0esecurityModels\"\xcd\x02\n" +
 	"\tHostUsage\x122\n" +
 	"\x15store_available_bytes\x18\x01 \x01(\x04R\x13storeAvailableBytes\x120\n" +
 	"\x14memory_available_mib\x18\x02 \x01(\x04R\x12memoryAvailableMib\x12&\n" +
