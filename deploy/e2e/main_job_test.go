@@ -58,7 +58,7 @@ func TestMainJob(t *testing.T) {
 			killedStopsNothing(t, r, "h1", "agent", "h1/log/agent.log", "session begun")
 		}},
 		{"libvirtd killed", func(t *testing.T, r *rig) {
-			killedStopsNothing(t, r, "h2", "libvirtd", "h2/log/agent.log", "connected to libvirtd")
+			killedStopsNothing(t, r, "h2", "libvirtd", "h2/log/agent.log", "connected to libvirtd again")
 		}},
 		{"screenshot", screenshot},
 		{"bad input changes nothing", badInput},

@@ -262,11 +262,12 @@ func newRig(t *testing.T) (*hosttest.Rig, *libvirt.Host) {
 	if posture.UID != uid || posture.GID != gid || posture.QEMUVersion == "" || posture.LibvirtVersion == "" {
 		t.Errorf("posture %+v, want QEMU as %d:%d", posture, uid, gid)
 	}
-	t.Logf("posture %+v", posture)
+	noKVM := libvirt.ProbeKVM(t.Context(), posture.Emulator, posture.UID, posture.GID, 10*time.Second)
+	t.Logf("posture %+v, KVM: %v", posture, noKVM)
 	return &hosttest.Rig{
 		Hypervisor: host, Guest: host, Disks: disks,
 		Image: l.golden(t), ImageVersion: imageVersion, Argv: []string{"/bin/echo", "warm", "desktops"}, Output: "warm desktops\n",
-		Emulate: !posture.KVM, Bridge: "br-office", VNCDir: vnc, Patience: 3 * time.Minute, Deadline: 20 * time.Second,
+		Emulate: noKVM != nil, Bridge: "br-office", VNCDir: vnc, Patience: 3 * time.Minute, Deadline: 20 * time.Second,
 		KillGuest:      func(life hostagent.Life) { signalQEMU(t, life, syscall.SIGKILL) },
 		StopGuest:      func(life hostagent.Life) { signalQEMU(t, life, syscall.SIGSTOP) },
 		KillHypervisor: func() { l.signal(t, syscall.SIGKILL) },

@@ -92,13 +92,15 @@ func (w *wire) set(c *lv.Connect, why error) (before *lv.Connect) {
 
 // keepUp connects a wire, and connects it again whenever the connection died, until ctx ends.
 func (h *Host) keepUp(ctx context.Context, w *wire) error {
-	wait := minReconnect
+	wait, lost := minReconnect, false
 	for {
 		c, dead, err := h.connect(ctx, w)
 		if err == nil {
 			w.set(c, nil)
 			wait = minReconnect
-			h.log.Debug().Str("connection", w.name).Msg("connected to libvirtd")
+			if lost {
+				h.log.Info().Str("connection", w.name).Msg("connected to libvirtd again")
+			}
 			h.hint()
 			select {
 			case <-dead:
@@ -113,6 +115,7 @@ func (h *Host) keepUp(ctx context.Context, w *wire) error {
 		if ctx.Err() != nil {
 			return nil
 		}
+		lost = true
 		h.log.Warn().Err(err).Str("connection", w.name).Dur("retry_in", wait).Msg("no connection to libvirtd")
 		select {
 		case <-time.After(wait):
