@@ -191,6 +191,11 @@ func (a *Agent) adoptAll(ctx context.Context) error {
 	a.book.signal()
 	a.ready.Do(a.tellReady)
 	for _, e := range lives {
+		if e.status.GetState() == v1.DesktopState_DESKTOP_STATE_STARTING {
+			a.governor.hold(keyOf(e.life)) // before those that wait may ask
+		}
+	}
+	for _, e := range lives {
 		a.wake(e.life.UID)
 	}
 	return nil

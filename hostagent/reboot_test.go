@@ -2,11 +2,13 @@ package hostagent_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"daybreak/hostagent"
 	"daybreak/hostagent/fakehost"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -65,6 +67,25 @@ func TestAHostThatRestartsWaitsForOrders(t *testing.T) {
 		r.awaitState(a, ready, 2*time.Minute)
 		if r.starts(b) != 0 {
 			t.Error("started what others run by now")
+		}
+	})
+}
+
+func TestARestartedAgentCountsTheBootsUnderWay(t *testing.T) {
+	boot := func(hostagent.Life) fakehost.Boot { return fakehost.Boot{After: 40 * time.Second} }
+	story(t, fakehost.Config{Boot: boot}, func(r *rig) {
+		r.configure = func(cfg *hostagent.Config) { cfg.MaxBoots = 2 }
+		r.restart()
+		for i := range 8 {
+			r.plane.assign(r.desktop(fmt.Sprintf("office-%d", i), 7))
+		}
+		for range 20 {
+			time.Sleep(7 * time.Second)
+			r.restart()
+			time.Sleep(2 * time.Second)
+			if n := r.host.Booting(); n > 2 {
+				r.t.Fatalf("%d boot at once", n)
+			}
 		}
 	})
 }
