@@ -75,14 +75,15 @@ func TestOnlyAFreshHostIsRefused(t *testing.T) {
 
 func TestOnlyAConfinedHostIsTaken(t *testing.T) {
 	for name, c := range map[string]struct {
-		models []string
-		allow  bool
-		good   bool
+		models      []string
+		unsandboxed bool
+		allow, good bool
 	}{
-		"AppArmor": {[]string{"apparmor", "dac"}, false, true}, "SELinux": {[]string{"selinux", "dac"}, false, true},
-		"neither": {[]string{"none", "dac"}, false, false}, "neither, and that is accepted": {[]string{"dac"}, true, true},
+		"AppArmor": {[]string{"apparmor", "dac"}, false, false, true}, "SELinux": {[]string{"selinux", "dac"}, false, false, true},
+		"neither": {[]string{"none", "dac"}, false, false, false}, "neither, and that is accepted": {[]string{"dac"}, true, true, true},
+		"no sandbox": {[]string{"apparmor", "dac"}, true, false, false},
 	} {
-		platform := judge(options{AllowUnconfined: c.allow}, libvirt.Posture{SecurityModels: c.models}, nil)
+		platform := judge(options{AllowUnconfined: c.allow}, libvirt.Posture{SecurityModels: c.models, Unsandboxed: c.unsandboxed}, nil)
 		if err := accept(platform, true, zerolog.Nop()); (err == nil) != c.good || err != nil && !strings.Contains(err.Error(), "--allow-unconfined") {
 			t.Errorf("%s: %v", name, err)
 		}

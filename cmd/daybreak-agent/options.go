@@ -45,7 +45,7 @@ func addFlags(flags *pflag.FlagSet) {
 	flags.String("libvirt-uri", "qemu:///system", "libvirtd of this host")
 	flags.Bool("allow-emulation", false, "run guests without KVM: slow, and QEMU promises no isolation then. Tests only")
 	flags.Bool("allow-root-qemu", false, "accept a libvirtd that runs QEMU as root")
-	flags.Bool("allow-unconfined", false, "accept a host on which neither AppArmor nor SELinux confines QEMU")
+	flags.Bool("allow-unconfined", false, "accept a host on which neither AppArmor nor SELinux confines QEMU, or without its seccomp sandbox")
 	flags.Int("max-boots", 0, "desktops that may boot at once (default: the number of CPUs, at least 2)")
 	flags.String("metrics-listen", "127.0.0.1:7446", "address of /metrics, /healthz and /readyz, in the clear; empty for none")
 }

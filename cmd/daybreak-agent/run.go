@@ -136,6 +136,10 @@ func judge(o options, posture libvirt.Posture, kvm error) hostagent.Platform {
 		platform.Faults = append(platform.Faults, fmt.Sprintf("this host cannot run guests under KVM: %v. Turn virtualisation on in its "+
 			"firmware, load kvm_intel or kvm_amd, and let QEMU's user open /dev/kvm; --allow-emulation is for tests", kvm))
 	}
+	if posture.Unsandboxed && !o.AllowUnconfined {
+		platform.Faults = append(platform.Faults, "libvirt starts QEMU without its seccomp sandbox: remove seccomp_sandbox = 0 from "+
+			"/etc/libvirt/qemu.conf, or accept it with --allow-unconfined")
+	}
 	return platform
 }
 

@@ -24,6 +24,8 @@ type Posture struct {
 	UID, GID int
 	// SecurityModels are libvirt's drivers that confine QEMU: "dac", and "apparmor" or "selinux" where there is one.
 	SecurityModels []string
+	// Unsandboxed: the command line that libvirt makes for QEMU lacks its seccomp sandbox.
+	Unsandboxed bool
 }
 
 // Probe finds out what the host can do. It waits for libvirtd until ctx ends. A host whose QEMU runs as root is refused,
@@ -72,6 +74,9 @@ func (h *Host) askPosture(ctx context.Context) (Posture, error) {
 		if err != nil {
 			return fmt.Errorf("probe host: %w", err)
 		}
+		// A libvirtd that cannot show its command line proves nothing.
+		argv, err := c.DomainXMLToNative("qemu-argv", smallestDomain, 0)
+		p.Unsandboxed = err == nil && !sandboxed(argv)
 		p.LibvirtVersion, p.QEMUVersion = version(library), version(qemu)
 		answer <- p
 		return nil
@@ -80,6 +85,20 @@ func (h *Host) askPosture(ctx context.Context) (Posture, error) {
 		return Posture{}, err
 	}
 	return <-answer, nil
+}
+
+// smallestDomain is one that any libvirtd makes a command line for; it is never started.
+const smallestDomain = `<domain type="qemu"><name>daybreak-probe</name><memory>65536</memory><os><type arch="x86_64">hvm</type></os></domain>`
+
+// sandboxed reports whether a command line turns QEMU's seccomp sandbox on.
+func sandboxed(argv string) bool {
+	words := strings.Fields(argv)
+	for i, word := range words[:max(len(words)-1, 0)] {
+		if word == "-sandbox" && (words[i+1] == "on" || strings.HasPrefix(words[i+1], "on,")) {
+			return true
+		}
+	}
+	return false
 }
 
 // version writes a version as people know it.
