@@ -372,7 +372,8 @@ type CalendarOpening struct {
 	// Wall-clock time, "08:30".
 	Open string `protobuf:"bytes,2,opt,name=open,proto3" json:"open,omitempty"`
 	// Wall-clock time after open, "17:15"; "24:00" is the end of the day.
-	Close         string `protobuf:"bytes,3,opt,name=close,proto3" json:"close,omitempty"`
+	Close string `protobuf:"bytes,3,opt,name=close,proto3" json:"close,omitempty"`
+	// What the day is called.
 	Name          string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
