@@ -32,7 +32,7 @@ func faults() []fault {
 	return []fault{
 		{10, agentCrash}, {1, journalIsLost}, {2, agentsUpgrade}, {5, planeCrash}, {4, leaderMoves}, {10, linkFails}, {1, manyLinksFail},
 		{4, powerFails}, {12, domainsDie}, {5, hypervisorHangs}, {5, hypervisorIsFlaky}, {4, bootsAreBad}, {3, storeOfHostIsFull}, {3, guestsStandStill},
-		{5, listsAreEmpty}, {5, storeIsInTrouble}, {4, poolIsResized}, {3, hostIsUnschedulable}, {1, versionIsPublished}, {1, hostIsReplaced},
+		{5, listsAreEmpty}, {5, storeIsInTrouble}, {4, poolIsResized}, {3, hostIsUnschedulable}, {1, versionIsPublished}, {2, hostIsReplaced},
 	}
 }
 
