@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -36,10 +37,9 @@ func newRules() map[string]rule {
 	agents := rule{roles: []v1.Role{host}}
 	look := rule{roles: []v1.Role{admin, operator, viewer}}
 	operate := rule{roles: []v1.Role{admin, operator}, audited: true, changes: true}
-	upload := rule{roles: []v1.Role{admin}}
 	change := rule{roles: []v1.Role{admin}, audited: true, changes: true}
 	anybody := rule{roles: []v1.Role{host, admin, operator, viewer}}
-	return map[string]rule{
+	rules := map[string]rule{
 		v1.ObjectService_Get_FullMethodName:    look,
 		v1.ObjectService_List_FullMethodName:   look,
 		v1.ObjectService_Watch_FullMethodName:  look,
@@ -48,16 +48,11 @@ func newRules() map[string]rule {
 
 		v1.ClaimService_Claim_FullMethodName:   operate,
 		v1.ClaimService_Release_FullMethodName: operate,
+		v1.ClaimService_Defer_FullMethodName:   operate,
 
 		v1.DesktopService_Explain_FullMethodName: look,
 		// A screen may show personal data: whoever looks leaves a trace.
 		v1.DesktopService_Screenshot_FullMethodName: {roles: operate.roles, audited: true},
-
-		v1.ImageService_MissingChunks_FullMethodName: upload,
-		// Chunks that no version names change nothing; the version that names them is audited.
-		v1.ImageService_PutChunks_FullMethodName:     upload,
-		v1.ImageService_CreateVersion_FullMethodName: change,
-		v1.ImageService_Publish_FullMethodName:       change,
 
 		v1.AdminService_CreateToken_FullMethodName: change,
 		v1.AdminService_DrainHost_FullMethodName:   change,
@@ -66,11 +61,15 @@ func newRules() map[string]rule {
 		v1.EnrolService_Enrol_FullMethodName: {roles: anybody.roles, nobody: true, audited: true, late: true},
 		v1.EnrolService_Renew_FullMethodName: {roles: anybody.roles, audited: true},
 
-		v1.AgentService_Watch_FullMethodName:       agents,
-		v1.AgentService_Report_FullMethodName:      agents,
-		v1.AgentService_GetManifest_FullMethodName: agents,
-		v1.AgentService_GetChunks_FullMethodName:   agents,
-		v1.AgentService_Answer_FullMethodName:      agents,
+		v1.AgentService_Watch_FullMethodName:         agents,
+		v1.AgentService_Report_FullMethodName:        agents,
+		v1.AgentService_GetManifest_FullMethodName:   agents,
+		v1.AgentService_GetChunks_FullMethodName:     agents,
+		v1.AgentService_Answer_FullMethodName:        agents,
+		v1.AgentService_Build_FullMethodName:         agents,
+		v1.AgentService_MissingChunks_FullMethodName: agents,
+		v1.AgentService_PutChunks_FullMethodName:     agents,
+		v1.AgentService_FindPeers_FullMethodName:     agents,
 
 		healthv1.Health_Check_FullMethodName: anybody,
 		healthv1.Health_List_FullMethodName:  anybody,
@@ -78,6 +77,34 @@ func newRules() map[string]rule {
 
 		reflectv1.ServerReflection_ServerReflectionInfo_FullMethodName:      look,
 		reflectv1alpha.ServerReflection_ServerReflectionInfo_FullMethodName: look,
+	}
+	maps.Copy(rules, imageRules(look, change))
+	return rules
+}
+
+// imageRules are those of versions and of the moves between them.
+func imageRules(look, change rule) map[string]rule {
+	upload := rule{roles: change.roles}
+	return map[string]rule{
+		v1.ImageService_MissingChunks_FullMethodName: upload,
+		// Chunks that no version names change nothing; the version that names them is audited.
+		v1.ImageService_PutChunks_FullMethodName:      upload,
+		v1.ImageService_CreateVersion_FullMethodName:  change,
+		v1.ImageService_Publish_FullMethodName:        change,
+		v1.ImageService_Build_FullMethodName:          change,
+		v1.ImageService_Seal_FullMethodName:           change,
+		v1.ImageService_Retire_FullMethodName:         change,
+		v1.ImageService_CollectGarbage_FullMethodName: change,
+		v1.ImageService_Usage_FullMethodName:          look,
+		v1.ImageService_Diff_FullMethodName:           look,
+		// The content of an image may hold licences and secrets: only who may replace it may carry it away.
+		v1.ImageService_GetManifest_FullMethodName: {roles: upload.roles, audited: true},
+		v1.ImageService_GetChunks_FullMethodName:   upload,
+
+		v1.RolloutService_Start_FullMethodName:    change,
+		v1.RolloutService_RollBack_FullMethodName: change,
+		v1.RolloutService_Pause_FullMethodName:    change,
+		v1.RolloutService_Resume_FullMethodName:   change,
 	}
 }
 

@@ -64,9 +64,14 @@ func TestRoles(t *testing.T) {
 		"ObjectService/Get": "AOV", "ObjectService/List": "AOV", "ObjectService/Watch": "AOV", "ObjectService/Apply": "A", "ObjectService/Delete": "A",
 		"ClaimService/Claim": "AO", "ClaimService/Release": "AO", "DesktopService/Explain": "AOV", "DesktopService/Screenshot": "AO",
 		"ImageService/MissingChunks": "A", "ImageService/PutChunks": "A", "ImageService/CreateVersion": "A", "ImageService/Publish": "A",
+		"ImageService/Build": "A", "ImageService/Seal": "A", "ImageService/Retire": "A", "ImageService/CollectGarbage": "A",
+		"ImageService/Usage": "AOV", "ImageService/Diff": "AOV", "ImageService/GetManifest": "A", "ImageService/GetChunks": "A",
+		"RolloutService/Start": "A", "RolloutService/RollBack": "A", "RolloutService/Pause": "A", "RolloutService/Resume": "A",
+		"ClaimService/Defer":       "AO",
 		"AdminService/CreateToken": "A", "AdminService/DrainHost": "A", "AdminService/Info": "AOV",
 		"EnrolService/Enrol": "HAOV", "EnrolService/Renew": "HAOV",
 		"AgentService/Watch": "H", "AgentService/Report": "H", "AgentService/Answer": "H", "AgentService/GetManifest": "H", "AgentService/GetChunks": "H",
+		"AgentService/Build": "H", "AgentService/MissingChunks": "H", "AgentService/PutChunks": "H", "AgentService/FindPeers": "H",
 	}
 	rules := newRules()
 	for method, roles := range want {

@@ -15,7 +15,7 @@ const manifestPiece = 1 << 20
 
 // content is the part of AgentService that gives out what versions are made of.
 type content struct {
-	chunks *chunkstore.Dir
+	chunks chunkstore.Store
 }
 
 // GetManifest streams a version's manifest in pieces.

@@ -27,13 +27,13 @@ const (
 // imageService takes versions in.
 type imageService struct {
 	v1.UnimplementedImageServiceServer
-	chunks *chunkstore.Dir
+	chunks chunkstore.Store
 	intake *rollout.Intake
 	// intakes has a token for each version that is being created.
 	intakes chan struct{}
 }
 
-func newImageService(chunks *chunkstore.Dir, intake *rollout.Intake) *imageService {
+func newImageService(chunks chunkstore.Store, intake *rollout.Intake) *imageService {
 	return &imageService{chunks: chunks, intake: intake, intakes: make(chan struct{}, maxIntakes)}
 }
 

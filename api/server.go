@@ -49,7 +49,7 @@ type Config struct {
 	Audit   *audit.Log
 	Cluster Cluster
 	// Chunks is the image store. May be nil: no images are taken in then.
-	Chunks *chunkstore.Dir
+	Chunks chunkstore.Store
 	// Claims may be nil: nothing can be claimed then.
 	Claims Claimer
 	// Sessions and Explain may be nil, both: there are no agents and no questions about desktops then. Sessions need Chunks.
@@ -108,6 +108,7 @@ func (s *Server) register(config Config, handle *store.Store) {
 	if config.Chunks != nil {
 		intake := rollout.NewIntake(store.Open(config.Backend, store.WriterRollout), config.Chunks)
 		v1.RegisterImageServiceServer(s.people, newImageService(config.Chunks, intake))
+		v1.RegisterRolloutServiceServer(s.people, &rolloutService{})
 	}
 	if config.Claims != nil {
 		v1.RegisterClaimServiceServer(s.people, &claimService{claims: config.Claims})

@@ -47,9 +47,14 @@ type plane struct {
 
 // agentService is what api registers: sessions, and the goods.
 type agentService struct {
-	v1.UnsafeAgentServiceServer
+	others
 	*dispatch.Server
 	*shelf
+}
+
+// others are the calls that no agent of the simulation makes.
+type others struct {
+	v1.UnimplementedAgentServiceServer
 }
 
 // shelf gives out images.

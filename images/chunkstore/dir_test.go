@@ -30,7 +30,7 @@ func open(t testing.TB, root string) (*chunkstore.Dir, *images.Codec) {
 }
 
 func TestDir(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) storetest.Store {
+	storetest.Run(t, func(t *testing.T) chunkstore.Store {
 		dir, _ := open(t, filepath.Join(t.TempDir(), "images"))
 		return dir
 	})

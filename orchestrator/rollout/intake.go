@@ -23,11 +23,11 @@ const maxVersions = 1000
 // Intake takes versions in. Safe for concurrent use.
 type Intake struct {
 	objects *store.Store
-	chunks  *chunkstore.Dir
+	chunks  chunkstore.Store
 }
 
 // NewIntake makes an Intake that writes objects as store.WriterRollout and keeps manifests beside their chunks.
-func NewIntake(objects *store.Store, chunks *chunkstore.Dir) *Intake {
+func NewIntake(objects *store.Store, chunks chunkstore.Store) *Intake {
 	return &Intake{objects: objects, chunks: chunks}
 }
 

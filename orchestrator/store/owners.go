@@ -46,7 +46,7 @@ func rightsOf(kind v1.Kind) rights {
 	case v1.Kind_KIND_IMAGE:
 		return rights{only(api, rollout), only(api), owners(map[string]Writer{"spec": api, "status": rollout})}
 	case v1.Kind_KIND_POOL:
-		return rights{only(api), only(pool), owners(map[string]Writer{"spec": api, "status": pool})}
+		return rights{only(api), only(pool), owners(map[string]Writer{"spec": api, "status": pool, "release": rollout})}
 	case v1.Kind_KIND_DESKTOP:
 		return rights{only(pool), only(pool), owners(map[string]Writer{
 			"spec": pool, "claim": pool, "status": dispatch,

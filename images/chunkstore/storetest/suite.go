@@ -12,25 +12,16 @@ import (
 	"testing"
 
 	"daybreak/images"
+	"daybreak/images/chunkstore"
 )
 
-// Store is what is tested.
-type Store interface {
-	Missing(ctx context.Context, digests []images.Digest) ([]images.Digest, error)
-	Put(ctx context.Context, chunks []images.Chunk) (uint64, error)
-	Get(ctx context.Context, digest images.Digest) ([]byte, error)
-	Size(ctx context.Context, digests []images.Digest) (uint64, error)
-	PutManifest(ctx context.Context, manifest *images.Manifest) error
-	GetManifest(ctx context.Context, digest images.Digest) (*images.Manifest, error)
-}
-
 // Run tests stores that open returns, each of them new and empty.
-func Run(t *testing.T, open func(t *testing.T) Store) {
+func Run(t *testing.T, open func(t *testing.T) chunkstore.Store) {
 	codec, err := images.NewCodec()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, test := range map[string]func(*testing.T, Store, *images.Codec){
+	for name, test := range map[string]func(*testing.T, chunkstore.Store, *images.Codec){
 		"chunks":     testChunks,
 		"corrupt":    testCorrupt,
 		"manifests":  testManifests,
@@ -65,7 +56,7 @@ func size(chunks []images.Chunk) (n uint64) {
 	return n
 }
 
-func wantMissing(t *testing.T, s Store, ask, want []images.Digest) {
+func wantMissing(t *testing.T, s chunkstore.Store, ask, want []images.Digest) {
 	t.Helper()
 	got, err := s.Missing(t.Context(), ask)
 	if err != nil || !slices.Equal(got, want) {
@@ -73,7 +64,7 @@ func wantMissing(t *testing.T, s Store, ask, want []images.Digest) {
 	}
 }
 
-func wantChunk(t *testing.T, s Store, chunk images.Chunk) {
+func wantChunk(t *testing.T, s chunkstore.Store, chunk images.Chunk) {
 	t.Helper()
 	got, err := s.Get(t.Context(), chunk.Digest)
 	if err != nil || !bytes.Equal(got, chunk.Sealed) {
@@ -81,7 +72,7 @@ func wantChunk(t *testing.T, s Store, chunk images.Chunk) {
 	}
 }
 
-func testChunks(t *testing.T, s Store, codec *images.Codec) {
+func testChunks(t *testing.T, s chunkstore.Store, codec *images.Codec) {
 	chunks, digests := samples(codec, 0, 70)
 	wantMissing(t, s, digests, digests)
 	if _, err := s.Get(t.Context(), digests[0]); !errors.Is(err, images.ErrNotFound) {
@@ -109,7 +100,7 @@ func testChunks(t *testing.T, s Store, codec *images.Codec) {
 	}
 }
 
-func testCorrupt(t *testing.T, s Store, codec *images.Codec) {
+func testCorrupt(t *testing.T, s chunkstore.Store, codec *images.Codec) {
 	good, other := Sample(codec, 1), Sample(codec, 2)
 	for name, bad := range map[string]images.Chunk{
 		"another's content": {Digest: good.Digest, Sealed: other.Sealed},
@@ -154,7 +145,7 @@ func disk(t *testing.T, codec *images.Codec, n int) (*images.Manifest, []images.
 	return manifest, chunks
 }
 
-func testManifests(t *testing.T, s Store, codec *images.Codec) {
+func testManifests(t *testing.T, s chunkstore.Store, codec *images.Codec) {
 	manifest, chunks := disk(t, codec, 4)
 	if _, err := s.GetManifest(t.Context(), manifest.Digest()); !errors.Is(err, images.ErrNotFound) {
 		t.Errorf("GetManifest of one that is not there: %v", err)
@@ -182,7 +173,7 @@ func testManifests(t *testing.T, s Store, codec *images.Codec) {
 	}
 }
 
-func testConcurrent(t *testing.T, s Store, codec *images.Codec) {
+func testConcurrent(t *testing.T, s chunkstore.Store, codec *images.Codec) {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var total uint64
@@ -209,7 +200,7 @@ func testConcurrent(t *testing.T, s Store, codec *images.Codec) {
 	}
 }
 
-func testCancelled(t *testing.T, s Store, codec *images.Codec) {
+func testCancelled(t *testing.T, s chunkstore.Store, codec *images.Codec) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	chunks, digests := samples(codec, 0, 3)

@@ -24,6 +24,162 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// FindPeersRequest names a version.
+type FindPeersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The version's manifest digest, hex.
+	Digest        string `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FindPeersRequest) Reset() {
+	*x = FindPeersRequest{}
+	mi := &file_daybreak_v1_agent_service_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FindPeersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FindPeersRequest) ProtoMessage() {}
+
+func (x *FindPeersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_agent_service_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FindPeersRequest.ProtoReflect.Descriptor instead.
+func (*FindPeersRequest) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_agent_service_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *FindPeersRequest) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+// FindPeersResponse names hosts, the caller not among them.
+type FindPeersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 256 of them.
+	Peers         []*Peer `protobuf:"bytes,1,rep,name=peers,proto3" json:"peers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FindPeersResponse) Reset() {
+	*x = FindPeersResponse{}
+	mi := &file_daybreak_v1_agent_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FindPeersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FindPeersResponse) ProtoMessage() {}
+
+func (x *FindPeersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_agent_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FindPeersResponse.ProtoReflect.Descriptor instead.
+func (*FindPeersResponse) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_agent_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *FindPeersResponse) GetPeers() []*Peer {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+// Peer is another host that gives chunks out.
+type Peer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name, as in its certificate.
+	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	// host:port.
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// True when it has the whole version; false while it fetches it.
+	Complete      bool `protobuf:"varint,3,opt,name=complete,proto3" json:"complete,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Peer) Reset() {
+	*x = Peer{}
+	mi := &file_daybreak_v1_agent_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Peer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Peer) ProtoMessage() {}
+
+func (x *Peer) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_agent_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Peer.ProtoReflect.Descriptor instead.
+func (*Peer) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_agent_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Peer) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Peer) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Peer) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
 // WatchAssignmentsRequest is the agent's hello.
 type WatchAssignmentsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -38,14 +194,16 @@ type WatchAssignmentsRequest struct {
 	// Zones whose network the host has.
 	Zones []string `protobuf:"bytes,5,rep,name=zones,proto3" json:"zones,omitempty"`
 	// The highest cluster epoch the agent ever met.
-	ClusterEpoch  uint64 `protobuf:"varint,6,opt,name=cluster_epoch,json=clusterEpoch,proto3" json:"cluster_epoch,omitempty"`
+	ClusterEpoch uint64 `protobuf:"varint,6,opt,name=cluster_epoch,json=clusterEpoch,proto3" json:"cluster_epoch,omitempty"`
+	// Where other hosts may fetch chunks of images, host:port; empty when it gives none out.
+	PeerAddress   string `protobuf:"bytes,7,opt,name=peer_address,json=peerAddress,proto3" json:"peer_address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchAssignmentsRequest) Reset() {
 	*x = WatchAssignmentsRequest{}
-	mi := &file_daybreak_v1_agent_service_proto_msgTypes[0]
+	mi := &file_daybreak_v1_agent_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -57,7 +215,7 @@ func (x *WatchAssignmentsRequest) String() string {
 func (*WatchAssignmentsRequest) ProtoMessage() {}
 
 func (x *WatchAssignmentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_agent_service_proto_msgTypes[0]
+	mi := &file_daybreak_v1_agent_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -70,7 +228,7 @@ func (x *WatchAssignmentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchAssignmentsRequest.ProtoReflect.Descriptor instead.
 func (*WatchAssignmentsRequest) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_agent_service_proto_rawDescGZIP(), []int{0}
+	return file_daybreak_v1_agent_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *WatchAssignmentsRequest) GetSessionId() string {
@@ -115,6 +273,13 @@ func (x *WatchAssignmentsRequest) GetClusterEpoch() uint64 {
 	return 0
 }
 
+func (x *WatchAssignmentsRequest) GetPeerAddress() string {
+	if x != nil {
+		return x.PeerAddress
+	}
+	return ""
+}
+
 // Assignments is a part of what the host shall run.
 type Assignments struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -140,7 +305,7 @@ type Assignments struct {
 
 func (x *Assignments) Reset() {
 	*x = Assignments{}
-	mi := &file_daybreak_v1_agent_service_proto_msgTypes[1]
+	mi := &file_daybreak_v1_agent_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -152,7 +317,7 @@ func (x *Assignments) String() string {
 func (*Assignments) ProtoMessage() {}
 
 func (x *Assignments) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_agent_service_proto_msgTypes[1]
+	mi := &file_daybreak_v1_agent_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -165,7 +330,7 @@ func (x *Assignments) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignments.ProtoReflect.Descriptor instead.
 func (*Assignments) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_agent_service_proto_rawDescGZIP(), []int{1}
+	return file_daybreak_v1_agent_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Assignments) GetComplete() bool {
@@ -235,7 +400,7 @@ type WantedImages struct {
 
 func (x *WantedImages) Reset() {
 	*x = WantedImages{}
-	mi := &file_daybreak_v1_agent_service_proto_msgTypes[2]
+	mi := &file_daybreak_v1_agent_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -247,7 +412,7 @@ func (x *WantedImages) String() string {
 func (*WantedImages) ProtoMessage() {}
 
 func (x *WantedImages) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_agent_service_proto_msgTypes[2]
+	mi := &file_daybreak_v1_agent_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -260,7 +425,7 @@ func (x *WantedImages) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WantedImages.ProtoReflect.Descriptor instead.
 func (*WantedImages) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_agent_service_proto_rawDescGZIP(), []int{2}
+	return file_daybreak_v1_agent_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *WantedImages) GetImages() []*WantedImage {
@@ -287,7 +452,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_daybreak_v1_agent_service_proto_msgTypes[3]
+	mi := &file_daybreak_v1_agent_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -299,7 +464,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_agent_service_proto_msgTypes[3]
+	mi := &file_daybreak_v1_agent_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -312,7 +477,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_agent_service_proto_rawDescGZIP(), []int{3}
+	return file_daybreak_v1_agent_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Assignment) GetDesktop() string {
@@ -369,7 +534,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_daybreak_v1_agent_service_proto_msgTypes[4]
+	mi := &file_daybreak_v1_agent_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -381,7 +546,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_agent_service_proto_msgTypes[4]
+	mi := &file_daybreak_v1_agent_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -394,7 +559,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_agent_service_proto_rawDescGZIP(), []int{4}
+	return file_daybreak_v1_agent_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReportRequest) GetSessionId() string {
@@ -470,7 +635,7 @@ type IncarnationReport struct {
 
 func (x *IncarnationReport) Reset() {
 	*x = IncarnationReport{}
-	mi := &file_daybreak_v1_agent_service_proto_msgTypes[5]
+	mi := &file_daybreak_v1_agent_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -482,7 +647,7 @@ func (x *IncarnationReport) String() string {
 func (*IncarnationReport) ProtoMessage() {}
 
 func (x *IncarnationReport) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_agent_service_proto_msgTypes[5]
+	mi := &file_daybreak_v1_agent_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -495,7 +660,7 @@ func (x *IncarnationReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IncarnationReport.ProtoReflect.Descriptor instead.
 func (*IncarnationReport) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_agent_service_proto_rawDescGZIP(), []int{5}
+	return file_daybreak_v1_agent_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *IncarnationReport) GetDesktop() string {
@@ -537,7 +702,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_daybreak_v1_agent_service_proto_msgTypes[6]
+	mi := &file_daybreak_v1_agent_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -549,7 +714,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_agent_service_proto_msgTypes[6]
+	mi := &file_daybreak_v1_agent_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -562,196 +727,12 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_agent_service_proto_rawDescGZIP(), []int{6}
+	return file_daybreak_v1_agent_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ReportResponse) GetNextPeriod() *durationpb.Duration {
 	if x != nil {
 		return x.NextPeriod
-	}
-	return nil
-}
-
-// GetManifestRequest names a version.
-type GetManifestRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The version's manifest digest, hex.
-	Digest        string `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GetManifestRequest) Reset() {
-	*x = GetManifestRequest{}
-	mi := &file_daybreak_v1_agent_service_proto_msgTypes[7]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GetManifestRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GetManifestRequest) ProtoMessage() {}
-
-func (x *GetManifestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_agent_service_proto_msgTypes[7]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GetManifestRequest.ProtoReflect.Descriptor instead.
-func (*GetManifestRequest) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_agent_service_proto_rawDescGZIP(), []int{7}
-}
-
-func (x *GetManifestRequest) GetDigest() string {
-	if x != nil {
-		return x.Digest
-	}
-	return ""
-}
-
-// GetManifestResponse is the next piece of the manifest.
-type GetManifestResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Encoded bytes, in order.
-	Piece         []byte `protobuf:"bytes,1,opt,name=piece,proto3" json:"piece,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GetManifestResponse) Reset() {
-	*x = GetManifestResponse{}
-	mi := &file_daybreak_v1_agent_service_proto_msgTypes[8]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GetManifestResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GetManifestResponse) ProtoMessage() {}
-
-func (x *GetManifestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_agent_service_proto_msgTypes[8]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GetManifestResponse.ProtoReflect.Descriptor instead.
-func (*GetManifestResponse) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_agent_service_proto_rawDescGZIP(), []int{8}
-}
-
-func (x *GetManifestResponse) GetPiece() []byte {
-	if x != nil {
-		return x.Piece
-	}
-	return nil
-}
-
-// GetChunksRequest names chunks by their digests.
-type GetChunksRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// 32 bytes a digest, at most 256 of them.
-	Digests       []byte `protobuf:"bytes,1,opt,name=digests,proto3" json:"digests,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GetChunksRequest) Reset() {
-	*x = GetChunksRequest{}
-	mi := &file_daybreak_v1_agent_service_proto_msgTypes[9]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GetChunksRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GetChunksRequest) ProtoMessage() {}
-
-func (x *GetChunksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_agent_service_proto_msgTypes[9]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GetChunksRequest.ProtoReflect.Descriptor instead.
-func (*GetChunksRequest) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_agent_service_proto_rawDescGZIP(), []int{9}
-}
-
-func (x *GetChunksRequest) GetDigests() []byte {
-	if x != nil {
-		return x.Digests
-	}
-	return nil
-}
-
-// GetChunksResponse is one chunk.
-type GetChunksResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// To be checked by who asked.
-	Chunk         *Chunk `protobuf:"bytes,1,opt,name=chunk,proto3" json:"chunk,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GetChunksResponse) Reset() {
-	*x = GetChunksResponse{}
-	mi := &file_daybreak_v1_agent_service_proto_msgTypes[10]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GetChunksResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GetChunksResponse) ProtoMessage() {}
-
-func (x *GetChunksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_agent_service_proto_msgTypes[10]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GetChunksResponse.ProtoReflect.Descriptor instead.
-func (*GetChunksResponse) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_agent_service_proto_rawDescGZIP(), []int{10}
-}
-
-func (x *GetChunksResponse) GetChunk() *Chunk {
-	if x != nil {
-		return x.Chunk
 	}
 	return nil
 }
@@ -766,6 +747,7 @@ type Ask struct {
 	// Types that are valid to be assigned to Question:
 	//
 	//	*Ask_Screenshot
+	//	*Ask_Build
 	Question      isAsk_Question `protobuf_oneof:"question"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -773,7 +755,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_daybreak_v1_agent_service_proto_msgTypes[11]
+	mi := &file_daybreak_v1_agent_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -785,7 +767,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_agent_service_proto_msgTypes[11]
+	mi := &file_daybreak_v1_agent_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -798,7 +780,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_agent_service_proto_rawDescGZIP(), []int{11}
+	return file_daybreak_v1_agent_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Ask) GetId() string {
@@ -831,6 +813,15 @@ func (x *Ask) GetScreenshot() *ScreenshotAsk {
 	return nil
 }
 
+func (x *Ask) GetBuild() *BuildAsk {
+	if x != nil {
+		if x, ok := x.Question.(*Ask_Build); ok {
+			return x.Build
+		}
+	}
+	return nil
+}
+
 type isAsk_Question interface {
 	isAsk_Question()
 }
@@ -840,7 +831,14 @@ type Ask_Screenshot struct {
 	Screenshot *ScreenshotAsk `protobuf:"bytes,3,opt,name=screenshot,proto3,oneof"`
 }
 
+type Ask_Build struct {
+	// A build is wanted. Answered at once, without an error when the agent will open a Build stream with this Ask's id.
+	Build *BuildAsk `protobuf:"bytes,4,opt,name=build,proto3,oneof"`
+}
+
 func (*Ask_Screenshot) isAsk_Question() {}
+
+func (*Ask_Build) isAsk_Question() {}
 
 // ScreenshotAsk asks for a picture of the screen of an incarnation.
 type ScreenshotAsk struct {
@@ -855,7 +853,7 @@ type ScreenshotAsk struct {
 
 func (x *ScreenshotAsk) Reset() {
 	*x = ScreenshotAsk{}
-	mi := &file_daybreak_v1_agent_service_proto_msgTypes[12]
+	mi := &file_daybreak_v1_agent_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -867,7 +865,7 @@ func (x *ScreenshotAsk) String() string {
 func (*ScreenshotAsk) ProtoMessage() {}
 
 func (x *ScreenshotAsk) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_agent_service_proto_msgTypes[12]
+	mi := &file_daybreak_v1_agent_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -880,7 +878,7 @@ func (x *ScreenshotAsk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScreenshotAsk.ProtoReflect.Descriptor instead.
 func (*ScreenshotAsk) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_agent_service_proto_rawDescGZIP(), []int{12}
+	return file_daybreak_v1_agent_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ScreenshotAsk) GetDesktop() string {
@@ -893,6 +891,52 @@ func (x *ScreenshotAsk) GetDesktop() string {
 func (x *ScreenshotAsk) GetGeneration() int64 {
 	if x != nil {
 		return x.Generation
+	}
+	return 0
+}
+
+// BuildAsk calls the agent to a build.
+type BuildAsk struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Memory that its VM will take, MiB, so that an agent without room can say so at once.
+	MemoryMib     uint32 `protobuf:"varint,1,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BuildAsk) Reset() {
+	*x = BuildAsk{}
+	mi := &file_daybreak_v1_agent_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BuildAsk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BuildAsk) ProtoMessage() {}
+
+func (x *BuildAsk) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_agent_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BuildAsk.ProtoReflect.Descriptor instead.
+func (*BuildAsk) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_agent_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *BuildAsk) GetMemoryMib() uint32 {
+	if x != nil {
+		return x.MemoryMib
 	}
 	return 0
 }
@@ -1011,7 +1055,16 @@ var File_daybreak_v1_agent_service_proto protoreflect.FileDescriptor
 
 const file_daybreak_v1_agent_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1fdaybreak/v1/agent_service.proto\x12\vdaybreak.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19daybreak/v1/desktop.proto\x1a\x16daybreak/v1/host.proto\x1a\x1fdaybreak/v1/image_service.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\x02\n" +
+	"\x1fdaybreak/v1/agent_service.proto\x12\vdaybreak.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17daybreak/v1/build.proto\x1a\x19daybreak/v1/desktop.proto\x1a\x16daybreak/v1/host.proto\x1a\x1fdaybreak/v1/image_service.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"A\n" +
+	"\x10FindPeersRequest\x12-\n" +
+	"\x06digest\x18\x01 \x01(\tB\x15\xbaH\x12r\x102\x0e^[0-9a-f]{64}$R\x06digest\"G\n" +
+	"\x11FindPeersResponse\x122\n" +
+	"\x05peers\x18\x01 \x03(\v2\x11.daybreak.v1.PeerB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x05peers\"g\n" +
+	"\x04Peer\x12\x1d\n" +
+	"\x04host\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x04host\x12$\n" +
+	"\aaddress\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x86\x02R\aaddress\x12\x1a\n" +
+	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"\xca\x02\n" +
 	"\x17WatchAssignmentsRequest\x12(\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x10\x18@R\tsessionId\x12,\n" +
@@ -1019,7 +1072,8 @@ const file_daybreak_v1_agent_service_proto_rawDesc = "" +
 	"\aboot_id\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\x06bootId\x12=\n" +
 	"\bcapacity\x18\x04 \x01(\v2\x19.daybreak.v1.HostCapacityB\x06\xbaH\x03\xc8\x01\x01R\bcapacity\x12$\n" +
 	"\x05zones\x18\x05 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10@\"\x04r\x02\x18?R\x05zones\x12#\n" +
-	"\rcluster_epoch\x18\x06 \x01(\x04R\fclusterEpoch\"\xd1\x02\n" +
+	"\rcluster_epoch\x18\x06 \x01(\x04R\fclusterEpoch\x12+\n" +
+	"\fpeer_address\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x86\x02R\vpeerAddress\"\xd1\x02\n" +
 	"\vAssignments\x12\x1a\n" +
 	"\bcomplete\x18\x01 \x01(\bR\bcomplete\x12\x1d\n" +
 	"\n" +
@@ -1057,29 +1111,24 @@ const file_daybreak_v1_agent_service_proto_rawDesc = "" +
 	"\x06orphan\x18\x04 \x01(\bR\x06orphan\"L\n" +
 	"\x0eReportResponse\x12:\n" +
 	"\vnext_period\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"nextPeriod\"C\n" +
-	"\x12GetManifestRequest\x12-\n" +
-	"\x06digest\x18\x01 \x01(\tB\x15\xbaH\x12r\x102\x0e^[0-9a-f]{64}$R\x06digest\"+\n" +
-	"\x13GetManifestResponse\x12\x14\n" +
-	"\x05piece\x18\x01 \x01(\fR\x05piece\"8\n" +
-	"\x10GetChunksRequest\x12$\n" +
-	"\adigests\x18\x01 \x01(\fB\n" +
-	"\xbaH\az\x05\x10 \x18\x80@R\adigests\"=\n" +
-	"\x11GetChunksResponse\x12(\n" +
-	"\x05chunk\x18\x01 \x01(\v2\x12.daybreak.v1.ChunkR\x05chunk\"\xa2\x01\n" +
+	"nextPeriod\"\xd1\x01\n" +
 	"\x03Ask\x12\x19\n" +
 	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x126\n" +
 	"\bdeadline\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12<\n" +
 	"\n" +
 	"screenshot\x18\x03 \x01(\v2\x1a.daybreak.v1.ScreenshotAskH\x00R\n" +
-	"screenshotB\n" +
+	"screenshot\x12-\n" +
+	"\x05build\x18\x04 \x01(\v2\x15.daybreak.v1.BuildAskH\x00R\x05buildB\n" +
 	"\n" +
 	"\bquestion\"R\n" +
 	"\rScreenshotAsk\x12!\n" +
 	"\adesktop\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\adesktop\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\x03R\n" +
-	"generation\"\x92\x01\n" +
+	"generation\")\n" +
+	"\bBuildAsk\x12\x1d\n" +
+	"\n" +
+	"memory_mib\x18\x01 \x01(\rR\tmemoryMib\"\x92\x01\n" +
 	"\rAnswerRequest\x12(\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x10\x18@R\tsessionId\x12\x19\n" +
@@ -1087,13 +1136,17 @@ const file_daybreak_v1_agent_service_proto_rawDesc = "" +
 	"\x05error\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x05error\x12\x1c\n" +
 	"\x03png\x18\x04 \x01(\fB\n" +
 	"\xbaH\az\x05\x18\x80\x80\xc0\x01R\x03png\"\x10\n" +
-	"\x0eAnswerResponse2\x81\x03\n" +
+	"\x0eAnswerResponse2\xb2\x05\n" +
 	"\fAgentService\x12I\n" +
 	"\x05Watch\x12$.daybreak.v1.WatchAssignmentsRequest\x1a\x18.daybreak.v1.Assignments0\x01\x12A\n" +
 	"\x06Report\x12\x1a.daybreak.v1.ReportRequest\x1a\x1b.daybreak.v1.ReportResponse\x12R\n" +
 	"\vGetManifest\x12\x1f.daybreak.v1.GetManifestRequest\x1a .daybreak.v1.GetManifestResponse0\x01\x12L\n" +
 	"\tGetChunks\x12\x1d.daybreak.v1.GetChunksRequest\x1a\x1e.daybreak.v1.GetChunksResponse0\x01\x12A\n" +
-	"\x06Answer\x12\x1a.daybreak.v1.AnswerRequest\x1a\x1b.daybreak.v1.AnswerResponseB'Z%daybreak/proto/daybreak/v1;daybreakv1b\x06proto3"
+	"\x06Answer\x12\x1a.daybreak.v1.AnswerRequest\x1a\x1b.daybreak.v1.AnswerResponse\x12=\n" +
+	"\x05Build\x12\x18.daybreak.v1.BuildUpdate\x1a\x16.daybreak.v1.BuildTask(\x010\x01\x12V\n" +
+	"\rMissingChunks\x12!.daybreak.v1.MissingChunksRequest\x1a\".daybreak.v1.MissingChunksResponse\x12L\n" +
+	"\tPutChunks\x12\x1d.daybreak.v1.PutChunksRequest\x1a\x1e.daybreak.v1.PutChunksResponse(\x01\x12J\n" +
+	"\tFindPeers\x12\x1d.daybreak.v1.FindPeersRequest\x1a\x1e.daybreak.v1.FindPeersResponseB'Z%daybreak/proto/daybreak/v1;daybreakv1b\x06proto3"
 
 var (
 	file_daybreak_v1_agent_service_proto_rawDescOnce sync.Once
@@ -1109,19 +1162,19 @@ func file_daybreak_v1_agent_service_proto_rawDescGZIP() []byte {
 
 var file_daybreak_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_daybreak_v1_agent_service_proto_goTypes = []any{
-	(*WatchAssignmentsRequest)(nil), // 0: daybreak.v1.WatchAssignmentsRequest
-	(*Assignments)(nil),             // 1: daybreak.v1.Assignments
-	(*WantedImages)(nil),            // 2: daybreak.v1.WantedImages
-	(*Assignment)(nil),              // 3: daybreak.v1.Assignment
-	(*ReportRequest)(nil),           // 4: daybreak.v1.ReportRequest
-	(*IncarnationReport)(nil),       // 5: daybreak.v1.IncarnationReport
-	(*ReportResponse)(nil),          // 6: daybreak.v1.ReportResponse
-	(*GetManifestRequest)(nil),      // 7: daybreak.v1.GetManifestRequest
-	(*GetManifestResponse)(nil),     // 8: daybreak.v1.GetManifestResponse
-	(*GetChunksRequest)(nil),        // 9: daybreak.v1.GetChunksRequest
-	(*GetChunksResponse)(nil),       // 10: daybreak.v1.GetChunksResponse
-	(*Ask)(nil),                     // 11: daybreak.v1.Ask
-	(*ScreenshotAsk)(nil),           // 12: daybreak.v1.ScreenshotAsk
+	(*FindPeersRequest)(nil),        // 0: daybreak.v1.FindPeersRequest
+	(*FindPeersResponse)(nil),       // 1: daybreak.v1.FindPeersResponse
+	(*Peer)(nil),                    // 2: daybreak.v1.Peer
+	(*WatchAssignmentsRequest)(nil), // 3: daybreak.v1.WatchAssignmentsRequest
+	(*Assignments)(nil),             // 4: daybreak.v1.Assignments
+	(*WantedImages)(nil),            // 5: daybreak.v1.WantedImages
+	(*Assignment)(nil),              // 6: daybreak.v1.Assignment
+	(*ReportRequest)(nil),           // 7: daybreak.v1.ReportRequest
+	(*IncarnationReport)(nil),       // 8: daybreak.v1.IncarnationReport
+	(*ReportResponse)(nil),          // 9: daybreak.v1.ReportResponse
+	(*Ask)(nil),                     // 10: daybreak.v1.Ask
+	(*ScreenshotAsk)(nil),           // 11: daybreak.v1.ScreenshotAsk
+	(*BuildAsk)(nil),                // 12: daybreak.v1.BuildAsk
 	(*AnswerRequest)(nil),           // 13: daybreak.v1.AnswerRequest
 	(*AnswerResponse)(nil),          // 14: daybreak.v1.AnswerResponse
 	(*HostCapacity)(nil),            // 15: daybreak.v1.HostCapacity
@@ -1132,40 +1185,58 @@ var file_daybreak_v1_agent_service_proto_goTypes = []any{
 	(*KeptDisk)(nil),                // 20: daybreak.v1.KeptDisk
 	(*DesktopStatus)(nil),           // 21: daybreak.v1.DesktopStatus
 	(*durationpb.Duration)(nil),     // 22: google.protobuf.Duration
-	(*Chunk)(nil),                   // 23: daybreak.v1.Chunk
-	(*timestamppb.Timestamp)(nil),   // 24: google.protobuf.Timestamp
+	(*timestamppb.Timestamp)(nil),   // 23: google.protobuf.Timestamp
+	(*GetManifestRequest)(nil),      // 24: daybreak.v1.GetManifestRequest
+	(*GetChunksRequest)(nil),        // 25: daybreak.v1.GetChunksRequest
+	(*BuildUpdate)(nil),             // 26: daybreak.v1.BuildUpdate
+	(*MissingChunksRequest)(nil),    // 27: daybreak.v1.MissingChunksRequest
+	(*PutChunksRequest)(nil),        // 28: daybreak.v1.PutChunksRequest
+	(*GetManifestResponse)(nil),     // 29: daybreak.v1.GetManifestResponse
+	(*GetChunksResponse)(nil),       // 30: daybreak.v1.GetChunksResponse
+	(*BuildTask)(nil),               // 31: daybreak.v1.BuildTask
+	(*MissingChunksResponse)(nil),   // 32: daybreak.v1.MissingChunksResponse
+	(*PutChunksResponse)(nil),       // 33: daybreak.v1.PutChunksResponse
 }
 var file_daybreak_v1_agent_service_proto_depIdxs = []int32{
-	15, // 0: daybreak.v1.WatchAssignmentsRequest.capacity:type_name -> daybreak.v1.HostCapacity
-	3,  // 1: daybreak.v1.Assignments.set:type_name -> daybreak.v1.Assignment
-	2,  // 2: daybreak.v1.Assignments.wanted_images:type_name -> daybreak.v1.WantedImages
-	11, // 3: daybreak.v1.Assignments.asks:type_name -> daybreak.v1.Ask
-	16, // 4: daybreak.v1.WantedImages.images:type_name -> daybreak.v1.WantedImage
-	17, // 5: daybreak.v1.Assignment.spec:type_name -> daybreak.v1.DesktopSpec
-	18, // 6: daybreak.v1.Assignment.incarnation:type_name -> daybreak.v1.Incarnation
-	5,  // 7: daybreak.v1.ReportRequest.desktops:type_name -> daybreak.v1.IncarnationReport
-	19, // 8: daybreak.v1.ReportRequest.usage:type_name -> daybreak.v1.HostUsage
-	20, // 9: daybreak.v1.ReportRequest.kept_disks:type_name -> daybreak.v1.KeptDisk
-	21, // 10: daybreak.v1.IncarnationReport.status:type_name -> daybreak.v1.DesktopStatus
-	22, // 11: daybreak.v1.ReportResponse.next_period:type_name -> google.protobuf.Duration
-	23, // 12: daybreak.v1.GetChunksResponse.chunk:type_name -> daybreak.v1.Chunk
-	24, // 13: daybreak.v1.Ask.deadline:type_name -> google.protobuf.Timestamp
-	12, // 14: daybreak.v1.Ask.screenshot:type_name -> daybreak.v1.ScreenshotAsk
-	0,  // 15: daybreak.v1.AgentService.Watch:input_type -> daybreak.v1.WatchAssignmentsRequest
-	4,  // 16: daybreak.v1.AgentService.Report:input_type -> daybreak.v1.ReportRequest
-	7,  // 17: daybreak.v1.AgentService.GetManifest:input_type -> daybreak.v1.GetManifestRequest
-	9,  // 18: daybreak.v1.AgentService.GetChunks:input_type -> daybreak.v1.GetChunksRequest
-	13, // 19: daybreak.v1.AgentService.Answer:input_type -> daybreak.v1.AnswerRequest
-	1,  // 20: daybreak.v1.AgentService.Watch:output_type -> daybreak.v1.Assignments
-	6,  // 21: daybreak.v1.AgentService.Report:output_type -> daybreak.v1.ReportResponse
-	8,  // 22: daybreak.v1.AgentService.GetManifest:output_type -> daybreak.v1.GetManifestResponse
-	10, // 23: daybreak.v1.AgentService.GetChunks:output_type -> daybreak.v1.GetChunksResponse
-	14, // 24: daybreak.v1.AgentService.Answer:output_type -> daybreak.v1.AnswerResponse
-	20, // [20:25] is the sub-list for method output_type
-	15, // [15:20] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	2,  // 0: daybreak.v1.FindPeersResponse.peers:type_name -> daybreak.v1.Peer
+	15, // 1: daybreak.v1.WatchAssignmentsRequest.capacity:type_name -> daybreak.v1.HostCapacity
+	6,  // 2: daybreak.v1.Assignments.set:type_name -> daybreak.v1.Assignment
+	5,  // 3: daybreak.v1.Assignments.wanted_images:type_name -> daybreak.v1.WantedImages
+	10, // 4: daybreak.v1.Assignments.asks:type_name -> daybreak.v1.Ask
+	16, // 5: daybreak.v1.WantedImages.images:type_name -> daybreak.v1.WantedImage
+	17, // 6: daybreak.v1.Assignment.spec:type_name -> daybreak.v1.DesktopSpec
+	18, // 7: daybreak.v1.Assignment.incarnation:type_name -> daybreak.v1.Incarnation
+	8,  // 8: daybreak.v1.ReportRequest.desktops:type_name -> daybreak.v1.IncarnationReport
+	19, // 9: daybreak.v1.ReportRequest.usage:type_name -> daybreak.v1.HostUsage
+	20, // 10: daybreak.v1.ReportRequest.kept_disks:type_name -> daybreak.v1.KeptDisk
+	21, // 11: daybreak.v1.IncarnationReport.status:type_name -> daybreak.v1.DesktopStatus
+	22, // 12: daybreak.v1.ReportResponse.next_period:type_name -> google.protobuf.Duration
+	23, // 13: daybreak.v1.Ask.deadline:type_name -> google.protobuf.Timestamp
+	11, // 14: daybreak.v1.Ask.screenshot:type_name -> daybreak.v1.ScreenshotAsk
+	12, // 15: daybreak.v1.Ask.build:type_name -> daybreak.v1.BuildAsk
+	3,  // 16: daybreak.v1.AgentService.Watch:input_type -> daybreak.v1.WatchAssignmentsRequest
+	7,  // 17: daybreak.v1.AgentService.Report:input_type -> daybreak.v1.ReportRequest
+	24, // 18: daybreak.v1.AgentService.GetManifest:input_type -> daybreak.v1.GetManifestRequest
+	25, // 19: daybreak.v1.AgentService.GetChunks:input_type -> daybreak.v1.GetChunksRequest
+	13, // 20: daybreak.v1.AgentService.Answer:input_type -> daybreak.v1.AnswerRequest
+	26, // 21: daybreak.v1.AgentService.Build:input_type -> daybreak.v1.BuildUpdate
+	27, // 22: daybreak.v1.AgentService.MissingChunks:input_type -> daybreak.v1.MissingChunksRequest
+	28, // 23: daybreak.v1.AgentService.PutChunks:input_type -> daybreak.v1.PutChunksRequest
+	0,  // 24: daybreak.v1.AgentService.FindPeers:input_type -> daybreak.v1.FindPeersRequest
+	4,  // 25: daybreak.v1.AgentService.Watch:output_type -> daybreak.v1.Assignments
+	9,  // 26: daybreak.v1.AgentService.Report:output_type -> daybreak.v1.ReportResponse
+	29, // 27: daybreak.v1.AgentService.GetManifest:output_type -> daybreak.v1.GetManifestResponse
+	30, // 28: daybreak.v1.AgentService.GetChunks:output_type -> daybreak.v1.GetChunksResponse
+	14, // 29: daybreak.v1.AgentService.Answer:output_type -> daybreak.v1.AnswerResponse
+	31, // 30: daybreak.v1.AgentService.Build:output_type -> daybreak.v1.BuildTask
+	32, // 31: daybreak.v1.AgentService.MissingChunks:output_type -> daybreak.v1.MissingChunksResponse
+	33, // 32: daybreak.v1.AgentService.PutChunks:output_type -> daybreak.v1.PutChunksResponse
+	1,  // 33: daybreak.v1.AgentService.FindPeers:output_type -> daybreak.v1.FindPeersResponse
+	25, // [25:34] is the sub-list for method output_type
+	16, // [16:25] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_daybreak_v1_agent_service_proto_init() }
@@ -1173,11 +1244,13 @@ func file_daybreak_v1_agent_service_proto_init() {
 	if File_daybreak_v1_agent_service_proto != nil {
 		return
 	}
+	file_daybreak_v1_build_proto_init()
 	file_daybreak_v1_desktop_proto_init()
 	file_daybreak_v1_host_proto_init()
 	file_daybreak_v1_image_service_proto_init()
-	file_daybreak_v1_agent_service_proto_msgTypes[11].OneofWrappers = []any{
+	file_daybreak_v1_agent_service_proto_msgTypes[10].OneofWrappers = []any{
 		(*Ask_Screenshot)(nil),
+		(*Ask_Build)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

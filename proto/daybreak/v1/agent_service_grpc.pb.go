@@ -19,11 +19,15 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AgentService_Watch_FullMethodName       = "/daybreak.v1.AgentService/Watch"
-	AgentService_Report_FullMethodName      = "/daybreak.v1.AgentService/Report"
-	AgentService_GetManifest_FullMethodName = "/daybreak.v1.AgentService/GetManifest"
-	AgentService_GetChunks_FullMethodName   = "/daybreak.v1.AgentService/GetChunks"
-	AgentService_Answer_FullMethodName      = "/daybreak.v1.AgentService/Answer"
+	AgentService_Watch_FullMethodName         = "/daybreak.v1.AgentService/Watch"
+	AgentService_Report_FullMethodName        = "/daybreak.v1.AgentService/Report"
+	AgentService_GetManifest_FullMethodName   = "/daybreak.v1.AgentService/GetManifest"
+	AgentService_GetChunks_FullMethodName     = "/daybreak.v1.AgentService/GetChunks"
+	AgentService_Answer_FullMethodName        = "/daybreak.v1.AgentService/Answer"
+	AgentService_Build_FullMethodName         = "/daybreak.v1.AgentService/Build"
+	AgentService_MissingChunks_FullMethodName = "/daybreak.v1.AgentService/MissingChunks"
+	AgentService_PutChunks_FullMethodName     = "/daybreak.v1.AgentService/PutChunks"
+	AgentService_FindPeers_FullMethodName     = "/daybreak.v1.AgentService/FindPeers"
 )
 
 // AgentServiceClient is the client API for AgentService service.
@@ -43,6 +47,14 @@ type AgentServiceClient interface {
 	GetChunks(ctx context.Context, in *GetChunksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetChunksResponse], error)
 	// Answer brings the result of an Ask.
 	Answer(ctx context.Context, in *AnswerRequest, opts ...grpc.CallOption) (*AnswerResponse, error)
+	// Build is the agent's end of a build that an Ask called it to: see build.proto. NOT_FOUND when nobody wants it any more.
+	Build(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[BuildUpdate, BuildTask], error)
+	// MissingChunks is as in ImageService, for a host that has a build under way; others get PERMISSION_DENIED.
+	MissingChunks(ctx context.Context, in *MissingChunksRequest, opts ...grpc.CallOption) (*MissingChunksResponse, error)
+	// PutChunks is as in ImageService, for a host that has a build under way; others get PERMISSION_DENIED.
+	PutChunks(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PutChunksRequest, PutChunksResponse], error)
+	// FindPeers names hosts that have a version's content, or fetch it now, and give it out.
+	FindPeers(ctx context.Context, in *FindPeersRequest, opts ...grpc.CallOption) (*FindPeersResponse, error)
 }
 
 type agentServiceClient struct {
@@ -130,6 +142,52 @@ func (c *agentServiceClient) Answer(ctx context.Context, in *AnswerRequest, opts
 	return out, nil
 }
 
+func (c *agentServiceClient) Build(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[BuildUpdate, BuildTask], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[3], AgentService_Build_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[BuildUpdate, BuildTask]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_BuildClient = grpc.BidiStreamingClient[BuildUpdate, BuildTask]
+
+func (c *agentServiceClient) MissingChunks(ctx context.Context, in *MissingChunksRequest, opts ...grpc.CallOption) (*MissingChunksResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MissingChunksResponse)
+	err := c.cc.Invoke(ctx, AgentService_MissingChunks_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentServiceClient) PutChunks(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PutChunksRequest, PutChunksResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[4], AgentService_PutChunks_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[PutChunksRequest, PutChunksResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_PutChunksClient = grpc.ClientStreamingClient[PutChunksRequest, PutChunksResponse]
+
+func (c *agentServiceClient) FindPeers(ctx context.Context, in *FindPeersRequest, opts ...grpc.CallOption) (*FindPeersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FindPeersResponse)
+	err := c.cc.Invoke(ctx, AgentService_FindPeers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AgentServiceServer is the server API for AgentService service.
 // All implementations must embed UnimplementedAgentServiceServer
 // for forward compatibility.
@@ -147,6 +205,14 @@ type AgentServiceServer interface {
 	GetChunks(*GetChunksRequest, grpc.ServerStreamingServer[GetChunksResponse]) error
 	// Answer brings the result of an Ask.
 	Answer(context.Context, *AnswerRequest) (*AnswerResponse, error)
+	// Build is the agent's end of a build that an Ask called it to: see build.proto. NOT_FOUND when nobody wants it any more.
+	Build(grpc.BidiStreamingServer[BuildUpdate, BuildTask]) error
+	// MissingChunks is as in ImageService, for a host that has a build under way; others get PERMISSION_DENIED.
+	MissingChunks(context.Context, *MissingChunksRequest) (*MissingChunksResponse, error)
+	// PutChunks is as in ImageService, for a host that has a build under way; others get PERMISSION_DENIED.
+	PutChunks(grpc.ClientStreamingServer[PutChunksRequest, PutChunksResponse]) error
+	// FindPeers names hosts that have a version's content, or fetch it now, and give it out.
+	FindPeers(context.Context, *FindPeersRequest) (*FindPeersResponse, error)
 	mustEmbedUnimplementedAgentServiceServer()
 }
 
@@ -171,6 +237,18 @@ func (UnimplementedAgentServiceServer) GetChunks(*GetChunksRequest, grpc.ServerS
 }
 func (UnimplementedAgentServiceServer) Answer(context.Context, *AnswerRequest) (*AnswerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Answer not implemented")
+}
+func (UnimplementedAgentServiceServer) Build(grpc.BidiStreamingServer[BuildUpdate, BuildTask]) error {
+	return status.Error(codes.Unimplemented, "method Build not implemented")
+}
+func (UnimplementedAgentServiceServer) MissingChunks(context.Context, *MissingChunksRequest) (*MissingChunksResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method MissingChunks not implemented")
+}
+func (UnimplementedAgentServiceServer) PutChunks(grpc.ClientStreamingServer[PutChunksRequest, PutChunksResponse]) error {
+	return status.Error(codes.Unimplemented, "method PutChunks not implemented")
+}
+func (UnimplementedAgentServiceServer) FindPeers(context.Context, *FindPeersRequest) (*FindPeersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method FindPeers not implemented")
 }
 func (UnimplementedAgentServiceServer) mustEmbedUnimplementedAgentServiceServer() {}
 func (UnimplementedAgentServiceServer) testEmbeddedByValue()                      {}
@@ -262,6 +340,56 @@ func _AgentService_Answer_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AgentService_Build_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(AgentServiceServer).Build(&grpc.GenericServerStream[BuildUpdate, BuildTask]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_BuildServer = grpc.BidiStreamingServer[BuildUpdate, BuildTask]
+
+func _AgentService_MissingChunks_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MissingChunksRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).MissingChunks(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_MissingChunks_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).MissingChunks(ctx, req.(*MissingChunksRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentService_PutChunks_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(AgentServiceServer).PutChunks(&grpc.GenericServerStream[PutChunksRequest, PutChunksResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_PutChunksServer = grpc.ClientStreamingServer[PutChunksRequest, PutChunksResponse]
+
+func _AgentService_FindPeers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FindPeersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).FindPeers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_FindPeers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).FindPeers(ctx, req.(*FindPeersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AgentService_ServiceDesc is the grpc.ServiceDesc for AgentService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -276,6 +404,14 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Answer",
 			Handler:    _AgentService_Answer_Handler,
+		},
+		{
+			MethodName: "MissingChunks",
+			Handler:    _AgentService_MissingChunks_Handler,
+		},
+		{
+			MethodName: "FindPeers",
+			Handler:    _AgentService_FindPeers_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
@@ -293,6 +429,17 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "GetChunks",
 			Handler:       _AgentService_GetChunks_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "Build",
+			Handler:       _AgentService_Build_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "PutChunks",
+			Handler:       _AgentService_PutChunks_Handler,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "daybreak/v1/agent_service.proto",

@@ -22,6 +22,116 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// DeferRequest names the claim by pool and user.
+type DeferRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the pool.
+	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// The user who holds a desktop.
+	User          string `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeferRequest) Reset() {
+	*x = DeferRequest{}
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeferRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeferRequest) ProtoMessage() {}
+
+func (x *DeferRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeferRequest.ProtoReflect.Descriptor instead.
+func (*DeferRequest) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_claim_service_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *DeferRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *DeferRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+// DeferResponse says when the restart will be now.
+type DeferResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The desktop, with its claim.
+	Desktop *Desktop `protobuf:"bytes,1,opt,name=desktop,proto3" json:"desktop,omitempty"`
+	// How often the user may put it off again.
+	Left          uint32 `protobuf:"varint,2,opt,name=left,proto3" json:"left,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeferResponse) Reset() {
+	*x = DeferResponse{}
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeferResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeferResponse) ProtoMessage() {}
+
+func (x *DeferResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeferResponse.ProtoReflect.Descriptor instead.
+func (*DeferResponse) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_claim_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *DeferResponse) GetDesktop() *Desktop {
+	if x != nil {
+		return x.Desktop
+	}
+	return nil
+}
+
+func (x *DeferResponse) GetLeft() uint32 {
+	if x != nil {
+		return x.Left
+	}
+	return 0
+}
+
 // ClaimRequest asks for a desktop for a user.
 type ClaimRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -37,7 +147,7 @@ type ClaimRequest struct {
 
 func (x *ClaimRequest) Reset() {
 	*x = ClaimRequest{}
-	mi := &file_daybreak_v1_claim_service_proto_msgTypes[0]
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -49,7 +159,7 @@ func (x *ClaimRequest) String() string {
 func (*ClaimRequest) ProtoMessage() {}
 
 func (x *ClaimRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_claim_service_proto_msgTypes[0]
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -62,7 +172,7 @@ func (x *ClaimRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimRequest.ProtoReflect.Descriptor instead.
 func (*ClaimRequest) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_claim_service_proto_rawDescGZIP(), []int{0}
+	return file_daybreak_v1_claim_service_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ClaimRequest) GetPool() string {
@@ -97,7 +207,7 @@ type ClaimResponse struct {
 
 func (x *ClaimResponse) Reset() {
 	*x = ClaimResponse{}
-	mi := &file_daybreak_v1_claim_service_proto_msgTypes[1]
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -109,7 +219,7 @@ func (x *ClaimResponse) String() string {
 func (*ClaimResponse) ProtoMessage() {}
 
 func (x *ClaimResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_claim_service_proto_msgTypes[1]
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -122,7 +232,7 @@ func (x *ClaimResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimResponse.ProtoReflect.Descriptor instead.
 func (*ClaimResponse) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_claim_service_proto_rawDescGZIP(), []int{1}
+	return file_daybreak_v1_claim_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ClaimResponse) GetDesktop() *Desktop {
@@ -145,7 +255,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_daybreak_v1_claim_service_proto_msgTypes[2]
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -157,7 +267,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_claim_service_proto_msgTypes[2]
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -170,7 +280,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_claim_service_proto_rawDescGZIP(), []int{2}
+	return file_daybreak_v1_claim_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ReleaseRequest) GetPool() string {
@@ -198,7 +308,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_daybreak_v1_claim_service_proto_msgTypes[3]
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -210,7 +320,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_claim_service_proto_msgTypes[3]
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -223,7 +333,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_claim_service_proto_rawDescGZIP(), []int{3}
+	return file_daybreak_v1_claim_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ReleaseResponse) GetDesktop() string {
@@ -237,7 +347,13 @@ var File_daybreak_v1_claim_service_proto protoreflect.FileDescriptor
 
 const file_daybreak_v1_claim_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1fdaybreak/v1/claim_service.proto\x12\vdaybreak.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19daybreak/v1/desktop.proto\"\x8a\x01\n" +
+	"\x1fdaybreak/v1/claim_service.proto\x12\vdaybreak.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19daybreak/v1/desktop.proto\"b\n" +
+	"\fDeferRequest\x12\x1d\n" +
+	"\x04pool\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x04pool\x123\n" +
+	"\x04user\x18\x02 \x01(\tB\x1f\xbaH\x1cr\x1a\x10\x01\x18\x80\x022\x13^[^\\x00-\\x1f\\x7f]*$R\x04user\"S\n" +
+	"\rDeferResponse\x12.\n" +
+	"\adesktop\x18\x01 \x01(\v2\x14.daybreak.v1.DesktopR\adesktop\x12\x12\n" +
+	"\x04left\x18\x02 \x01(\rR\x04left\"\x8a\x01\n" +
 	"\fClaimRequest\x12\x1d\n" +
 	"\x04pool\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x04pool\x123\n" +
 	"\x04user\x18\x02 \x01(\tB\x1f\xbaH\x1cr\x1a\x10\x01\x18\x80\x022\x13^[^\\x00-\\x1f\\x7f]*$R\x04user\x12&\n" +
@@ -249,10 +365,11 @@ const file_daybreak_v1_claim_service_proto_rawDesc = "" +
 	"\x04pool\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x04pool\x123\n" +
 	"\x04user\x18\x02 \x01(\tB\x1f\xbaH\x1cr\x1a\x10\x01\x18\x80\x022\x13^[^\\x00-\\x1f\\x7f]*$R\x04user\"+\n" +
 	"\x0fReleaseResponse\x12\x18\n" +
-	"\adesktop\x18\x01 \x01(\tR\adesktop2\x94\x01\n" +
+	"\adesktop\x18\x01 \x01(\tR\adesktop2\xd4\x01\n" +
 	"\fClaimService\x12>\n" +
 	"\x05Claim\x12\x19.daybreak.v1.ClaimRequest\x1a\x1a.daybreak.v1.ClaimResponse\x12D\n" +
-	"\aRelease\x12\x1b.daybreak.v1.ReleaseRequest\x1a\x1c.daybreak.v1.ReleaseResponseB'Z%daybreak/proto/daybreak/v1;daybreakv1b\x06proto3"
+	"\aRelease\x12\x1b.daybreak.v1.ReleaseRequest\x1a\x1c.daybreak.v1.ReleaseResponse\x12>\n" +
+	"\x05Defer\x12\x19.daybreak.v1.DeferRequest\x1a\x1a.daybreak.v1.DeferResponseB'Z%daybreak/proto/daybreak/v1;daybreakv1b\x06proto3"
 
 var (
 	file_daybreak_v1_claim_service_proto_rawDescOnce sync.Once
@@ -266,25 +383,30 @@ func file_daybreak_v1_claim_service_proto_rawDescGZIP() []byte {
 	return file_daybreak_v1_claim_service_proto_rawDescData
 }
 
-var file_daybreak_v1_claim_service_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_daybreak_v1_claim_service_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_daybreak_v1_claim_service_proto_goTypes = []any{
-	(*ClaimRequest)(nil),    // 0: daybreak.v1.ClaimRequest
-	(*ClaimResponse)(nil),   // 1: daybreak.v1.ClaimResponse
-	(*ReleaseRequest)(nil),  // 2: daybreak.v1.ReleaseRequest
-	(*ReleaseResponse)(nil), // 3: daybreak.v1.ReleaseResponse
-	(*Desktop)(nil),         // 4: daybreak.v1.Desktop
+	(*DeferRequest)(nil),    // 0: daybreak.v1.DeferRequest
+	(*DeferResponse)(nil),   // 1: daybreak.v1.DeferResponse
+	(*ClaimRequest)(nil),    // 2: daybreak.v1.ClaimRequest
+	(*ClaimResponse)(nil),   // 3: daybreak.v1.ClaimResponse
+	(*ReleaseRequest)(nil),  // 4: daybreak.v1.ReleaseRequest
+	(*ReleaseResponse)(nil), // 5: daybreak.v1.ReleaseResponse
+	(*Desktop)(nil),         // 6: daybreak.v1.Desktop
 }
 var file_daybreak_v1_claim_service_proto_depIdxs = []int32{
-	4, // 0: daybreak.v1.ClaimResponse.desktop:type_name -> daybreak.v1.Desktop
-	0, // 1: daybreak.v1.ClaimService.Claim:input_type -> daybreak.v1.ClaimRequest
-	2, // 2: daybreak.v1.ClaimService.Release:input_type -> daybreak.v1.ReleaseRequest
-	1, // 3: daybreak.v1.ClaimService.Claim:output_type -> daybreak.v1.ClaimResponse
-	3, // 4: daybreak.v1.ClaimService.Release:output_type -> daybreak.v1.ReleaseResponse
-	3, // [3:5] is the sub-list for method output_type
-	1, // [1:3] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	6, // 0: daybreak.v1.DeferResponse.desktop:type_name -> daybreak.v1.Desktop
+	6, // 1: daybreak.v1.ClaimResponse.desktop:type_name -> daybreak.v1.Desktop
+	2, // 2: daybreak.v1.ClaimService.Claim:input_type -> daybreak.v1.ClaimRequest
+	4, // 3: daybreak.v1.ClaimService.Release:input_type -> daybreak.v1.ReleaseRequest
+	0, // 4: daybreak.v1.ClaimService.Defer:input_type -> daybreak.v1.DeferRequest
+	3, // 5: daybreak.v1.ClaimService.Claim:output_type -> daybreak.v1.ClaimResponse
+	5, // 6: daybreak.v1.ClaimService.Release:output_type -> daybreak.v1.ReleaseResponse
+	1, // 7: daybreak.v1.ClaimService.Defer:output_type -> daybreak.v1.DeferResponse
+	5, // [5:8] is the sub-list for method output_type
+	2, // [2:5] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_daybreak_v1_claim_service_proto_init() }
@@ -299,7 +421,7 @@ func file_daybreak_v1_claim_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_daybreak_v1_claim_service_proto_rawDesc), len(file_daybreak_v1_claim_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

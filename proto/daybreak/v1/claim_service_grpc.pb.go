@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	ClaimService_Claim_FullMethodName   = "/daybreak.v1.ClaimService/Claim"
 	ClaimService_Release_FullMethodName = "/daybreak.v1.ClaimService/Release"
+	ClaimService_Defer_FullMethodName   = "/daybreak.v1.ClaimService/Defer"
 )
 
 // ClaimServiceClient is the client API for ClaimService service.
@@ -34,6 +35,9 @@ type ClaimServiceClient interface {
 	Claim(ctx context.Context, in *ClaimRequest, opts ...grpc.CallOption) (*ClaimResponse, error)
 	// Release ends the user's claim. The desktop's overlay is thrown away before anybody else gets it.
 	Release(ctx context.Context, in *ReleaseRequest, opts ...grpc.CallOption) (*ReleaseResponse, error)
+	// Defer puts the restart of a claimed desktop off that a rollout announced. FAILED_PRECONDITION when none is announced, or
+	// when the pool's policy allows no further deferral.
+	Defer(ctx context.Context, in *DeferRequest, opts ...grpc.CallOption) (*DeferResponse, error)
 }
 
 type claimServiceClient struct {
@@ -64,6 +68,16 @@ func (c *claimServiceClient) Release(ctx context.Context, in *ReleaseRequest, op
 	return out, nil
 }
 
+func (c *claimServiceClient) Defer(ctx context.Context, in *DeferRequest, opts ...grpc.CallOption) (*DeferResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeferResponse)
+	err := c.cc.Invoke(ctx, ClaimService_Defer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ClaimServiceServer is the server API for ClaimService service.
 // All implementations must embed UnimplementedClaimServiceServer
 // for forward compatibility.
@@ -75,6 +89,9 @@ type ClaimServiceServer interface {
 	Claim(context.Context, *ClaimRequest) (*ClaimResponse, error)
 	// Release ends the user's claim. The desktop's overlay is thrown away before anybody else gets it.
 	Release(context.Context, *ReleaseRequest) (*ReleaseResponse, error)
+	// Defer puts the restart of a claimed desktop off that a rollout announced. FAILED_PRECONDITION when none is announced, or
+	// when the pool's policy allows no further deferral.
+	Defer(context.Context, *DeferRequest) (*DeferResponse, error)
 	mustEmbedUnimplementedClaimServiceServer()
 }
 
@@ -90,6 +107,9 @@ func (UnimplementedClaimServiceServer) Claim(context.Context, *ClaimRequest) (*C
 }
 func (UnimplementedClaimServiceServer) Release(context.Context, *ReleaseRequest) (*ReleaseResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Release not implemented")
+}
+func (UnimplementedClaimServiceServer) Defer(context.Context, *DeferRequest) (*DeferResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Defer not implemented")
 }
 func (UnimplementedClaimServiceServer) mustEmbedUnimplementedClaimServiceServer() {}
 func (UnimplementedClaimServiceServer) testEmbeddedByValue()                      {}
@@ -148,6 +168,24 @@ func _ClaimService_Release_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ClaimService_Defer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeferRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClaimServiceServer).Defer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ClaimService_Defer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClaimServiceServer).Defer(ctx, req.(*DeferRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ClaimService_ServiceDesc is the grpc.ServiceDesc for ClaimService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -162,6 +200,10 @@ var ClaimService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Release",
 			Handler:    _ClaimService_Release_Handler,
+		},
+		{
+			MethodName: "Defer",
+			Handler:    _ClaimService_Defer_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -378,7 +378,11 @@ type Incarnation struct {
 	// Why placement found no host; empty when placed. Writer: placement.
 	UnplacedReason string `protobuf:"bytes,13,opt,name=unplaced_reason,json=unplacedReason,proto3" json:"unplaced_reason,omitempty"`
 	// Whether the data disk goes when the desired state is DELETED. Writer: pool, from meta.deletion.
-	DataDisposal  DataDisposal `protobuf:"varint,14,opt,name=data_disposal,json=dataDisposal,proto3,enum=daybreak.v1.DataDisposal" json:"data_disposal,omitempty"`
+	DataDisposal DataDisposal `protobuf:"varint,14,opt,name=data_disposal,json=dataDisposal,proto3,enum=daybreak.v1.DataDisposal" json:"data_disposal,omitempty"`
+	// The version's signatures, for the host to check. Writer: pool.
+	Signatures []*Signature `protobuf:"bytes,15,rep,name=signatures,proto3" json:"signatures,omitempty"`
+	// What the guest's user is to be told now; the host shows each notice once. Writer: pool.
+	Notice        *Notice `protobuf:"bytes,16,opt,name=notice,proto3" json:"notice,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -511,6 +515,75 @@ func (x *Incarnation) GetDataDisposal() DataDisposal {
 	return DataDisposal_DATA_DISPOSAL_UNSPECIFIED
 }
 
+func (x *Incarnation) GetSignatures() []*Signature {
+	if x != nil {
+		return x.Signatures
+	}
+	return nil
+}
+
+func (x *Incarnation) GetNotice() *Notice {
+	if x != nil {
+		return x.Notice
+	}
+	return nil
+}
+
+// Notice is a message to whoever sits at a desktop.
+type Notice struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Another id is another notice.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// What is shown, without control characters.
+	Text          string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Notice) Reset() {
+	*x = Notice{}
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Notice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Notice) ProtoMessage() {}
+
+func (x *Notice) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Notice.ProtoReflect.Descriptor instead.
+func (*Notice) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Notice) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Notice) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 // DesktopStatus is what is. Writer: dispatch, from what the host's agent reports.
 type DesktopStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -536,7 +609,7 @@ type DesktopStatus struct {
 
 func (x *DesktopStatus) Reset() {
 	*x = DesktopStatus{}
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[3]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -548,7 +621,7 @@ func (x *DesktopStatus) String() string {
 func (*DesktopStatus) ProtoMessage() {}
 
 func (x *DesktopStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[3]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -561,7 +634,7 @@ func (x *DesktopStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesktopStatus.ProtoReflect.Descriptor instead.
 func (*DesktopStatus) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{3}
+	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *DesktopStatus) GetGeneration() int64 {
@@ -633,7 +706,7 @@ type StateTime struct {
 
 func (x *StateTime) Reset() {
 	*x = StateTime{}
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[4]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -645,7 +718,7 @@ func (x *StateTime) String() string {
 func (*StateTime) ProtoMessage() {}
 
 func (x *StateTime) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[4]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -658,7 +731,7 @@ func (x *StateTime) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateTime.ProtoReflect.Descriptor instead.
 func (*StateTime) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{4}
+	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *StateTime) GetState() DesktopState {
@@ -694,7 +767,7 @@ type GuestReport struct {
 
 func (x *GuestReport) Reset() {
 	*x = GuestReport{}
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[5]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -706,7 +779,7 @@ func (x *GuestReport) String() string {
 func (*GuestReport) ProtoMessage() {}
 
 func (x *GuestReport) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[5]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -719,7 +792,7 @@ func (x *GuestReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuestReport.ProtoReflect.Descriptor instead.
 func (*GuestReport) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{5}
+	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GuestReport) GetImageVersion() string {
@@ -765,14 +838,18 @@ type DesktopClaim struct {
 	// When the claim was granted.
 	Since *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
 	// Makes a retry find the claim it made.
-	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// When the desktop is to be restarted with another version although it is in use; absent when it is not to be.
+	RestartAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=restart_at,json=restartAt,proto3" json:"restart_at,omitempty"`
+	// How often the user put the present restart off.
+	Deferrals     uint32 `protobuf:"varint,5,opt,name=deferrals,proto3" json:"deferrals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DesktopClaim) Reset() {
 	*x = DesktopClaim{}
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[6]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -784,7 +861,7 @@ func (x *DesktopClaim) String() string {
 func (*DesktopClaim) ProtoMessage() {}
 
 func (x *DesktopClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[6]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -797,7 +874,7 @@ func (x *DesktopClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesktopClaim.ProtoReflect.Descriptor instead.
 func (*DesktopClaim) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{6}
+	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DesktopClaim) GetUser() string {
@@ -821,11 +898,25 @@ func (x *DesktopClaim) GetRequestId() string {
 	return ""
 }
 
+func (x *DesktopClaim) GetRestartAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RestartAt
+	}
+	return nil
+}
+
+func (x *DesktopClaim) GetDeferrals() uint32 {
+	if x != nil {
+		return x.Deferrals
+	}
+	return 0
+}
+
 var File_daybreak_v1_desktop_proto protoreflect.FileDescriptor
 
 const file_daybreak_v1_desktop_proto_rawDesc = "" +
 	"\n" +
-	"\x19daybreak/v1/desktop.proto\x12\vdaybreak.v1\x1a\x1bbuf/validate/validate.proto\x1a\x16daybreak/v1/meta.proto\x1a\x16daybreak/v1/pool.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x02\n" +
+	"\x19daybreak/v1/desktop.proto\x12\vdaybreak.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17daybreak/v1/image.proto\x1a\x16daybreak/v1/meta.proto\x1a\x16daybreak/v1/pool.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x02\n" +
 	"\aDesktop\x12-\n" +
 	"\x04meta\x18\x01 \x01(\v2\x11.daybreak.v1.MetaB\x06\xbaH\x03\xc8\x01\x01R\x04meta\x12,\n" +
 	"\x04spec\x18\x02 \x01(\v2\x18.daybreak.v1.DesktopSpecR\x04spec\x12:\n" +
@@ -838,7 +929,7 @@ const file_daybreak_v1_desktop_proto_rawDesc = "" +
 	"\x03mac\x18\x03 \x01(\tB%\xbaH\"r 2\x1e^([0-9a-f]{2}:){5}[0-9a-f]{2}$R\x03mac\x12!\n" +
 	"\avm_uuid\x18\x04 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06vmUuid\x12$\n" +
 	"\tdata_host\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18?R\bdataHost\x12%\n" +
-	"\tdata_user\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\bdataUser\"\xff\x04\n" +
+	"\tdata_user\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\bdataUser\"\xee\x05\n" +
 	"\vIncarnation\x12'\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02 \x00R\n" +
@@ -856,7 +947,14 @@ const file_daybreak_v1_desktop_proto_rawDesc = "" +
 	"\aused_by\x18\v \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x06usedBy\x12 \n" +
 	"\x06reason\x18\f \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x06reason\x121\n" +
 	"\x0funplaced_reason\x18\r \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x0eunplacedReason\x12>\n" +
-	"\rdata_disposal\x18\x0e \x01(\x0e2\x19.daybreak.v1.DataDisposalR\fdataDisposal\"\xe4\x02\n" +
+	"\rdata_disposal\x18\x0e \x01(\x0e2\x19.daybreak.v1.DataDisposalR\fdataDisposal\x12@\n" +
+	"\n" +
+	"signatures\x18\x0f \x03(\v2\x16.daybreak.v1.SignatureB\b\xbaH\x05\x92\x01\x02\x10\x04R\n" +
+	"signatures\x12+\n" +
+	"\x06notice\x18\x10 \x01(\v2\x13.daybreak.v1.NoticeR\x06notice\"X\n" +
+	"\x06Notice\x12\x19\n" +
+	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x123\n" +
+	"\x04text\x18\x02 \x01(\tB\x1f\xbaH\x1cr\x1a\x10\x01\x18\x80\x042\x13^[^\\x00-\\x1f\\x7f]*$R\x04text\"\xe4\x02\n" +
 	"\rDesktopStatus\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x03R\n" +
@@ -877,12 +975,15 @@ const file_daybreak_v1_desktop_proto_rawDesc = "" +
 	"boot_nonce\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\tbootNonce\x12#\n" +
 	"\bhostname\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\bhostname\x12,\n" +
 	"\taddresses\x18\x04 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10\x10\"\x04r\x02\x18@R\taddresses\x12,\n" +
-	"\ragent_version\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18@R\fagentVersion\"\x9d\x01\n" +
+	"\ragent_version\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18@R\fagentVersion\"\xf6\x01\n" +
 	"\fDesktopClaim\x123\n" +
 	"\x04user\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x10\x01\x18\x80\x022\x13^[^\\x00-\\x1f\\x7f]*$R\x04user\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12&\n" +
 	"\n" +
-	"request_id\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\trequestId*\x98\x01\n" +
+	"request_id\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\trequestId\x129\n" +
+	"\n" +
+	"restart_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\trestartAt\x12\x1c\n" +
+	"\tdeferrals\x18\x05 \x01(\rR\tdeferrals*\x98\x01\n" +
 	"\fDesiredState\x12\x1d\n" +
 	"\x19DESIRED_STATE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16DESIRED_STATE_PREPARED\x10\x01\x12\x17\n" +
@@ -918,46 +1019,51 @@ func file_daybreak_v1_desktop_proto_rawDescGZIP() []byte {
 }
 
 var file_daybreak_v1_desktop_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_daybreak_v1_desktop_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_daybreak_v1_desktop_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_daybreak_v1_desktop_proto_goTypes = []any{
 	(DesiredState)(0),             // 0: daybreak.v1.DesiredState
 	(DesktopState)(0),             // 1: daybreak.v1.DesktopState
 	(*Desktop)(nil),               // 2: daybreak.v1.Desktop
 	(*DesktopSpec)(nil),           // 3: daybreak.v1.DesktopSpec
 	(*Incarnation)(nil),           // 4: daybreak.v1.Incarnation
-	(*DesktopStatus)(nil),         // 5: daybreak.v1.DesktopStatus
-	(*StateTime)(nil),             // 6: daybreak.v1.StateTime
-	(*GuestReport)(nil),           // 7: daybreak.v1.GuestReport
-	(*DesktopClaim)(nil),          // 8: daybreak.v1.DesktopClaim
-	(*Meta)(nil),                  // 9: daybreak.v1.Meta
-	(*Shape)(nil),                 // 10: daybreak.v1.Shape
-	(*Readiness)(nil),             // 11: daybreak.v1.Readiness
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
-	(DataDisposal)(0),             // 13: daybreak.v1.DataDisposal
+	(*Notice)(nil),                // 5: daybreak.v1.Notice
+	(*DesktopStatus)(nil),         // 6: daybreak.v1.DesktopStatus
+	(*StateTime)(nil),             // 7: daybreak.v1.StateTime
+	(*GuestReport)(nil),           // 8: daybreak.v1.GuestReport
+	(*DesktopClaim)(nil),          // 9: daybreak.v1.DesktopClaim
+	(*Meta)(nil),                  // 10: daybreak.v1.Meta
+	(*Shape)(nil),                 // 11: daybreak.v1.Shape
+	(*Readiness)(nil),             // 12: daybreak.v1.Readiness
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(DataDisposal)(0),             // 14: daybreak.v1.DataDisposal
+	(*Signature)(nil),             // 15: daybreak.v1.Signature
 }
 var file_daybreak_v1_desktop_proto_depIdxs = []int32{
-	9,  // 0: daybreak.v1.Desktop.meta:type_name -> daybreak.v1.Meta
+	10, // 0: daybreak.v1.Desktop.meta:type_name -> daybreak.v1.Meta
 	3,  // 1: daybreak.v1.Desktop.spec:type_name -> daybreak.v1.DesktopSpec
 	4,  // 2: daybreak.v1.Desktop.incarnation:type_name -> daybreak.v1.Incarnation
-	8,  // 3: daybreak.v1.Desktop.claim:type_name -> daybreak.v1.DesktopClaim
-	5,  // 4: daybreak.v1.Desktop.status:type_name -> daybreak.v1.DesktopStatus
-	10, // 5: daybreak.v1.Incarnation.shape:type_name -> daybreak.v1.Shape
-	11, // 6: daybreak.v1.Incarnation.readiness:type_name -> daybreak.v1.Readiness
+	9,  // 3: daybreak.v1.Desktop.claim:type_name -> daybreak.v1.DesktopClaim
+	6,  // 4: daybreak.v1.Desktop.status:type_name -> daybreak.v1.DesktopStatus
+	11, // 5: daybreak.v1.Incarnation.shape:type_name -> daybreak.v1.Shape
+	12, // 6: daybreak.v1.Incarnation.readiness:type_name -> daybreak.v1.Readiness
 	0,  // 7: daybreak.v1.Incarnation.desired:type_name -> daybreak.v1.DesiredState
-	12, // 8: daybreak.v1.Incarnation.start_at:type_name -> google.protobuf.Timestamp
-	12, // 9: daybreak.v1.Incarnation.created:type_name -> google.protobuf.Timestamp
-	13, // 10: daybreak.v1.Incarnation.data_disposal:type_name -> daybreak.v1.DataDisposal
-	1,  // 11: daybreak.v1.DesktopStatus.state:type_name -> daybreak.v1.DesktopState
-	6,  // 12: daybreak.v1.DesktopStatus.times:type_name -> daybreak.v1.StateTime
-	7,  // 13: daybreak.v1.DesktopStatus.guest:type_name -> daybreak.v1.GuestReport
-	1,  // 14: daybreak.v1.StateTime.state:type_name -> daybreak.v1.DesktopState
-	12, // 15: daybreak.v1.StateTime.at:type_name -> google.protobuf.Timestamp
-	12, // 16: daybreak.v1.DesktopClaim.since:type_name -> google.protobuf.Timestamp
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	13, // 8: daybreak.v1.Incarnation.start_at:type_name -> google.protobuf.Timestamp
+	13, // 9: daybreak.v1.Incarnation.created:type_name -> google.protobuf.Timestamp
+	14, // 10: daybreak.v1.Incarnation.data_disposal:type_name -> daybreak.v1.DataDisposal
+	15, // 11: daybreak.v1.Incarnation.signatures:type_name -> daybreak.v1.Signature
+	5,  // 12: daybreak.v1.Incarnation.notice:type_name -> daybreak.v1.Notice
+	1,  // 13: daybreak.v1.DesktopStatus.state:type_name -> daybreak.v1.DesktopState
+	7,  // 14: daybreak.v1.DesktopStatus.times:type_name -> daybreak.v1.StateTime
+	8,  // 15: daybreak.v1.DesktopStatus.guest:type_name -> daybreak.v1.GuestReport
+	1,  // 16: daybreak.v1.StateTime.state:type_name -> daybreak.v1.DesktopState
+	13, // 17: daybreak.v1.StateTime.at:type_name -> google.protobuf.Timestamp
+	13, // 18: daybreak.v1.DesktopClaim.since:type_name -> google.protobuf.Timestamp
+	13, // 19: daybreak.v1.DesktopClaim.restart_at:type_name -> google.protobuf.Timestamp
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_daybreak_v1_desktop_proto_init() }
@@ -965,6 +1071,7 @@ func file_daybreak_v1_desktop_proto_init() {
 	if File_daybreak_v1_desktop_proto != nil {
 		return
 	}
+	file_daybreak_v1_image_proto_init()
 	file_daybreak_v1_meta_proto_init()
 	file_daybreak_v1_pool_proto_init()
 	type x struct{}
@@ -973,7 +1080,7 @@ func file_daybreak_v1_desktop_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_daybreak_v1_desktop_proto_rawDesc), len(file_daybreak_v1_desktop_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

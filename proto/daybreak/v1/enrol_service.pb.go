@@ -141,7 +141,10 @@ type EnrolResponse struct {
 	// The CA certificates to trust, DER, newest first.
 	Ca [][]byte `protobuf:"bytes,2,rep,name=ca,proto3" json:"ca,omitempty"`
 	// The certificate is good until then.
-	Expires       *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expires,proto3" json:"expires,omitempty"`
+	Expires *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expires,proto3" json:"expires,omitempty"`
+	// The ed25519 public keys of the publishers whose image versions this control plane gives out. A host pins them when it
+	// enrols, and takes no others later.
+	Publishers    [][]byte `protobuf:"bytes,4,rep,name=publishers,proto3" json:"publishers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -197,6 +200,13 @@ func (x *EnrolResponse) GetExpires() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *EnrolResponse) GetPublishers() [][]byte {
+	if x != nil {
+		return x.Publishers
+	}
+	return nil
+}
+
 var File_daybreak_v1_enrol_service_proto protoreflect.FileDescriptor
 
 const file_daybreak_v1_enrol_service_proto_rawDesc = "" +
@@ -210,11 +220,14 @@ const file_daybreak_v1_enrol_service_proto_rawDesc = "" +
 	"\x04name\x18\x03 \x01(\tB-\xbaH*r(\x18?2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\x04name\",\n" +
 	"\fRenewRequest\x12\x1c\n" +
 	"\x03csr\x18\x01 \x01(\fB\n" +
-	"\xbaH\az\x05\x10\x01\x18\x80@R\x03csr\"w\n" +
+	"\xbaH\az\x05\x10\x01\x18\x80@R\x03csr\"\xa7\x01\n" +
 	"\rEnrolResponse\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x0e\n" +
 	"\x02ca\x18\x02 \x03(\fR\x02ca\x124\n" +
-	"\aexpires\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires2\x8e\x01\n" +
+	"\aexpires\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12.\n" +
+	"\n" +
+	"publishers\x18\x04 \x03(\fB\x0e\xbaH\v\x92\x01\b\x10\x10\"\x04z\x02h R\n" +
+	"publishers2\x8e\x01\n" +
 	"\fEnrolService\x12>\n" +
 	"\x05Enrol\x12\x19.daybreak.v1.EnrolRequest\x1a\x1a.daybreak.v1.EnrolResponse\x12>\n" +
 	"\x05Renew\x12\x19.daybreak.v1.RenewRequest\x1a\x1a.daybreak.v1.EnrolResponseB'Z%daybreak/proto/daybreak/v1;daybreakv1b\x06proto3"

@@ -241,7 +241,9 @@ type HostStatus struct {
 	// Data disks whose desktop was deleted with "keep".
 	KeptDisks []*KeptDisk `protobuf:"bytes,10,rep,name=kept_disks,json=keptDisks,proto3" json:"kept_disks,omitempty"`
 	// Newest use of the host; rounded, written at most twice a minute.
-	Usage         *HostUsage `protobuf:"bytes,11,opt,name=usage,proto3" json:"usage,omitempty"`
+	Usage *HostUsage `protobuf:"bytes,11,opt,name=usage,proto3" json:"usage,omitempty"`
+	// Where other hosts may fetch chunks of images from this one, host:port; empty when it gives none out.
+	PeerAddress   string `protobuf:"bytes,12,opt,name=peer_address,json=peerAddress,proto3" json:"peer_address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -351,6 +353,13 @@ func (x *HostStatus) GetUsage() *HostUsage {
 		return x.Usage
 	}
 	return nil
+}
+
+func (x *HostStatus) GetPeerAddress() string {
+	if x != nil {
+		return x.PeerAddress
+	}
+	return ""
 }
 
 // HostCapacity is what the host has in all. Source: the agent's probe at start.
@@ -487,9 +496,11 @@ type HostUsage struct {
 	// The same for memory.
 	PsiMemory float64 `protobuf:"fixed64,6,opt,name=psi_memory,json=psiMemory,proto3" json:"psi_memory,omitempty"`
 	// The same for I/O.
-	PsiIo         float64 `protobuf:"fixed64,7,opt,name=psi_io,json=psiIo,proto3" json:"psi_io,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	PsiIo float64 `protobuf:"fixed64,7,opt,name=psi_io,json=psiIo,proto3" json:"psi_io,omitempty"`
+	// Memory that VMs which make or check image versions take, MiB. No desktop is assigned to it.
+	BuildMemoryMib uint64 `protobuf:"varint,8,opt,name=build_memory_mib,json=buildMemoryMib,proto3" json:"build_memory_mib,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *HostUsage) Reset() {
@@ -567,6 +578,13 @@ func (x *HostUsage) GetPsiMemory() float64 {
 func (x *HostUsage) GetPsiIo() float64 {
 	if x != nil {
 		return x.PsiIo
+	}
+	return 0
+}
+
+func (x *HostUsage) GetBuildMemoryMib() uint64 {
+	if x != nil {
+		return x.BuildMemoryMib
 	}
 	return 0
 }
@@ -714,7 +732,9 @@ type WantedImage struct {
 	// Name of the image.
 	Image string `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
 	// The version's manifest digest, hex.
-	Digest        string `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	Digest string `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	// The version's signatures, for the host to check.
+	Signatures    []*Signature `protobuf:"bytes,3,rep,name=signatures,proto3" json:"signatures,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -763,11 +783,18 @@ func (x *WantedImage) GetDigest() string {
 	return ""
 }
 
+func (x *WantedImage) GetSignatures() []*Signature {
+	if x != nil {
+		return x.Signatures
+	}
+	return nil
+}
+
 var File_daybreak_v1_host_proto protoreflect.FileDescriptor
 
 const file_daybreak_v1_host_proto_rawDesc = "" +
 	"\n" +
-	"\x16daybreak/v1/host.proto\x12\vdaybreak.v1\x1a\x1bbuf/validate/validate.proto\x1a\x16daybreak/v1/meta.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdb\x01\n" +
+	"\x16daybreak/v1/host.proto\x12\vdaybreak.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17daybreak/v1/image.proto\x1a\x16daybreak/v1/meta.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdb\x01\n" +
 	"\x04Host\x12-\n" +
 	"\x04meta\x18\x01 \x01(\v2\x11.daybreak.v1.MetaB\x06\xbaH\x03\xc8\x01\x01R\x04meta\x12)\n" +
 	"\x04spec\x18\x02 \x01(\v2\x15.daybreak.v1.HostSpecR\x04spec\x12/\n" +
@@ -777,7 +804,7 @@ const file_daybreak_v1_host_proto_rawDesc = "" +
 	"\runschedulable\x18\x01 \x01(\bR\runschedulable\x12>\n" +
 	"\x0ecpu_overcommit\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00P@)\x00\x00\x00\x00\x00\x00\x00\x00R\rcpuOvercommit\x12:\n" +
 	"\x13reserved_memory_mib\x18\x03 \x01(\x04B\n" +
-	"\xbaH\a2\x05\x18\x80\x80\x80\bR\x11reservedMemoryMib\"\x9a\x04\n" +
+	"\xbaH\a2\x05\x18\x80\x80\x80\bR\x11reservedMemoryMib\"\xc7\x04\n" +
 	"\n" +
 	"HostStatus\x12,\n" +
 	"\x05phase\x18\x01 \x01(\x0e2\x16.daybreak.v1.HostPhaseR\x05phase\x12;\n" +
@@ -793,7 +820,8 @@ const file_daybreak_v1_host_proto_rawDesc = "" +
 	"\n" +
 	"kept_disks\x18\n" +
 	" \x03(\v2\x15.daybreak.v1.KeptDiskB\t\xbaH\x06\x92\x01\x03\x10\x80 R\tkeptDisks\x12,\n" +
-	"\x05usage\x18\v \x01(\v2\x16.daybreak.v1.HostUsageR\x05usage\"\xe8\x02\n" +
+	"\x05usage\x18\v \x01(\v2\x16.daybreak.v1.HostUsageR\x05usage\x12+\n" +
+	"\fpeer_address\x18\f \x01(\tB\b\xbaH\x05r\x03\x18\x86\x02R\vpeerAddress\"\xe8\x02\n" +
 	"\fHostCapacity\x12\x1d\n" +
 	"\x04cpus\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18\x80\x80\x04R\x04cpus\x12*\n" +
 	"\n" +
@@ -805,7 +833,7 @@ const file_daybreak_v1_host_proto_rawDesc = "" +
 	"\temulation\x18\x06 \x01(\bR\temulation\x120\n" +
 	"\x0flibvirt_version\x18\a \x01(\tB\a\xbaH\x04r\x02\x18@R\x0elibvirtVersion\x12*\n" +
 	"\fqemu_version\x18\b \x01(\tB\a\xbaH\x04r\x02\x18@R\vqemuVersion\x127\n" +
-	"\x0fsecurity_models\x18\t \x03(\tB\x0e\xbaH\v\x92\x01\b\x10\b\"\x04r\x02\x18@R\x0esecurityModels\"\xcd\x02\n" +
+	"\x0fsecurity_models\x18\t \x03(\tB\x0e\xbaH\v\x92\x01\b\x10\b\"\x04r\x02\x18@R\x0esecurityModels\"\xf7\x02\n" +
 	"\tHostUsage\x122\n" +
 	"\x15store_available_bytes\x18\x01 \x01(\x04R\x13storeAvailableBytes\x120\n" +
 	"\x14memory_available_mib\x18\x02 \x01(\x04R\x12memoryAvailableMib\x12&\n" +
@@ -814,7 +842,8 @@ const file_daybreak_v1_host_proto_rawDesc = "" +
 	"\apsi_cpu\x18\x05 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\x06psiCpu\x126\n" +
 	"\n" +
 	"psi_memory\x18\x06 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\tpsiMemory\x12.\n" +
-	"\x06psi_io\x18\a \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\x05psiIo\"\x80\x01\n" +
+	"\x06psi_io\x18\a \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\x05psiIo\x12(\n" +
+	"\x10build_memory_mib\x18\b \x01(\x04R\x0ebuildMemoryMib\"\x80\x01\n" +
 	"\x06Orphan\x12!\n" +
 	"\adesktop\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\adesktop\x12\x19\n" +
 	"\x03uid\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18$R\x03uid\x12\x1e\n" +
@@ -826,10 +855,13 @@ const file_daybreak_v1_host_proto_rawDesc = "" +
 	"\adesktop\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\adesktop\x12(\n" +
 	"\vdesktop_uid\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18$R\n" +
 	"desktopUid\x12\x14\n" +
-	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\"[\n" +
+	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\"\x9d\x01\n" +
 	"\vWantedImage\x12\x1d\n" +
 	"\x05image\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x05image\x12-\n" +
-	"\x06digest\x18\x02 \x01(\tB\x15\xbaH\x12r\x102\x0e^[0-9a-f]{64}$R\x06digest*h\n" +
+	"\x06digest\x18\x02 \x01(\tB\x15\xbaH\x12r\x102\x0e^[0-9a-f]{64}$R\x06digest\x12@\n" +
+	"\n" +
+	"signatures\x18\x03 \x03(\v2\x16.daybreak.v1.SignatureB\b\xbaH\x05\x92\x01\x02\x10\x04R\n" +
+	"signatures*h\n" +
 	"\tHostPhase\x12\x1a\n" +
 	"\x16HOST_PHASE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rHOST_PHASE_UP\x10\x01\x12\x17\n" +
@@ -862,6 +894,7 @@ var file_daybreak_v1_host_proto_goTypes = []any{
 	(*WantedImage)(nil),           // 8: daybreak.v1.WantedImage
 	(*Meta)(nil),                  // 9: daybreak.v1.Meta
 	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*Signature)(nil),             // 11: daybreak.v1.Signature
 }
 var file_daybreak_v1_host_proto_depIdxs = []int32{
 	9,  // 0: daybreak.v1.Host.meta:type_name -> daybreak.v1.Meta
@@ -874,11 +907,12 @@ var file_daybreak_v1_host_proto_depIdxs = []int32{
 	6,  // 7: daybreak.v1.HostStatus.orphans:type_name -> daybreak.v1.Orphan
 	7,  // 8: daybreak.v1.HostStatus.kept_disks:type_name -> daybreak.v1.KeptDisk
 	5,  // 9: daybreak.v1.HostStatus.usage:type_name -> daybreak.v1.HostUsage
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	11, // 10: daybreak.v1.WantedImage.signatures:type_name -> daybreak.v1.Signature
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_daybreak_v1_host_proto_init() }
@@ -886,6 +920,7 @@ func file_daybreak_v1_host_proto_init() {
 	if File_daybreak_v1_host_proto != nil {
 		return
 	}
+	file_daybreak_v1_image_proto_init()
 	file_daybreak_v1_meta_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -277,7 +277,20 @@ type ImageVersion struct {
 	// When the version was taken in.
 	Created *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=created,proto3" json:"created,omitempty"`
 	// Who made it: the name in the client certificate.
-	By            string `protobuf:"bytes,9,opt,name=by,proto3" json:"by,omitempty"`
+	By string `protobuf:"bytes,9,opt,name=by,proto3" json:"by,omitempty"`
+	// What publishers say of the content; a host runs a version only if one of the publishers it pinned signed it.
+	Signatures []*Signature `protobuf:"bytes,10,rep,name=signatures,proto3" json:"signatures,omitempty"`
+	// Digest (hex) of the chunk in the image store that lists the guest's packages, one "name version" a line, as the guest
+	// said at the last check; empty when not known.
+	Packages string `protobuf:"bytes,11,opt,name=packages,proto3" json:"packages,omitempty"`
+	// Digest (hex) of the chunk in the image store that holds the output of the patch, its end if it was long; empty for none.
+	Log string `protobuf:"bytes,12,opt,name=log,proto3" json:"log,omitempty"`
+	// When the state last changed.
+	StateSince *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=state_since,json=stateSince,proto3" json:"state_since,omitempty"`
+	// What came of the check boot, for people; empty when the version was never booted as a check.
+	Check string `protobuf:"bytes,14,opt,name=check,proto3" json:"check,omitempty"`
+	// True once its content was removed from the image store: only the record is left.
+	Collected     bool `protobuf:"varint,15,opt,name=collected,proto3" json:"collected,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -375,6 +388,104 @@ func (x *ImageVersion) GetBy() string {
 	return ""
 }
 
+func (x *ImageVersion) GetSignatures() []*Signature {
+	if x != nil {
+		return x.Signatures
+	}
+	return nil
+}
+
+func (x *ImageVersion) GetPackages() string {
+	if x != nil {
+		return x.Packages
+	}
+	return ""
+}
+
+func (x *ImageVersion) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+func (x *ImageVersion) GetStateSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StateSince
+	}
+	return nil
+}
+
+func (x *ImageVersion) GetCheck() string {
+	if x != nil {
+		return x.Check
+	}
+	return ""
+}
+
+func (x *ImageVersion) GetCollected() bool {
+	if x != nil {
+		return x.Collected
+	}
+	return false
+}
+
+// Signature is a publisher's word that a content may be run under an image's name. What is signed are the bytes
+// "daybreak image version 1\n", the image's name, "\n" and the manifest's digest in hex.
+type Signature struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The publisher's ed25519 public key.
+	Key []byte `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// The ed25519 signature.
+	Signature     []byte `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Signature) Reset() {
+	*x = Signature{}
+	mi := &file_daybreak_v1_image_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Signature) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Signature) ProtoMessage() {}
+
+func (x *Signature) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_image_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Signature.ProtoReflect.Descriptor instead.
+func (*Signature) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_image_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Signature) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Signature) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
 // Manifest is a version's content: the guest-visible bytes of a disk in fixed chunks. Its encoded bytes are stored and
 // sent as they are and never encoded anew, since their digest is the version's identity.
 type Manifest struct {
@@ -394,7 +505,7 @@ type Manifest struct {
 
 func (x *Manifest) Reset() {
 	*x = Manifest{}
-	mi := &file_daybreak_v1_image_proto_msgTypes[4]
+	mi := &file_daybreak_v1_image_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -406,7 +517,7 @@ func (x *Manifest) String() string {
 func (*Manifest) ProtoMessage() {}
 
 func (x *Manifest) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_image_proto_msgTypes[4]
+	mi := &file_daybreak_v1_image_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -419,7 +530,7 @@ func (x *Manifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manifest.ProtoReflect.Descriptor instead.
 func (*Manifest) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_image_proto_rawDescGZIP(), []int{4}
+	return file_daybreak_v1_image_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Manifest) GetFormat() uint32 {
@@ -464,7 +575,7 @@ const file_daybreak_v1_image_proto_rawDesc = "" +
 	"\vdescription\x18\x02 \x01(\tB&\xbaH#r!\x18\x80\b2\x1c^[^\\x00-\\x09\\x0b-\\x1f\\x7f]*$R\vdescription\"i\n" +
 	"\vImageStatus\x12@\n" +
 	"\bversions\x18\x01 \x03(\v2\x19.daybreak.v1.ImageVersionB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\bversions\x12\x18\n" +
-	"\acurrent\x18\x02 \x01(\rR\acurrent\"\xff\x02\n" +
+	"\acurrent\x18\x02 \x01(\rR\acurrent\"\x9e\x05\n" +
 	"\fImageVersion\x12\x1f\n" +
 	"\x06number\x18\x01 \x01(\rB\a\xbaH\x04*\x02(\x01R\x06number\x12-\n" +
 	"\x06digest\x18\x02 \x01(\tB\x15\xbaH\x12r\x102\x0e^[0-9a-f]{64}$R\x06digest\x12\x1d\n" +
@@ -475,7 +586,20 @@ const file_daybreak_v1_image_proto_rawDesc = "" +
 	"\x05state\x18\x06 \x01(\x0e2\x19.daybreak.v1.VersionStateB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12:\n" +
 	"\x04note\x18\a \x01(\tB&\xbaH#r!\x18\x80\b2\x1c^[^\\x00-\\x09\\x0b-\\x1f\\x7f]*$R\x04note\x124\n" +
 	"\acreated\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x18\n" +
-	"\x02by\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x02by\"\xab\x01\n" +
+	"\x02by\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x02by\x12@\n" +
+	"\n" +
+	"signatures\x18\n" +
+	" \x03(\v2\x16.daybreak.v1.SignatureB\b\xbaH\x05\x92\x01\x02\x10\x04R\n" +
+	"signatures\x124\n" +
+	"\bpackages\x18\v \x01(\tB\x18\xbaH\x15r\x132\x11^([0-9a-f]{64})?$R\bpackages\x12*\n" +
+	"\x03log\x18\f \x01(\tB\x18\xbaH\x15r\x132\x11^([0-9a-f]{64})?$R\x03log\x12;\n" +
+	"\vstate_since\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"stateSince\x12\x1e\n" +
+	"\x05check\x18\x0e \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05check\x12\x1c\n" +
+	"\tcollected\x18\x0f \x01(\bR\tcollected\"M\n" +
+	"\tSignature\x12\x19\n" +
+	"\x03key\x18\x01 \x01(\fB\a\xbaH\x04z\x02h R\x03key\x12%\n" +
+	"\tsignature\x18\x02 \x01(\fB\a\xbaH\x04z\x02h@R\tsignature\"\xab\x01\n" +
 	"\bManifest\x12\x1f\n" +
 	"\x06format\x18\x01 \x01(\rB\a\xbaH\x04*\x02\b\x01R\x06format\x12-\n" +
 	"\n" +
@@ -503,29 +627,32 @@ func file_daybreak_v1_image_proto_rawDescGZIP() []byte {
 }
 
 var file_daybreak_v1_image_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_daybreak_v1_image_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_daybreak_v1_image_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_daybreak_v1_image_proto_goTypes = []any{
 	(VersionState)(0),             // 0: daybreak.v1.VersionState
 	(*Image)(nil),                 // 1: daybreak.v1.Image
 	(*ImageSpec)(nil),             // 2: daybreak.v1.ImageSpec
 	(*ImageStatus)(nil),           // 3: daybreak.v1.ImageStatus
 	(*ImageVersion)(nil),          // 4: daybreak.v1.ImageVersion
-	(*Manifest)(nil),              // 5: daybreak.v1.Manifest
-	(*Meta)(nil),                  // 6: daybreak.v1.Meta
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*Signature)(nil),             // 5: daybreak.v1.Signature
+	(*Manifest)(nil),              // 6: daybreak.v1.Manifest
+	(*Meta)(nil),                  // 7: daybreak.v1.Meta
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
 }
 var file_daybreak_v1_image_proto_depIdxs = []int32{
-	6, // 0: daybreak.v1.Image.meta:type_name -> daybreak.v1.Meta
+	7, // 0: daybreak.v1.Image.meta:type_name -> daybreak.v1.Meta
 	2, // 1: daybreak.v1.Image.spec:type_name -> daybreak.v1.ImageSpec
 	3, // 2: daybreak.v1.Image.status:type_name -> daybreak.v1.ImageStatus
 	4, // 3: daybreak.v1.ImageStatus.versions:type_name -> daybreak.v1.ImageVersion
 	0, // 4: daybreak.v1.ImageVersion.state:type_name -> daybreak.v1.VersionState
-	7, // 5: daybreak.v1.ImageVersion.created:type_name -> google.protobuf.Timestamp
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	8, // 5: daybreak.v1.ImageVersion.created:type_name -> google.protobuf.Timestamp
+	5, // 6: daybreak.v1.ImageVersion.signatures:type_name -> daybreak.v1.Signature
+	8, // 7: daybreak.v1.ImageVersion.state_since:type_name -> google.protobuf.Timestamp
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_daybreak_v1_image_proto_init() }
@@ -540,7 +667,7 @@ func file_daybreak_v1_image_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_daybreak_v1_image_proto_rawDesc), len(file_daybreak_v1_image_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

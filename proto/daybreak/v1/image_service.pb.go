@@ -10,6 +10,7 @@ import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -22,6 +23,905 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// GetManifestRequest names a version.
+type GetManifestRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The version's manifest digest, hex.
+	Digest        string `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetManifestRequest) Reset() {
+	*x = GetManifestRequest{}
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetManifestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetManifestRequest) ProtoMessage() {}
+
+func (x *GetManifestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetManifestRequest.ProtoReflect.Descriptor instead.
+func (*GetManifestRequest) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *GetManifestRequest) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+// GetManifestResponse is the next piece of the manifest.
+type GetManifestResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Encoded bytes, in order.
+	Piece         []byte `protobuf:"bytes,1,opt,name=piece,proto3" json:"piece,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetManifestResponse) Reset() {
+	*x = GetManifestResponse{}
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetManifestResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetManifestResponse) ProtoMessage() {}
+
+func (x *GetManifestResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetManifestResponse.ProtoReflect.Descriptor instead.
+func (*GetManifestResponse) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *GetManifestResponse) GetPiece() []byte {
+	if x != nil {
+		return x.Piece
+	}
+	return nil
+}
+
+// GetChunksRequest names chunks by their digests.
+type GetChunksRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 32 bytes a digest, at most 256 of them.
+	Digests []byte `protobuf:"bytes,1,opt,name=digests,proto3" json:"digests,omitempty"`
+	// Either empty, or for each of digests 32 bytes: a chunk that the caller has and that is likely to differ little from the
+	// one asked for, or zeros. The answer may then hold what changed only.
+	Bases         []byte `protobuf:"bytes,2,opt,name=bases,proto3" json:"bases,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetChunksRequest) Reset() {
+	*x = GetChunksRequest{}
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetChunksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetChunksRequest) ProtoMessage() {}
+
+func (x *GetChunksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetChunksRequest.ProtoReflect.Descriptor instead.
+func (*GetChunksRequest) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *GetChunksRequest) GetDigests() []byte {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
+func (x *GetChunksRequest) GetBases() []byte {
+	if x != nil {
+		return x.Bases
+	}
+	return nil
+}
+
+// GetChunksResponse is one chunk.
+type GetChunksResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// To be checked by who asked.
+	Chunk         *Chunk `protobuf:"bytes,1,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetChunksResponse) Reset() {
+	*x = GetChunksResponse{}
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetChunksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetChunksResponse) ProtoMessage() {}
+
+func (x *GetChunksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetChunksResponse.ProtoReflect.Descriptor instead.
+func (*GetChunksResponse) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *GetChunksResponse) GetChunk() *Chunk {
+	if x != nil {
+		return x.Chunk
+	}
+	return nil
+}
+
+// RetireRequest names the version.
+type RetireRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the image.
+	Image string `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	// Number of the version.
+	Version uint32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	// True: it was found bad.
+	Withdraw      bool `protobuf:"varint,3,opt,name=withdraw,proto3" json:"withdraw,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetireRequest) Reset() {
+	*x = RetireRequest{}
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetireRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetireRequest) ProtoMessage() {}
+
+func (x *RetireRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetireRequest.ProtoReflect.Descriptor instead.
+func (*RetireRequest) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RetireRequest) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *RetireRequest) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *RetireRequest) GetWithdraw() bool {
+	if x != nil {
+		return x.Withdraw
+	}
+	return false
+}
+
+// RetireResponse is the version as it is now.
+type RetireResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The version, retired or withdrawn.
+	Version       *ImageVersion `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetireResponse) Reset() {
+	*x = RetireResponse{}
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetireResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetireResponse) ProtoMessage() {}
+
+func (x *RetireResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetireResponse.ProtoReflect.Descriptor instead.
+func (*RetireResponse) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RetireResponse) GetVersion() *ImageVersion {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+// UsageRequest names the image.
+type UsageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the image.
+	Image         string `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageRequest) Reset() {
+	*x = UsageRequest{}
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageRequest) ProtoMessage() {}
+
+func (x *UsageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageRequest.ProtoReflect.Descriptor instead.
+func (*UsageRequest) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *UsageRequest) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+// UsageResponse has a line for each version, oldest first.
+type UsageResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One for each version of the image.
+	Versions      []*VersionUsage `protobuf:"bytes,1,rep,name=versions,proto3" json:"versions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageResponse) Reset() {
+	*x = UsageResponse{}
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageResponse) ProtoMessage() {}
+
+func (x *UsageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageResponse.ProtoReflect.Descriptor instead.
+func (*UsageResponse) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *UsageResponse) GetVersions() []*VersionUsage {
+	if x != nil {
+		return x.Versions
+	}
+	return nil
+}
+
+// VersionUsage says who uses one version.
+type VersionUsage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of the version.
+	Number uint32 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// Pools that run it, move to it, or would go back to it, sorted.
+	Pools []string `protobuf:"bytes,2,rep,name=pools,proto3" json:"pools,omitempty"`
+	// Desktops whose present life runs it.
+	Desktops uint32 `protobuf:"varint,3,opt,name=desktops,proto3" json:"desktops,omitempty"`
+	// Some of them by name, sorted, at most 20.
+	DesktopNames []string `protobuf:"bytes,4,rep,name=desktop_names,json=desktopNames,proto3" json:"desktop_names,omitempty"`
+	// Hosts on which its base lies verified, sorted.
+	Hosts         []string `protobuf:"bytes,5,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VersionUsage) Reset() {
+	*x = VersionUsage{}
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VersionUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VersionUsage) ProtoMessage() {}
+
+func (x *VersionUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VersionUsage.ProtoReflect.Descriptor instead.
+func (*VersionUsage) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *VersionUsage) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *VersionUsage) GetPools() []string {
+	if x != nil {
+		return x.Pools
+	}
+	return nil
+}
+
+func (x *VersionUsage) GetDesktops() uint32 {
+	if x != nil {
+		return x.Desktops
+	}
+	return 0
+}
+
+func (x *VersionUsage) GetDesktopNames() []string {
+	if x != nil {
+		return x.DesktopNames
+	}
+	return nil
+}
+
+func (x *VersionUsage) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+// DiffRequest names two versions of one image.
+type DiffRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the image.
+	Image string `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	// The older one.
+	From uint32 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
+	// The newer one.
+	To            uint32 `protobuf:"varint,3,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffRequest) Reset() {
+	*x = DiffRequest{}
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffRequest) ProtoMessage() {}
+
+func (x *DiffRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
+func (*DiffRequest) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *DiffRequest) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *DiffRequest) GetFrom() uint32 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *DiffRequest) GetTo() uint32 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+// DiffResponse says what differs.
+type DiffResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Bytes of the disk in chunks that differ.
+	ChangedBytes uint64 `protobuf:"varint,1,opt,name=changed_bytes,json=changedBytes,proto3" json:"changed_bytes,omitempty"`
+	// Chunks that differ.
+	ChangedChunks uint64 `protobuf:"varint,2,opt,name=changed_chunks,json=changedChunks,proto3" json:"changed_chunks,omitempty"`
+	// Compressed bytes of the chunks of the newer one that the older one lacks.
+	NewBytes uint64 `protobuf:"varint,3,opt,name=new_bytes,json=newBytes,proto3" json:"new_bytes,omitempty"`
+	// True when the packages of both are known.
+	PackagesKnown bool `protobuf:"varint,4,opt,name=packages_known,json=packagesKnown,proto3" json:"packages_known,omitempty"`
+	// Packages that differ, by name; at most 2000.
+	Packages      []*PackageChange `protobuf:"bytes,5,rep,name=packages,proto3" json:"packages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffResponse) Reset() {
+	*x = DiffResponse{}
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffResponse) ProtoMessage() {}
+
+func (x *DiffResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
+func (*DiffResponse) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *DiffResponse) GetChangedBytes() uint64 {
+	if x != nil {
+		return x.ChangedBytes
+	}
+	return 0
+}
+
+func (x *DiffResponse) GetChangedChunks() uint64 {
+	if x != nil {
+		return x.ChangedChunks
+	}
+	return 0
+}
+
+func (x *DiffResponse) GetNewBytes() uint64 {
+	if x != nil {
+		return x.NewBytes
+	}
+	return 0
+}
+
+func (x *DiffResponse) GetPackagesKnown() bool {
+	if x != nil {
+		return x.PackagesKnown
+	}
+	return false
+}
+
+func (x *DiffResponse) GetPackages() []*PackageChange {
+	if x != nil {
+		return x.Packages
+	}
+	return nil
+}
+
+// PackageChange is one package that two versions of an image have differently.
+type PackageChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The guest's name of the package.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its version in the older one; empty when it is not there.
+	Before string `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
+	// Its version in the newer one; empty when it is not there.
+	After         string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PackageChange) Reset() {
+	*x = PackageChange{}
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PackageChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PackageChange) ProtoMessage() {}
+
+func (x *PackageChange) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PackageChange.ProtoReflect.Descriptor instead.
+func (*PackageChange) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *PackageChange) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PackageChange) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *PackageChange) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+// CollectGarbageRequest says how.
+type CollectGarbageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only say what would be removed.
+	DryRun bool `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// What was written or given up later than so long ago is kept. At least an hour; default 7 days.
+	Grace         *durationpb.Duration `protobuf:"bytes,2,opt,name=grace,proto3" json:"grace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CollectGarbageRequest) Reset() {
+	*x = CollectGarbageRequest{}
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CollectGarbageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CollectGarbageRequest) ProtoMessage() {}
+
+func (x *CollectGarbageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CollectGarbageRequest.ProtoReflect.Descriptor instead.
+func (*CollectGarbageRequest) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *CollectGarbageRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *CollectGarbageRequest) GetGrace() *durationpb.Duration {
+	if x != nil {
+		return x.Grace
+	}
+	return nil
+}
+
+// CollectGarbageResponse says what was removed, or would be.
+type CollectGarbageResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Versions whose content went: "image/number".
+	Versions []string `protobuf:"bytes,1,rep,name=versions,proto3" json:"versions,omitempty"`
+	// Chunks that were removed.
+	Chunks uint64 `protobuf:"varint,2,opt,name=chunks,proto3" json:"chunks,omitempty"`
+	// Bytes that the image store shrank by.
+	Bytes uint64 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Bytes that stay.
+	KeptBytes     uint64 `protobuf:"varint,4,opt,name=kept_bytes,json=keptBytes,proto3" json:"kept_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CollectGarbageResponse) Reset() {
+	*x = CollectGarbageResponse{}
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CollectGarbageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CollectGarbageResponse) ProtoMessage() {}
+
+func (x *CollectGarbageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CollectGarbageResponse.ProtoReflect.Descriptor instead.
+func (*CollectGarbageResponse) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *CollectGarbageResponse) GetVersions() []string {
+	if x != nil {
+		return x.Versions
+	}
+	return nil
+}
+
+func (x *CollectGarbageResponse) GetChunks() uint64 {
+	if x != nil {
+		return x.Chunks
+	}
+	return 0
+}
+
+func (x *CollectGarbageResponse) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *CollectGarbageResponse) GetKeptBytes() uint64 {
+	if x != nil {
+		return x.KeptBytes
+	}
+	return 0
+}
+
+// SealRequest names the build.
+type SealRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the image that is patched interactively.
+	Image         string `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SealRequest) Reset() {
+	*x = SealRequest{}
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SealRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SealRequest) ProtoMessage() {}
+
+func (x *SealRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SealRequest.ProtoReflect.Descriptor instead.
+func (*SealRequest) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SealRequest) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+// SealResponse says that the build goes on. Whoever started it sees how.
+type SealResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SealResponse) Reset() {
+	*x = SealResponse{}
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SealResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SealResponse) ProtoMessage() {}
+
+func (x *SealResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SealResponse.ProtoReflect.Descriptor instead.
+func (*SealResponse) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{15}
+}
+
 // MissingChunksRequest names chunks by their digests.
 type MissingChunksRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -33,7 +933,7 @@ type MissingChunksRequest struct {
 
 func (x *MissingChunksRequest) Reset() {
 	*x = MissingChunksRequest{}
-	mi := &file_daybreak_v1_image_service_proto_msgTypes[0]
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -45,7 +945,7 @@ func (x *MissingChunksRequest) String() string {
 func (*MissingChunksRequest) ProtoMessage() {}
 
 func (x *MissingChunksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_image_service_proto_msgTypes[0]
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -58,7 +958,7 @@ func (x *MissingChunksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MissingChunksRequest.ProtoReflect.Descriptor instead.
 func (*MissingChunksRequest) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{0}
+	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MissingChunksRequest) GetDigests() []byte {
@@ -79,7 +979,7 @@ type MissingChunksResponse struct {
 
 func (x *MissingChunksResponse) Reset() {
 	*x = MissingChunksResponse{}
-	mi := &file_daybreak_v1_image_service_proto_msgTypes[1]
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -91,7 +991,7 @@ func (x *MissingChunksResponse) String() string {
 func (*MissingChunksResponse) ProtoMessage() {}
 
 func (x *MissingChunksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_image_service_proto_msgTypes[1]
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -104,7 +1004,7 @@ func (x *MissingChunksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MissingChunksResponse.ProtoReflect.Descriptor instead.
 func (*MissingChunksResponse) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{1}
+	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *MissingChunksResponse) GetDigests() []byte {
@@ -120,14 +1020,17 @@ type Chunk struct {
 	// BLAKE3-256 of the plain bytes.
 	Digest []byte `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
 	// The bytes, zstd-compressed: one frame.
-	Zstd          []byte `protobuf:"bytes,2,opt,name=zstd,proto3" json:"zstd,omitempty"`
+	Zstd []byte `protobuf:"bytes,2,opt,name=zstd,proto3" json:"zstd,omitempty"`
+	// When set, zstd was compressed with the plain bytes of this chunk as its raw dictionary, and cannot be read without them.
+	// Only in answers to a GetChunks that offered it.
+	Base          []byte `protobuf:"bytes,3,opt,name=base,proto3" json:"base,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_daybreak_v1_image_service_proto_msgTypes[2]
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -139,7 +1042,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_image_service_proto_msgTypes[2]
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -152,7 +1055,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{2}
+	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Chunk) GetDigest() []byte {
@@ -169,6 +1072,13 @@ func (x *Chunk) GetZstd() []byte {
 	return nil
 }
 
+func (x *Chunk) GetBase() []byte {
+	if x != nil {
+		return x.Base
+	}
+	return nil
+}
+
 // PutChunksRequest is the next chunks of an upload.
 type PutChunksRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -180,7 +1090,7 @@ type PutChunksRequest struct {
 
 func (x *PutChunksRequest) Reset() {
 	*x = PutChunksRequest{}
-	mi := &file_daybreak_v1_image_service_proto_msgTypes[3]
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -192,7 +1102,7 @@ func (x *PutChunksRequest) String() string {
 func (*PutChunksRequest) ProtoMessage() {}
 
 func (x *PutChunksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_image_service_proto_msgTypes[3]
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -205,7 +1115,7 @@ func (x *PutChunksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutChunksRequest.ProtoReflect.Descriptor instead.
 func (*PutChunksRequest) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{3}
+	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PutChunksRequest) GetChunks() []*Chunk {
@@ -228,7 +1138,7 @@ type PutChunksResponse struct {
 
 func (x *PutChunksResponse) Reset() {
 	*x = PutChunksResponse{}
-	mi := &file_daybreak_v1_image_service_proto_msgTypes[4]
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -240,7 +1150,7 @@ func (x *PutChunksResponse) String() string {
 func (*PutChunksResponse) ProtoMessage() {}
 
 func (x *PutChunksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_image_service_proto_msgTypes[4]
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -253,7 +1163,7 @@ func (x *PutChunksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutChunksResponse.ProtoReflect.Descriptor instead.
 func (*PutChunksResponse) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{4}
+	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PutChunksResponse) GetChunks() uint64 {
@@ -283,7 +1193,7 @@ type CreateVersionRequest struct {
 
 func (x *CreateVersionRequest) Reset() {
 	*x = CreateVersionRequest{}
-	mi := &file_daybreak_v1_image_service_proto_msgTypes[5]
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -295,7 +1205,7 @@ func (x *CreateVersionRequest) String() string {
 func (*CreateVersionRequest) ProtoMessage() {}
 
 func (x *CreateVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_image_service_proto_msgTypes[5]
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -308,7 +1218,7 @@ func (x *CreateVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVersionRequest.ProtoReflect.Descriptor instead.
 func (*CreateVersionRequest) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{5}
+	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CreateVersionRequest) GetHeader() *VersionHeader {
@@ -333,14 +1243,19 @@ type VersionHeader struct {
 	// What changed, for people.
 	Note string `protobuf:"bytes,2,opt,name=note,proto3" json:"note,omitempty"`
 	// The version it was made from; 0 for none.
-	Parent        uint32 `protobuf:"varint,3,opt,name=parent,proto3" json:"parent,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Parent uint32 `protobuf:"varint,3,opt,name=parent,proto3" json:"parent,omitempty"`
+	// For a version out of a bundle: the image's name where it was published. One of the signatures must hold for it and be by
+	// a publisher whom this control plane trusts.
+	OriginImage string `protobuf:"bytes,4,opt,name=origin_image,json=originImage,proto3" json:"origin_image,omitempty"`
+	// For a version out of a bundle: its signatures there.
+	OriginSignatures []*Signature `protobuf:"bytes,5,rep,name=origin_signatures,json=originSignatures,proto3" json:"origin_signatures,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *VersionHeader) Reset() {
 	*x = VersionHeader{}
-	mi := &file_daybreak_v1_image_service_proto_msgTypes[6]
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -352,7 +1267,7 @@ func (x *VersionHeader) String() string {
 func (*VersionHeader) ProtoMessage() {}
 
 func (x *VersionHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_image_service_proto_msgTypes[6]
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -365,7 +1280,7 @@ func (x *VersionHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionHeader.ProtoReflect.Descriptor instead.
 func (*VersionHeader) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{6}
+	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *VersionHeader) GetImage() string {
@@ -389,6 +1304,20 @@ func (x *VersionHeader) GetParent() uint32 {
 	return 0
 }
 
+func (x *VersionHeader) GetOriginImage() string {
+	if x != nil {
+		return x.OriginImage
+	}
+	return ""
+}
+
+func (x *VersionHeader) GetOriginSignatures() []*Signature {
+	if x != nil {
+		return x.OriginSignatures
+	}
+	return nil
+}
+
 // CreateVersionResponse is the version that has this content.
 type CreateVersionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -402,7 +1331,7 @@ type CreateVersionResponse struct {
 
 func (x *CreateVersionResponse) Reset() {
 	*x = CreateVersionResponse{}
-	mi := &file_daybreak_v1_image_service_proto_msgTypes[7]
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -414,7 +1343,7 @@ func (x *CreateVersionResponse) String() string {
 func (*CreateVersionResponse) ProtoMessage() {}
 
 func (x *CreateVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_image_service_proto_msgTypes[7]
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -427,7 +1356,7 @@ func (x *CreateVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVersionResponse.ProtoReflect.Descriptor instead.
 func (*CreateVersionResponse) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{7}
+	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CreateVersionResponse) GetVersion() *ImageVersion {
@@ -457,7 +1386,7 @@ type PublishRequest struct {
 
 func (x *PublishRequest) Reset() {
 	*x = PublishRequest{}
-	mi := &file_daybreak_v1_image_service_proto_msgTypes[8]
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -469,7 +1398,7 @@ func (x *PublishRequest) String() string {
 func (*PublishRequest) ProtoMessage() {}
 
 func (x *PublishRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_image_service_proto_msgTypes[8]
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -482,7 +1411,7 @@ func (x *PublishRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishRequest.ProtoReflect.Descriptor instead.
 func (*PublishRequest) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{8}
+	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PublishRequest) GetImage() string {
@@ -510,7 +1439,7 @@ type PublishResponse struct {
 
 func (x *PublishResponse) Reset() {
 	*x = PublishResponse{}
-	mi := &file_daybreak_v1_image_service_proto_msgTypes[9]
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -522,7 +1451,7 @@ func (x *PublishResponse) String() string {
 func (*PublishResponse) ProtoMessage() {}
 
 func (x *PublishResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_image_service_proto_msgTypes[9]
+	mi := &file_daybreak_v1_image_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -535,7 +1464,7 @@ func (x *PublishResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishResponse.ProtoReflect.Descriptor instead.
 func (*PublishResponse) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{9}
+	return file_daybreak_v1_image_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PublishResponse) GetVersion() *ImageVersion {
@@ -549,14 +1478,67 @@ var File_daybreak_v1_image_service_proto protoreflect.FileDescriptor
 
 const file_daybreak_v1_image_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1fdaybreak/v1/image_service.proto\x12\vdaybreak.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17daybreak/v1/image.proto\"=\n" +
+	"\x1fdaybreak/v1/image_service.proto\x12\vdaybreak.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17daybreak/v1/build.proto\x1a\x17daybreak/v1/image.proto\x1a\x1egoogle/protobuf/duration.proto\"C\n" +
+	"\x12GetManifestRequest\x12-\n" +
+	"\x06digest\x18\x01 \x01(\tB\x15\xbaH\x12r\x102\x0e^[0-9a-f]{64}$R\x06digest\"+\n" +
+	"\x13GetManifestResponse\x12\x14\n" +
+	"\x05piece\x18\x01 \x01(\fR\x05piece\"X\n" +
+	"\x10GetChunksRequest\x12$\n" +
+	"\adigests\x18\x01 \x01(\fB\n" +
+	"\xbaH\az\x05\x10 \x18\x80@R\adigests\x12\x1e\n" +
+	"\x05bases\x18\x02 \x01(\fB\b\xbaH\x05z\x03\x18\x80@R\x05bases\"=\n" +
+	"\x11GetChunksResponse\x12(\n" +
+	"\x05chunk\x18\x01 \x01(\v2\x12.daybreak.v1.ChunkR\x05chunk\"o\n" +
+	"\rRetireRequest\x12\x1f\n" +
+	"\x05image\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05image\x12!\n" +
+	"\aversion\x18\x02 \x01(\rB\a\xbaH\x04*\x02(\x01R\aversion\x12\x1a\n" +
+	"\bwithdraw\x18\x03 \x01(\bR\bwithdraw\"E\n" +
+	"\x0eRetireResponse\x123\n" +
+	"\aversion\x18\x01 \x01(\v2\x19.daybreak.v1.ImageVersionR\aversion\"/\n" +
+	"\fUsageRequest\x12\x1f\n" +
+	"\x05image\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05image\"F\n" +
+	"\rUsageResponse\x125\n" +
+	"\bversions\x18\x01 \x03(\v2\x19.daybreak.v1.VersionUsageR\bversions\"\x93\x01\n" +
+	"\fVersionUsage\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\rR\x06number\x12\x14\n" +
+	"\x05pools\x18\x02 \x03(\tR\x05pools\x12\x1a\n" +
+	"\bdesktops\x18\x03 \x01(\rR\bdesktops\x12#\n" +
+	"\rdesktop_names\x18\x04 \x03(\tR\fdesktopNames\x12\x14\n" +
+	"\x05hosts\x18\x05 \x03(\tR\x05hosts\"d\n" +
+	"\vDiffRequest\x12\x1f\n" +
+	"\x05image\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05image\x12\x1b\n" +
+	"\x04from\x18\x02 \x01(\rB\a\xbaH\x04*\x02(\x01R\x04from\x12\x17\n" +
+	"\x02to\x18\x03 \x01(\rB\a\xbaH\x04*\x02(\x01R\x02to\"\xd6\x01\n" +
+	"\fDiffResponse\x12#\n" +
+	"\rchanged_bytes\x18\x01 \x01(\x04R\fchangedBytes\x12%\n" +
+	"\x0echanged_chunks\x18\x02 \x01(\x04R\rchangedChunks\x12\x1b\n" +
+	"\tnew_bytes\x18\x03 \x01(\x04R\bnewBytes\x12%\n" +
+	"\x0epackages_known\x18\x04 \x01(\bR\rpackagesKnown\x126\n" +
+	"\bpackages\x18\x05 \x03(\v2\x1a.daybreak.v1.PackageChangeR\bpackages\"Q\n" +
+	"\rPackageChange\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06before\x18\x02 \x01(\tR\x06before\x12\x14\n" +
+	"\x05after\x18\x03 \x01(\tR\x05after\"n\n" +
+	"\x15CollectGarbageRequest\x12\x17\n" +
+	"\adry_run\x18\x01 \x01(\bR\x06dryRun\x12<\n" +
+	"\x05grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\v\xbaH\b\xaa\x01\x052\x03\b\x90\x1cR\x05grace\"\x81\x01\n" +
+	"\x16CollectGarbageResponse\x12\x1a\n" +
+	"\bversions\x18\x01 \x03(\tR\bversions\x12\x16\n" +
+	"\x06chunks\x18\x02 \x01(\x04R\x06chunks\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\x12\x1d\n" +
+	"\n" +
+	"kept_bytes\x18\x04 \x01(\x04R\tkeptBytes\".\n" +
+	"\vSealRequest\x12\x1f\n" +
+	"\x05image\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05image\"\x0e\n" +
+	"\fSealResponse\"=\n" +
 	"\x14MissingChunksRequest\x12%\n" +
 	"\adigests\x18\x01 \x01(\fB\v\xbaH\bz\x06\x10 \x18\x80\x80 R\adigests\"1\n" +
 	"\x15MissingChunksResponse\x12\x18\n" +
-	"\adigests\x18\x01 \x01(\fR\adigests\"I\n" +
+	"\adigests\x18\x01 \x01(\fR\adigests\"f\n" +
 	"\x05Chunk\x12\x1f\n" +
 	"\x06digest\x18\x01 \x01(\fB\a\xbaH\x04z\x02h R\x06digest\x12\x1f\n" +
-	"\x04zstd\x18\x02 \x01(\fB\v\xbaH\bz\x06\x10\x01\x18\xb0\xbd\x10R\x04zstd\"J\n" +
+	"\x04zstd\x18\x02 \x01(\fB\v\xbaH\bz\x06\x10\x01\x18\xb0\xbd\x10R\x04zstd\x12\x1b\n" +
+	"\x04base\x18\x03 \x01(\fB\a\xbaH\x04z\x02\x18 R\x04base\"J\n" +
 	"\x10PutChunksRequest\x126\n" +
 	"\x06chunks\x18\x01 \x03(\v2\x12.daybreak.v1.ChunkB\n" +
 	"\xbaH\a\x92\x01\x04\b\x01\x10@R\x06chunks\"N\n" +
@@ -565,11 +1547,13 @@ const file_daybreak_v1_image_service_proto_rawDesc = "" +
 	"\fstored_bytes\x18\x02 \x01(\x04R\vstoredBytes\"q\n" +
 	"\x14CreateVersionRequest\x122\n" +
 	"\x06header\x18\x01 \x01(\v2\x1a.daybreak.v1.VersionHeaderR\x06header\x12%\n" +
-	"\bmanifest\x18\x02 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80@R\bmanifest\"\xa8\x01\n" +
+	"\bmanifest\x18\x02 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80@R\bmanifest\"\xcc\x02\n" +
 	"\rVersionHeader\x12C\n" +
 	"\x05image\x18\x01 \x01(\tB-\xbaH*r(\x18?2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\x05image\x12:\n" +
 	"\x04note\x18\x02 \x01(\tB&\xbaH#r!\x18\x80\b2\x1c^[^\\x00-\\x09\\x0b-\\x1f\\x7f]*$R\x04note\x12\x16\n" +
-	"\x06parent\x18\x03 \x01(\rR\x06parent\"f\n" +
+	"\x06parent\x18\x03 \x01(\rR\x06parent\x12S\n" +
+	"\forigin_image\x18\x04 \x01(\tB0\xbaH-r+\x18?2'^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$R\voriginImage\x12M\n" +
+	"\x11origin_signatures\x18\x05 \x03(\v2\x16.daybreak.v1.SignatureB\b\xbaH\x05\x92\x01\x02\x10\x04R\x10originSignatures\"f\n" +
 	"\x15CreateVersionResponse\x123\n" +
 	"\aversion\x18\x01 \x01(\v2\x19.daybreak.v1.ImageVersionR\aversion\x12\x18\n" +
 	"\aexisted\x18\x02 \x01(\bR\aexisted\"T\n" +
@@ -577,12 +1561,20 @@ const file_daybreak_v1_image_service_proto_rawDesc = "" +
 	"\x05image\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05image\x12!\n" +
 	"\aversion\x18\x02 \x01(\rB\a\xbaH\x04*\x02(\x01R\aversion\"F\n" +
 	"\x0fPublishResponse\x123\n" +
-	"\aversion\x18\x01 \x01(\v2\x19.daybreak.v1.ImageVersionR\aversion2\xd4\x02\n" +
+	"\aversion\x18\x01 \x01(\v2\x19.daybreak.v1.ImageVersionR\aversion2\x92\a\n" +
 	"\fImageService\x12V\n" +
 	"\rMissingChunks\x12!.daybreak.v1.MissingChunksRequest\x1a\".daybreak.v1.MissingChunksResponse\x12L\n" +
 	"\tPutChunks\x12\x1d.daybreak.v1.PutChunksRequest\x1a\x1e.daybreak.v1.PutChunksResponse(\x01\x12X\n" +
 	"\rCreateVersion\x12!.daybreak.v1.CreateVersionRequest\x1a\".daybreak.v1.CreateVersionResponse(\x01\x12D\n" +
-	"\aPublish\x12\x1b.daybreak.v1.PublishRequest\x1a\x1c.daybreak.v1.PublishResponseB'Z%daybreak/proto/daybreak/v1;daybreakv1b\x06proto3"
+	"\aPublish\x12\x1b.daybreak.v1.PublishRequest\x1a\x1c.daybreak.v1.PublishResponse\x12B\n" +
+	"\x05Build\x12\x19.daybreak.v1.BuildRequest\x1a\x1a.daybreak.v1.BuildResponse(\x010\x01\x12;\n" +
+	"\x04Seal\x12\x18.daybreak.v1.SealRequest\x1a\x19.daybreak.v1.SealResponse\x12A\n" +
+	"\x06Retire\x12\x1a.daybreak.v1.RetireRequest\x1a\x1b.daybreak.v1.RetireResponse\x12>\n" +
+	"\x05Usage\x12\x19.daybreak.v1.UsageRequest\x1a\x1a.daybreak.v1.UsageResponse\x12;\n" +
+	"\x04Diff\x12\x18.daybreak.v1.DiffRequest\x1a\x19.daybreak.v1.DiffResponse\x12Y\n" +
+	"\x0eCollectGarbage\x12\".daybreak.v1.CollectGarbageRequest\x1a#.daybreak.v1.CollectGarbageResponse\x12R\n" +
+	"\vGetManifest\x12\x1f.daybreak.v1.GetManifestRequest\x1a .daybreak.v1.GetManifestResponse0\x01\x12L\n" +
+	"\tGetChunks\x12\x1d.daybreak.v1.GetChunksRequest\x1a\x1e.daybreak.v1.GetChunksResponse0\x01B'Z%daybreak/proto/daybreak/v1;daybreakv1b\x06proto3"
 
 var (
 	file_daybreak_v1_image_service_proto_rawDescOnce sync.Once
@@ -596,38 +1588,80 @@ func file_daybreak_v1_image_service_proto_rawDescGZIP() []byte {
 	return file_daybreak_v1_image_service_proto_rawDescData
 }
 
-var file_daybreak_v1_image_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_daybreak_v1_image_service_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_daybreak_v1_image_service_proto_goTypes = []any{
-	(*MissingChunksRequest)(nil),  // 0: daybreak.v1.MissingChunksRequest
-	(*MissingChunksResponse)(nil), // 1: daybreak.v1.MissingChunksResponse
-	(*Chunk)(nil),                 // 2: daybreak.v1.Chunk
-	(*PutChunksRequest)(nil),      // 3: daybreak.v1.PutChunksRequest
-	(*PutChunksResponse)(nil),     // 4: daybreak.v1.PutChunksResponse
-	(*CreateVersionRequest)(nil),  // 5: daybreak.v1.CreateVersionRequest
-	(*VersionHeader)(nil),         // 6: daybreak.v1.VersionHeader
-	(*CreateVersionResponse)(nil), // 7: daybreak.v1.CreateVersionResponse
-	(*PublishRequest)(nil),        // 8: daybreak.v1.PublishRequest
-	(*PublishResponse)(nil),       // 9: daybreak.v1.PublishResponse
-	(*ImageVersion)(nil),          // 10: daybreak.v1.ImageVersion
+	(*GetManifestRequest)(nil),     // 0: daybreak.v1.GetManifestRequest
+	(*GetManifestResponse)(nil),    // 1: daybreak.v1.GetManifestResponse
+	(*GetChunksRequest)(nil),       // 2: daybreak.v1.GetChunksRequest
+	(*GetChunksResponse)(nil),      // 3: daybreak.v1.GetChunksResponse
+	(*RetireRequest)(nil),          // 4: daybreak.v1.RetireRequest
+	(*RetireResponse)(nil),         // 5: daybreak.v1.RetireResponse
+	(*UsageRequest)(nil),           // 6: daybreak.v1.UsageRequest
+	(*UsageResponse)(nil),          // 7: daybreak.v1.UsageResponse
+	(*VersionUsage)(nil),           // 8: daybreak.v1.VersionUsage
+	(*DiffRequest)(nil),            // 9: daybreak.v1.DiffRequest
+	(*DiffResponse)(nil),           // 10: daybreak.v1.DiffResponse
+	(*PackageChange)(nil),          // 11: daybreak.v1.PackageChange
+	(*CollectGarbageRequest)(nil),  // 12: daybreak.v1.CollectGarbageRequest
+	(*CollectGarbageResponse)(nil), // 13: daybreak.v1.CollectGarbageResponse
+	(*SealRequest)(nil),            // 14: daybreak.v1.SealRequest
+	(*SealResponse)(nil),           // 15: daybreak.v1.SealResponse
+	(*MissingChunksRequest)(nil),   // 16: daybreak.v1.MissingChunksRequest
+	(*MissingChunksResponse)(nil),  // 17: daybreak.v1.MissingChunksResponse
+	(*Chunk)(nil),                  // 18: daybreak.v1.Chunk
+	(*PutChunksRequest)(nil),       // 19: daybreak.v1.PutChunksRequest
+	(*PutChunksResponse)(nil),      // 20: daybreak.v1.PutChunksResponse
+	(*CreateVersionRequest)(nil),   // 21: daybreak.v1.CreateVersionRequest
+	(*VersionHeader)(nil),          // 22: daybreak.v1.VersionHeader
+	(*CreateVersionResponse)(nil),  // 23: daybreak.v1.CreateVersionResponse
+	(*PublishRequest)(nil),         // 24: daybreak.v1.PublishRequest
+	(*PublishResponse)(nil),        // 25: daybreak.v1.PublishResponse
+	(*ImageVersion)(nil),           // 26: daybreak.v1.ImageVersion
+	(*durationpb.Duration)(nil),    // 27: google.protobuf.Duration
+	(*Signature)(nil),              // 28: daybreak.v1.Signature
+	(*BuildRequest)(nil),           // 29: daybreak.v1.BuildRequest
+	(*BuildResponse)(nil),          // 30: daybreak.v1.BuildResponse
 }
 var file_daybreak_v1_image_service_proto_depIdxs = []int32{
-	2,  // 0: daybreak.v1.PutChunksRequest.chunks:type_name -> daybreak.v1.Chunk
-	6,  // 1: daybreak.v1.CreateVersionRequest.header:type_name -> daybreak.v1.VersionHeader
-	10, // 2: daybreak.v1.CreateVersionResponse.version:type_name -> daybreak.v1.ImageVersion
-	10, // 3: daybreak.v1.PublishResponse.version:type_name -> daybreak.v1.ImageVersion
-	0,  // 4: daybreak.v1.ImageService.MissingChunks:input_type -> daybreak.v1.MissingChunksRequest
-	3,  // 5: daybreak.v1.ImageService.PutChunks:input_type -> daybreak.v1.PutChunksRequest
-	5,  // 6: daybreak.v1.ImageService.CreateVersion:input_type -> daybreak.v1.CreateVersionRequest
-	8,  // 7: daybreak.v1.ImageService.Publish:input_type -> daybreak.v1.PublishRequest
-	1,  // 8: daybreak.v1.ImageService.MissingChunks:output_type -> daybreak.v1.MissingChunksResponse
-	4,  // 9: daybreak.v1.ImageService.PutChunks:output_type -> daybreak.v1.PutChunksResponse
-	7,  // 10: daybreak.v1.ImageService.CreateVersion:output_type -> daybreak.v1.CreateVersionResponse
-	9,  // 11: daybreak.v1.ImageService.Publish:output_type -> daybreak.v1.PublishResponse
-	8,  // [8:12] is the sub-list for method output_type
-	4,  // [4:8] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	18, // 0: daybreak.v1.GetChunksResponse.chunk:type_name -> daybreak.v1.Chunk
+	26, // 1: daybreak.v1.RetireResponse.version:type_name -> daybreak.v1.ImageVersion
+	8,  // 2: daybreak.v1.UsageResponse.versions:type_name -> daybreak.v1.VersionUsage
+	11, // 3: daybreak.v1.DiffResponse.packages:type_name -> daybreak.v1.PackageChange
+	27, // 4: daybreak.v1.CollectGarbageRequest.grace:type_name -> google.protobuf.Duration
+	18, // 5: daybreak.v1.PutChunksRequest.chunks:type_name -> daybreak.v1.Chunk
+	22, // 6: daybreak.v1.CreateVersionRequest.header:type_name -> daybreak.v1.VersionHeader
+	28, // 7: daybreak.v1.VersionHeader.origin_signatures:type_name -> daybreak.v1.Signature
+	26, // 8: daybreak.v1.CreateVersionResponse.version:type_name -> daybreak.v1.ImageVersion
+	26, // 9: daybreak.v1.PublishResponse.version:type_name -> daybreak.v1.ImageVersion
+	16, // 10: daybreak.v1.ImageService.MissingChunks:input_type -> daybreak.v1.MissingChunksRequest
+	19, // 11: daybreak.v1.ImageService.PutChunks:input_type -> daybreak.v1.PutChunksRequest
+	21, // 12: daybreak.v1.ImageService.CreateVersion:input_type -> daybreak.v1.CreateVersionRequest
+	24, // 13: daybreak.v1.ImageService.Publish:input_type -> daybreak.v1.PublishRequest
+	29, // 14: daybreak.v1.ImageService.Build:input_type -> daybreak.v1.BuildRequest
+	14, // 15: daybreak.v1.ImageService.Seal:input_type -> daybreak.v1.SealRequest
+	4,  // 16: daybreak.v1.ImageService.Retire:input_type -> daybreak.v1.RetireRequest
+	6,  // 17: daybreak.v1.ImageService.Usage:input_type -> daybreak.v1.UsageRequest
+	9,  // 18: daybreak.v1.ImageService.Diff:input_type -> daybreak.v1.DiffRequest
+	12, // 19: daybreak.v1.ImageService.CollectGarbage:input_type -> daybreak.v1.CollectGarbageRequest
+	0,  // 20: daybreak.v1.ImageService.GetManifest:input_type -> daybreak.v1.GetManifestRequest
+	2,  // 21: daybreak.v1.ImageService.GetChunks:input_type -> daybreak.v1.GetChunksRequest
+	17, // 22: daybreak.v1.ImageService.MissingChunks:output_type -> daybreak.v1.MissingChunksResponse
+	20, // 23: daybreak.v1.ImageService.PutChunks:output_type -> daybreak.v1.PutChunksResponse
+	23, // 24: daybreak.v1.ImageService.CreateVersion:output_type -> daybreak.v1.CreateVersionResponse
+	25, // 25: daybreak.v1.ImageService.Publish:output_type -> daybreak.v1.PublishResponse
+	30, // 26: daybreak.v1.ImageService.Build:output_type -> daybreak.v1.BuildResponse
+	15, // 27: daybreak.v1.ImageService.Seal:output_type -> daybreak.v1.SealResponse
+	5,  // 28: daybreak.v1.ImageService.Retire:output_type -> daybreak.v1.RetireResponse
+	7,  // 29: daybreak.v1.ImageService.Usage:output_type -> daybreak.v1.UsageResponse
+	10, // 30: daybreak.v1.ImageService.Diff:output_type -> daybreak.v1.DiffResponse
+	13, // 31: daybreak.v1.ImageService.CollectGarbage:output_type -> daybreak.v1.CollectGarbageResponse
+	1,  // 32: daybreak.v1.ImageService.GetManifest:output_type -> daybreak.v1.GetManifestResponse
+	3,  // 33: daybreak.v1.ImageService.GetChunks:output_type -> daybreak.v1.GetChunksResponse
+	22, // [22:34] is the sub-list for method output_type
+	10, // [10:22] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_daybreak_v1_image_service_proto_init() }
@@ -635,6 +1669,7 @@ func file_daybreak_v1_image_service_proto_init() {
 	if File_daybreak_v1_image_service_proto != nil {
 		return
 	}
+	file_daybreak_v1_build_proto_init()
 	file_daybreak_v1_image_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -642,7 +1677,7 @@ func file_daybreak_v1_image_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_daybreak_v1_image_service_proto_rawDesc), len(file_daybreak_v1_image_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

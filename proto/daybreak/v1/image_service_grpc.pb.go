@@ -19,10 +19,18 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	ImageService_MissingChunks_FullMethodName = "/daybreak.v1.ImageService/MissingChunks"
-	ImageService_PutChunks_FullMethodName     = "/daybreak.v1.ImageService/PutChunks"
-	ImageService_CreateVersion_FullMethodName = "/daybreak.v1.ImageService/CreateVersion"
-	ImageService_Publish_FullMethodName       = "/daybreak.v1.ImageService/Publish"
+	ImageService_MissingChunks_FullMethodName  = "/daybreak.v1.ImageService/MissingChunks"
+	ImageService_PutChunks_FullMethodName      = "/daybreak.v1.ImageService/PutChunks"
+	ImageService_CreateVersion_FullMethodName  = "/daybreak.v1.ImageService/CreateVersion"
+	ImageService_Publish_FullMethodName        = "/daybreak.v1.ImageService/Publish"
+	ImageService_Build_FullMethodName          = "/daybreak.v1.ImageService/Build"
+	ImageService_Seal_FullMethodName           = "/daybreak.v1.ImageService/Seal"
+	ImageService_Retire_FullMethodName         = "/daybreak.v1.ImageService/Retire"
+	ImageService_Usage_FullMethodName          = "/daybreak.v1.ImageService/Usage"
+	ImageService_Diff_FullMethodName           = "/daybreak.v1.ImageService/Diff"
+	ImageService_CollectGarbage_FullMethodName = "/daybreak.v1.ImageService/CollectGarbage"
+	ImageService_GetManifest_FullMethodName    = "/daybreak.v1.ImageService/GetManifest"
+	ImageService_GetChunks_FullMethodName      = "/daybreak.v1.ImageService/GetChunks"
 )
 
 // ImageServiceClient is the client API for ImageService service.
@@ -40,8 +48,26 @@ type ImageServiceClient interface {
 	// CreateVersion makes a draft of an image whose chunks are all in the store. The image is created when it is new. The
 	// same manifest again returns the version it already has.
 	CreateVersion(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[CreateVersionRequest, CreateVersionResponse], error)
-	// Publish makes a draft ready and lets the image point to it.
+	// Publish makes a draft ready and lets the image point to it: pools that follow the image are rolled out to it.
 	Publish(ctx context.Context, in *PublishRequest, opts ...grpc.CallOption) (*PublishResponse, error)
+	// Build makes a version by a patch, or checks one by booting it, on a host: see build.proto. When the stream ends early
+	// nothing is left of it.
+	Build(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[BuildRequest, BuildResponse], error)
+	// Seal tells the one interactive build of an image that its admin is done.
+	Seal(ctx context.Context, in *SealRequest, opts ...grpc.CallOption) (*SealResponse, error)
+	// Retire ends the use of a version. FAILED_PRECONDITION when a pool or a desktop uses it, and names them; withdrawing
+	// one found bad asks for no such thing: desktops that run it go on, and none is started with it any more.
+	Retire(ctx context.Context, in *RetireRequest, opts ...grpc.CallOption) (*RetireResponse, error)
+	// Usage says who uses the versions of an image, and where they lie.
+	Usage(ctx context.Context, in *UsageRequest, opts ...grpc.CallOption) (*UsageResponse, error)
+	// Diff compares two versions of an image.
+	Diff(ctx context.Context, in *DiffRequest, opts ...grpc.CallOption) (*DiffResponse, error)
+	// CollectGarbage removes content that nothing needs any more.
+	CollectGarbage(ctx context.Context, in *CollectGarbageRequest, opts ...grpc.CallOption) (*CollectGarbageResponse, error)
+	// GetManifest streams a version's manifest in pieces: for bundles.
+	GetManifest(ctx context.Context, in *GetManifestRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetManifestResponse], error)
+	// GetChunks streams the chunks asked for, in any order: for bundles, and to read a version's log and list of packages.
+	GetChunks(ctx context.Context, in *GetChunksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetChunksResponse], error)
 }
 
 type imageServiceClient struct {
@@ -98,6 +124,107 @@ func (c *imageServiceClient) Publish(ctx context.Context, in *PublishRequest, op
 	return out, nil
 }
 
+func (c *imageServiceClient) Build(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[BuildRequest, BuildResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ImageService_ServiceDesc.Streams[2], ImageService_Build_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[BuildRequest, BuildResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ImageService_BuildClient = grpc.BidiStreamingClient[BuildRequest, BuildResponse]
+
+func (c *imageServiceClient) Seal(ctx context.Context, in *SealRequest, opts ...grpc.CallOption) (*SealResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SealResponse)
+	err := c.cc.Invoke(ctx, ImageService_Seal_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *imageServiceClient) Retire(ctx context.Context, in *RetireRequest, opts ...grpc.CallOption) (*RetireResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RetireResponse)
+	err := c.cc.Invoke(ctx, ImageService_Retire_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *imageServiceClient) Usage(ctx context.Context, in *UsageRequest, opts ...grpc.CallOption) (*UsageResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UsageResponse)
+	err := c.cc.Invoke(ctx, ImageService_Usage_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *imageServiceClient) Diff(ctx context.Context, in *DiffRequest, opts ...grpc.CallOption) (*DiffResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DiffResponse)
+	err := c.cc.Invoke(ctx, ImageService_Diff_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *imageServiceClient) CollectGarbage(ctx context.Context, in *CollectGarbageRequest, opts ...grpc.CallOption) (*CollectGarbageResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CollectGarbageResponse)
+	err := c.cc.Invoke(ctx, ImageService_CollectGarbage_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *imageServiceClient) GetManifest(ctx context.Context, in *GetManifestRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetManifestResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ImageService_ServiceDesc.Streams[3], ImageService_GetManifest_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[GetManifestRequest, GetManifestResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ImageService_GetManifestClient = grpc.ServerStreamingClient[GetManifestResponse]
+
+func (c *imageServiceClient) GetChunks(ctx context.Context, in *GetChunksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetChunksResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ImageService_ServiceDesc.Streams[4], ImageService_GetChunks_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[GetChunksRequest, GetChunksResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ImageService_GetChunksClient = grpc.ServerStreamingClient[GetChunksResponse]
+
 // ImageServiceServer is the server API for ImageService service.
 // All implementations must embed UnimplementedImageServiceServer
 // for forward compatibility.
@@ -113,8 +240,26 @@ type ImageServiceServer interface {
 	// CreateVersion makes a draft of an image whose chunks are all in the store. The image is created when it is new. The
 	// same manifest again returns the version it already has.
 	CreateVersion(grpc.ClientStreamingServer[CreateVersionRequest, CreateVersionResponse]) error
-	// Publish makes a draft ready and lets the image point to it.
+	// Publish makes a draft ready and lets the image point to it: pools that follow the image are rolled out to it.
 	Publish(context.Context, *PublishRequest) (*PublishResponse, error)
+	// Build makes a version by a patch, or checks one by booting it, on a host: see build.proto. When the stream ends early
+	// nothing is left of it.
+	Build(grpc.BidiStreamingServer[BuildRequest, BuildResponse]) error
+	// Seal tells the one interactive build of an image that its admin is done.
+	Seal(context.Context, *SealRequest) (*SealResponse, error)
+	// Retire ends the use of a version. FAILED_PRECONDITION when a pool or a desktop uses it, and names them; withdrawing
+	// one found bad asks for no such thing: desktops that run it go on, and none is started with it any more.
+	Retire(context.Context, *RetireRequest) (*RetireResponse, error)
+	// Usage says who uses the versions of an image, and where they lie.
+	Usage(context.Context, *UsageRequest) (*UsageResponse, error)
+	// Diff compares two versions of an image.
+	Diff(context.Context, *DiffRequest) (*DiffResponse, error)
+	// CollectGarbage removes content that nothing needs any more.
+	CollectGarbage(context.Context, *CollectGarbageRequest) (*CollectGarbageResponse, error)
+	// GetManifest streams a version's manifest in pieces: for bundles.
+	GetManifest(*GetManifestRequest, grpc.ServerStreamingServer[GetManifestResponse]) error
+	// GetChunks streams the chunks asked for, in any order: for bundles, and to read a version's log and list of packages.
+	GetChunks(*GetChunksRequest, grpc.ServerStreamingServer[GetChunksResponse]) error
 	mustEmbedUnimplementedImageServiceServer()
 }
 
@@ -136,6 +281,30 @@ func (UnimplementedImageServiceServer) CreateVersion(grpc.ClientStreamingServer[
 }
 func (UnimplementedImageServiceServer) Publish(context.Context, *PublishRequest) (*PublishResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Publish not implemented")
+}
+func (UnimplementedImageServiceServer) Build(grpc.BidiStreamingServer[BuildRequest, BuildResponse]) error {
+	return status.Error(codes.Unimplemented, "method Build not implemented")
+}
+func (UnimplementedImageServiceServer) Seal(context.Context, *SealRequest) (*SealResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Seal not implemented")
+}
+func (UnimplementedImageServiceServer) Retire(context.Context, *RetireRequest) (*RetireResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Retire not implemented")
+}
+func (UnimplementedImageServiceServer) Usage(context.Context, *UsageRequest) (*UsageResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Usage not implemented")
+}
+func (UnimplementedImageServiceServer) Diff(context.Context, *DiffRequest) (*DiffResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Diff not implemented")
+}
+func (UnimplementedImageServiceServer) CollectGarbage(context.Context, *CollectGarbageRequest) (*CollectGarbageResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CollectGarbage not implemented")
+}
+func (UnimplementedImageServiceServer) GetManifest(*GetManifestRequest, grpc.ServerStreamingServer[GetManifestResponse]) error {
+	return status.Error(codes.Unimplemented, "method GetManifest not implemented")
+}
+func (UnimplementedImageServiceServer) GetChunks(*GetChunksRequest, grpc.ServerStreamingServer[GetChunksResponse]) error {
+	return status.Error(codes.Unimplemented, "method GetChunks not implemented")
 }
 func (UnimplementedImageServiceServer) mustEmbedUnimplementedImageServiceServer() {}
 func (UnimplementedImageServiceServer) testEmbeddedByValue()                      {}
@@ -208,6 +377,125 @@ func _ImageService_Publish_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ImageService_Build_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(ImageServiceServer).Build(&grpc.GenericServerStream[BuildRequest, BuildResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ImageService_BuildServer = grpc.BidiStreamingServer[BuildRequest, BuildResponse]
+
+func _ImageService_Seal_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SealRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ImageServiceServer).Seal(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ImageService_Seal_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ImageServiceServer).Seal(ctx, req.(*SealRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ImageService_Retire_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RetireRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ImageServiceServer).Retire(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ImageService_Retire_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ImageServiceServer).Retire(ctx, req.(*RetireRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ImageService_Usage_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UsageRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ImageServiceServer).Usage(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ImageService_Usage_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ImageServiceServer).Usage(ctx, req.(*UsageRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ImageService_Diff_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DiffRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ImageServiceServer).Diff(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ImageService_Diff_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ImageServiceServer).Diff(ctx, req.(*DiffRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ImageService_CollectGarbage_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CollectGarbageRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ImageServiceServer).CollectGarbage(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ImageService_CollectGarbage_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ImageServiceServer).CollectGarbage(ctx, req.(*CollectGarbageRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ImageService_GetManifest_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(GetManifestRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ImageServiceServer).GetManifest(m, &grpc.GenericServerStream[GetManifestRequest, GetManifestResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ImageService_GetManifestServer = grpc.ServerStreamingServer[GetManifestResponse]
+
+func _ImageService_GetChunks_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(GetChunksRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ImageServiceServer).GetChunks(m, &grpc.GenericServerStream[GetChunksRequest, GetChunksResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ImageService_GetChunksServer = grpc.ServerStreamingServer[GetChunksResponse]
+
 // ImageService_ServiceDesc is the grpc.ServiceDesc for ImageService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -223,6 +511,26 @@ var ImageService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Publish",
 			Handler:    _ImageService_Publish_Handler,
 		},
+		{
+			MethodName: "Seal",
+			Handler:    _ImageService_Seal_Handler,
+		},
+		{
+			MethodName: "Retire",
+			Handler:    _ImageService_Retire_Handler,
+		},
+		{
+			MethodName: "Usage",
+			Handler:    _ImageService_Usage_Handler,
+		},
+		{
+			MethodName: "Diff",
+			Handler:    _ImageService_Diff_Handler,
+		},
+		{
+			MethodName: "CollectGarbage",
+			Handler:    _ImageService_CollectGarbage_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -234,6 +542,22 @@ var ImageService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "CreateVersion",
 			Handler:       _ImageService_CreateVersion_Handler,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "Build",
+			Handler:       _ImageService_Build_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "GetManifest",
+			Handler:       _ImageService_GetManifest_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "GetChunks",
+			Handler:       _ImageService_GetChunks_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "daybreak/v1/image_service.proto",

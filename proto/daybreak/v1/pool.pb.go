@@ -24,6 +24,112 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// OnFailure is what a rollout does when more of its desktops fail than may.
+type OnFailure int32
+
+const (
+	// As HALT.
+	OnFailure_ON_FAILURE_UNSPECIFIED OnFailure = 0
+	// It stops and waits for somebody; desktops that moved and work stay.
+	OnFailure_ON_FAILURE_HALT OnFailure = 1
+	// It goes back by itself. A rollback that fails stops.
+	OnFailure_ON_FAILURE_ROLL_BACK OnFailure = 2
+)
+
+// Enum value maps for OnFailure.
+var (
+	OnFailure_name = map[int32]string{
+		0: "ON_FAILURE_UNSPECIFIED",
+		1: "ON_FAILURE_HALT",
+		2: "ON_FAILURE_ROLL_BACK",
+	}
+	OnFailure_value = map[string]int32{
+		"ON_FAILURE_UNSPECIFIED": 0,
+		"ON_FAILURE_HALT":        1,
+		"ON_FAILURE_ROLL_BACK":   2,
+	}
+)
+
+func (x OnFailure) Enum() *OnFailure {
+	p := new(OnFailure)
+	*p = x
+	return p
+}
+
+func (x OnFailure) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OnFailure) Descriptor() protoreflect.EnumDescriptor {
+	return file_daybreak_v1_pool_proto_enumTypes[0].Descriptor()
+}
+
+func (OnFailure) Type() protoreflect.EnumType {
+	return &file_daybreak_v1_pool_proto_enumTypes[0]
+}
+
+func (x OnFailure) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OnFailure.Descriptor instead.
+func (OnFailure) EnumDescriptor() ([]byte, []int) {
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{0}
+}
+
+// InUseMode is what a rollout does about a desktop that a user holds.
+type InUseMode int32
+
+const (
+	// As AT_LOGOFF.
+	InUseMode_IN_USE_MODE_UNSPECIFIED InUseMode = 0
+	// It moves when the user releases it.
+	InUseMode_IN_USE_MODE_AT_LOGOFF InUseMode = 1
+	// The user is told, may put it off, and then it is restarted with the new version; the claim stays.
+	InUseMode_IN_USE_MODE_REMIND InUseMode = 2
+)
+
+// Enum value maps for InUseMode.
+var (
+	InUseMode_name = map[int32]string{
+		0: "IN_USE_MODE_UNSPECIFIED",
+		1: "IN_USE_MODE_AT_LOGOFF",
+		2: "IN_USE_MODE_REMIND",
+	}
+	InUseMode_value = map[string]int32{
+		"IN_USE_MODE_UNSPECIFIED": 0,
+		"IN_USE_MODE_AT_LOGOFF":   1,
+		"IN_USE_MODE_REMIND":      2,
+	}
+)
+
+func (x InUseMode) Enum() *InUseMode {
+	p := new(InUseMode)
+	*p = x
+	return p
+}
+
+func (x InUseMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (InUseMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_daybreak_v1_pool_proto_enumTypes[1].Descriptor()
+}
+
+func (InUseMode) Type() protoreflect.EnumType {
+	return &file_daybreak_v1_pool_proto_enumTypes[1]
+}
+
+func (x InUseMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use InUseMode.Descriptor instead.
+func (InUseMode) EnumDescriptor() ([]byte, []int) {
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{1}
+}
+
 // Pool is a set of desktops of one image, shape and zone.
 type Pool struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -32,7 +138,9 @@ type Pool struct {
 	// What people want.
 	Spec *PoolSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
 	// Writer: pool.
-	Status        *PoolStatus `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
+	Status *PoolStatus `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
+	// Which versions the pool's desktops run. Absent until the pool first had a version to run. Writer: rollout.
+	Release       *Release `protobuf:"bytes,4,opt,name=release,proto3" json:"release,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -88,6 +196,13 @@ func (x *Pool) GetStatus() *PoolStatus {
 	return nil
 }
 
+func (x *Pool) GetRelease() *Release {
+	if x != nil {
+		return x.Release
+	}
+	return nil
+}
+
 // PoolSpec is what people want of a pool. Writer: api.
 type PoolSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -105,11 +220,15 @@ type PoolSpec struct {
 	Readiness *Readiness `protobuf:"bytes,6,opt,name=readiness,proto3" json:"readiness,omitempty"`
 	// Name of the Calendar of the pool's opening hours. It is checked and shown; desktops are kept ready at all times.
 	Calendar string `protobuf:"bytes,7,opt,name=calendar,proto3" json:"calendar,omitempty"`
-	// How many desktops of the pool may be taken out at once by failures being replaced and by refreshes. 0 means a
+	// How many desktops of the pool may be taken out at once by failures being replaced, refreshes and rollouts. 0 means a
 	// quarter of the seats, at least 1.
 	MaxUnavailable uint32 `protobuf:"varint,8,opt,name=max_unavailable,json=maxUnavailable,proto3" json:"max_unavailable,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Ready desktops that nobody holds, of which a rollout always leaves so many. Less than desktops.
+	MinReady uint32 `protobuf:"varint,9,opt,name=min_ready,json=minReady,proto3" json:"min_ready,omitempty"`
+	// How the pool moves to another version of its image.
+	Rollout       *RolloutPolicy `protobuf:"bytes,10,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PoolSpec) Reset() {
@@ -198,6 +317,381 @@ func (x *PoolSpec) GetMaxUnavailable() uint32 {
 	return 0
 }
 
+func (x *PoolSpec) GetMinReady() uint32 {
+	if x != nil {
+		return x.MinReady
+	}
+	return 0
+}
+
+func (x *PoolSpec) GetRollout() *RolloutPolicy {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
+// RolloutPolicy says how a pool moves to another version: in waves, each of which must prove itself. Absent fields have
+// the defaults that their comments name. Policy changes hold at once, also for a rollout that runs.
+type RolloutPolicy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many of the pool's desktops run the new version at the end of each wave: a count ("3") or a percentage ("25%"), each
+	// more than the one before. What remains is a last wave. The first, the canary, never is the whole pool, unless that has one
+	// desktop. Default: 1, 10%, 50%.
+	Waves []string `protobuf:"bytes,1,rep,name=waves,proto3" json:"waves,omitempty"`
+	// How long the desktops of a wave are watched once all that can be are ready. Default 5 minutes.
+	Monitor *durationpb.Duration `protobuf:"bytes,2,opt,name=monitor,proto3" json:"monitor,omitempty"`
+	// Desktops of the rollout that may fail without stopping it. 0: the first failure stops it.
+	MaxFailures uint32 `protobuf:"varint,3,opt,name=max_failures,json=maxFailures,proto3" json:"max_failures,omitempty"`
+	// What happens when more fail.
+	OnFailure OnFailure `protobuf:"varint,4,opt,name=on_failure,json=onFailure,proto3,enum=daybreak.v1.OnFailure" json:"on_failure,omitempty"`
+	// When desktops may be taken out of service for the rollout. Absent: always. A rollback does not wait for it.
+	Window *Window `protobuf:"bytes,5,opt,name=window,proto3" json:"window,omitempty"`
+	// What happens to desktops that a user holds.
+	InUse         *InUse `protobuf:"bytes,6,opt,name=in_use,json=inUse,proto3" json:"in_use,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolloutPolicy) Reset() {
+	*x = RolloutPolicy{}
+	mi := &file_daybreak_v1_pool_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolloutPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolloutPolicy) ProtoMessage() {}
+
+func (x *RolloutPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_pool_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolloutPolicy.ProtoReflect.Descriptor instead.
+func (*RolloutPolicy) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *RolloutPolicy) GetWaves() []string {
+	if x != nil {
+		return x.Waves
+	}
+	return nil
+}
+
+func (x *RolloutPolicy) GetMonitor() *durationpb.Duration {
+	if x != nil {
+		return x.Monitor
+	}
+	return nil
+}
+
+func (x *RolloutPolicy) GetMaxFailures() uint32 {
+	if x != nil {
+		return x.MaxFailures
+	}
+	return 0
+}
+
+func (x *RolloutPolicy) GetOnFailure() OnFailure {
+	if x != nil {
+		return x.OnFailure
+	}
+	return OnFailure_ON_FAILURE_UNSPECIFIED
+}
+
+func (x *RolloutPolicy) GetWindow() *Window {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
+func (x *RolloutPolicy) GetInUse() *InUse {
+	if x != nil {
+		return x.InUse
+	}
+	return nil
+}
+
+// Window is a span of every day, by the time zone of the pool's calendar, or the one named here. One that begins on a
+// blackout day of the pool's calendar does not open, and one that runs into such a day ends at midnight.
+type Window struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// First minute, "22:00".
+	From string `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	// First minute after it, "05:00"; before "from" it is the next day's.
+	To string `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	// IANA name; needed when the pool has no calendar, and refused when it has.
+	TimeZone      string `protobuf:"bytes,3,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Window) Reset() {
+	*x = Window{}
+	mi := &file_daybreak_v1_pool_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Window) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Window) ProtoMessage() {}
+
+func (x *Window) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_pool_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Window.ProtoReflect.Descriptor instead.
+func (*Window) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Window) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *Window) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *Window) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
+// InUse is the policy for desktops that a user holds while they are to move.
+type InUse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is done.
+	Mode InUseMode `protobuf:"varint,1,opt,name=mode,proto3,enum=daybreak.v1.InUseMode" json:"mode,omitempty"`
+	// REMIND: time between the reminder and the restart. Default 15 minutes.
+	Notice *durationpb.Duration `protobuf:"bytes,2,opt,name=notice,proto3" json:"notice,omitempty"`
+	// REMIND: how often the user may put the restart off.
+	Deferrals uint32 `protobuf:"varint,3,opt,name=deferrals,proto3" json:"deferrals,omitempty"`
+	// REMIND: by how much one deferral puts it off. Default 4 hours.
+	DeferBy *durationpb.Duration `protobuf:"bytes,4,opt,name=defer_by,json=deferBy,proto3" json:"defer_by,omitempty"`
+	// Time from the begin of the rollout after which a desktop is restarted whoever holds it, once the wave and the window allow
+	// it. Absent: never.
+	Deadline      *durationpb.Duration `protobuf:"bytes,5,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InUse) Reset() {
+	*x = InUse{}
+	mi := &file_daybreak_v1_pool_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InUse) ProtoMessage() {}
+
+func (x *InUse) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_pool_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InUse.ProtoReflect.Descriptor instead.
+func (*InUse) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *InUse) GetMode() InUseMode {
+	if x != nil {
+		return x.Mode
+	}
+	return InUseMode_IN_USE_MODE_UNSPECIFIED
+}
+
+func (x *InUse) GetNotice() *durationpb.Duration {
+	if x != nil {
+		return x.Notice
+	}
+	return nil
+}
+
+func (x *InUse) GetDeferrals() uint32 {
+	if x != nil {
+		return x.Deferrals
+	}
+	return 0
+}
+
+func (x *InUse) GetDeferBy() *durationpb.Duration {
+	if x != nil {
+		return x.DeferBy
+	}
+	return nil
+}
+
+func (x *InUse) GetDeadline() *durationpb.Duration {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+// Release is which versions a pool's desktops run. Writer: rollout.
+type Release struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The version of every desktop that is not admitted to the next one.
+	Version uint32 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	// The version before that; it stays on the hosts, so that a rollback can begin at once. 0 for none.
+	Previous uint32 `protobuf:"varint,2,opt,name=previous,proto3" json:"previous,omitempty"`
+	// The version that is being rolled out; 0 when none is.
+	Next uint32 `protobuf:"varint,3,opt,name=next,proto3" json:"next,omitempty"`
+	// How many desktops may run the next version.
+	Admitted uint32 `protobuf:"varint,4,opt,name=admitted,proto3" json:"admitted,omitempty"`
+	// True while running desktops may be taken out of service to give them the version that they should have. Lives that begin
+	// for other reasons always get it.
+	Moving bool `protobuf:"varint,5,opt,name=moving,proto3" json:"moving,omitempty"`
+	// A version that was rolled back, or given up: it is not rolled out again until somebody asks for it or another is wanted.
+	Refused uint32 `protobuf:"varint,6,opt,name=refused,proto3" json:"refused,omitempty"`
+	// Name of the Rollout that runs; empty when none does.
+	Rollout string `protobuf:"bytes,7,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	// From then on also desktops in use may be renewed. Absent: never.
+	ForceFrom *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=force_from,json=forceFrom,proto3" json:"force_from,omitempty"`
+	// True while what moves goes back: then no reminder waits for anybody but users.
+	Rollback      bool `protobuf:"varint,9,opt,name=rollback,proto3" json:"rollback,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Release) Reset() {
+	*x = Release{}
+	mi := &file_daybreak_v1_pool_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Release) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Release) ProtoMessage() {}
+
+func (x *Release) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_pool_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Release.ProtoReflect.Descriptor instead.
+func (*Release) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Release) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Release) GetPrevious() uint32 {
+	if x != nil {
+		return x.Previous
+	}
+	return 0
+}
+
+func (x *Release) GetNext() uint32 {
+	if x != nil {
+		return x.Next
+	}
+	return 0
+}
+
+func (x *Release) GetAdmitted() uint32 {
+	if x != nil {
+		return x.Admitted
+	}
+	return 0
+}
+
+func (x *Release) GetMoving() bool {
+	if x != nil {
+		return x.Moving
+	}
+	return false
+}
+
+func (x *Release) GetRefused() uint32 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+func (x *Release) GetRollout() string {
+	if x != nil {
+		return x.Rollout
+	}
+	return ""
+}
+
+func (x *Release) GetForceFrom() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ForceFrom
+	}
+	return nil
+}
+
+func (x *Release) GetRollback() bool {
+	if x != nil {
+		return x.Rollback
+	}
+	return false
+}
+
 // Shape is the virtual hardware of one desktop.
 type Shape struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -215,7 +709,7 @@ type Shape struct {
 
 func (x *Shape) Reset() {
 	*x = Shape{}
-	mi := &file_daybreak_v1_pool_proto_msgTypes[2]
+	mi := &file_daybreak_v1_pool_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -227,7 +721,7 @@ func (x *Shape) String() string {
 func (*Shape) ProtoMessage() {}
 
 func (x *Shape) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_pool_proto_msgTypes[2]
+	mi := &file_daybreak_v1_pool_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -240,7 +734,7 @@ func (x *Shape) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shape.ProtoReflect.Descriptor instead.
 func (*Shape) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{2}
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Shape) GetVcpus() uint32 {
@@ -286,7 +780,7 @@ type Readiness struct {
 
 func (x *Readiness) Reset() {
 	*x = Readiness{}
-	mi := &file_daybreak_v1_pool_proto_msgTypes[3]
+	mi := &file_daybreak_v1_pool_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -298,7 +792,7 @@ func (x *Readiness) String() string {
 func (*Readiness) ProtoMessage() {}
 
 func (x *Readiness) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_pool_proto_msgTypes[3]
+	mi := &file_daybreak_v1_pool_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -311,7 +805,7 @@ func (x *Readiness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Readiness.ProtoReflect.Descriptor instead.
 func (*Readiness) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{3}
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Readiness) GetProbe() []string {
@@ -351,14 +845,16 @@ type PoolStatus struct {
 	// Why the pool is not what it should be, for people; empty when it is.
 	Message string `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
 	// Creation of desktops is held back until then because too many failed in a row.
-	HeldUntil     *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=held_until,json=heldUntil,proto3" json:"held_until,omitempty"`
+	HeldUntil *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=held_until,json=heldUntil,proto3" json:"held_until,omitempty"`
+	// Desktops by the version that their present life runs, lowest first.
+	Versions      []*VersionCount `protobuf:"bytes,8,rep,name=versions,proto3" json:"versions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PoolStatus) Reset() {
 	*x = PoolStatus{}
-	mi := &file_daybreak_v1_pool_proto_msgTypes[4]
+	mi := &file_daybreak_v1_pool_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -370,7 +866,7 @@ func (x *PoolStatus) String() string {
 func (*PoolStatus) ProtoMessage() {}
 
 func (x *PoolStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_pool_proto_msgTypes[4]
+	mi := &file_daybreak_v1_pool_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -383,7 +879,7 @@ func (x *PoolStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoolStatus.ProtoReflect.Descriptor instead.
 func (*PoolStatus) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{4}
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PoolStatus) GetDesktops() uint32 {
@@ -435,16 +931,88 @@ func (x *PoolStatus) GetHeldUntil() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *PoolStatus) GetVersions() []*VersionCount {
+	if x != nil {
+		return x.Versions
+	}
+	return nil
+}
+
+// VersionCount counts the desktops of a pool that run one version.
+type VersionCount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of the version.
+	Version uint32 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	// Desktops whose present life runs it.
+	Desktops uint32 `protobuf:"varint,2,opt,name=desktops,proto3" json:"desktops,omitempty"`
+	// Those of them that are ready.
+	Ready         uint32 `protobuf:"varint,3,opt,name=ready,proto3" json:"ready,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VersionCount) Reset() {
+	*x = VersionCount{}
+	mi := &file_daybreak_v1_pool_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VersionCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VersionCount) ProtoMessage() {}
+
+func (x *VersionCount) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_pool_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VersionCount.ProtoReflect.Descriptor instead.
+func (*VersionCount) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *VersionCount) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *VersionCount) GetDesktops() uint32 {
+	if x != nil {
+		return x.Desktops
+	}
+	return 0
+}
+
+func (x *VersionCount) GetReady() uint32 {
+	if x != nil {
+		return x.Ready
+	}
+	return 0
+}
+
 var File_daybreak_v1_pool_proto protoreflect.FileDescriptor
 
 const file_daybreak_v1_pool_proto_rawDesc = "" +
 	"\n" +
-	"\x16daybreak/v1/pool.proto\x12\vdaybreak.v1\x1a\x1bbuf/validate/validate.proto\x1a\x16daybreak/v1/meta.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\x02\n" +
+	"\x16daybreak/v1/pool.proto\x12\vdaybreak.v1\x1a\x1bbuf/validate/validate.proto\x1a\x16daybreak/v1/meta.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x02\n" +
 	"\x04Pool\x12-\n" +
 	"\x04meta\x18\x01 \x01(\v2\x11.daybreak.v1.MetaB\x06\xbaH\x03\xc8\x01\x01R\x04meta\x121\n" +
 	"\x04spec\x18\x02 \x01(\v2\x15.daybreak.v1.PoolSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x12/\n" +
-	"\x06status\x18\x03 \x01(\v2\x17.daybreak.v1.PoolStatusR\x06status:\x80\x01\xbaH}\x1a{\n" +
-	"\x10pool.name.length\x12Kmeta.name: at most 40 characters, since desktops are named after their pool\x1a\x1asize(this.meta.name) <= 40\"\xb3\x03\n" +
+	"\x06status\x18\x03 \x01(\v2\x17.daybreak.v1.PoolStatusR\x06status\x12.\n" +
+	"\arelease\x18\x04 \x01(\v2\x14.daybreak.v1.ReleaseR\arelease:\x80\x01\xbaH}\x1a{\n" +
+	"\x10pool.name.length\x12Kmeta.name: at most 40 characters, since desktops are named after their pool\x1a\x1asize(this.meta.name) <= 40\"\x90\x04\n" +
 	"\bPoolSpec\x12C\n" +
 	"\x05image\x18\x01 \x01(\tB-\xbaH*r(\x18?2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\x05image\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\x12A\n" +
@@ -453,7 +1021,39 @@ const file_daybreak_v1_pool_proto_rawDesc = "" +
 	"\x05shape\x18\x05 \x01(\v2\x12.daybreak.v1.ShapeR\x05shape\x124\n" +
 	"\treadiness\x18\x06 \x01(\v2\x16.daybreak.v1.ReadinessR\treadiness\x12L\n" +
 	"\bcalendar\x18\a \x01(\tB0\xbaH-r+\x18?2'^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$R\bcalendar\x121\n" +
-	"\x0fmax_unavailable\x18\b \x01(\rB\b\xbaH\x05*\x03\x18\x88'R\x0emaxUnavailable\"\xbb\x01\n" +
+	"\x0fmax_unavailable\x18\b \x01(\rB\b\xbaH\x05*\x03\x18\x88'R\x0emaxUnavailable\x12%\n" +
+	"\tmin_ready\x18\t \x01(\rB\b\xbaH\x05*\x03\x18\x88'R\bminReady\x124\n" +
+	"\arollout\x18\n" +
+	" \x01(\v2\x1a.daybreak.v1.RolloutPolicyR\arollout\"\xd3\x02\n" +
+	"\rRolloutPolicy\x127\n" +
+	"\x05waves\x18\x01 \x03(\tB!\xbaH\x1e\x92\x01\x1b\x10\x10\"\x17r\x152\x13^[1-9][0-9]{0,3}%?$R\x05waves\x12C\n" +
+	"\amonitor\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xf5$2\x00R\amonitor\x12+\n" +
+	"\fmax_failures\x18\x03 \x01(\rB\b\xbaH\x05*\x03\x18\x88'R\vmaxFailures\x12?\n" +
+	"\n" +
+	"on_failure\x18\x04 \x01(\x0e2\x16.daybreak.v1.OnFailureB\b\xbaH\x05\x82\x01\x02\x10\x01R\tonFailure\x12+\n" +
+	"\x06window\x18\x05 \x01(\v2\x13.daybreak.v1.WindowR\x06window\x12)\n" +
+	"\x06in_use\x18\x06 \x01(\v2\x12.daybreak.v1.InUseR\x05inUse\"\xa2\x01\n" +
+	"\x06Window\x12:\n" +
+	"\x04from\x18\x01 \x01(\tB&\xbaH#r!2\x1f^([01][0-9]|2[0-3]):[0-5][0-9]$R\x04from\x126\n" +
+	"\x02to\x18\x02 \x01(\tB&\xbaH#r!2\x1f^([01][0-9]|2[0-3]):[0-5][0-9]$R\x02to\x12$\n" +
+	"\ttime_zone\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\btimeZone\"\xb5\x02\n" +
+	"\x05InUse\x124\n" +
+	"\x04mode\x18\x01 \x01(\x0e2\x16.daybreak.v1.InUseModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\x12A\n" +
+	"\x06notice\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xf5$*\x00R\x06notice\x12%\n" +
+	"\tdeferrals\x18\x03 \x01(\rB\a\xbaH\x04*\x02\x18dR\tdeferrals\x12D\n" +
+	"\bdefer_by\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xf5$*\x00R\adeferBy\x12F\n" +
+	"\bdeadline\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\xce\xda\x03*\x00R\bdeadline\"\x9b\x02\n" +
+	"\aRelease\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
+	"\bprevious\x18\x02 \x01(\rR\bprevious\x12\x12\n" +
+	"\x04next\x18\x03 \x01(\rR\x04next\x12\x1a\n" +
+	"\badmitted\x18\x04 \x01(\rR\badmitted\x12\x16\n" +
+	"\x06moving\x18\x05 \x01(\bR\x06moving\x12\x18\n" +
+	"\arefused\x18\x06 \x01(\rR\arefused\x12!\n" +
+	"\arollout\x18\a \x01(\tB\a\xbaH\x04r\x02\x18?R\arollout\x129\n" +
+	"\n" +
+	"force_from\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tforceFrom\x12\x1a\n" +
+	"\brollback\x18\t \x01(\bR\brollback\"\xbb\x01\n" +
 	"\x05Shape\x12\x1d\n" +
 	"\x05vcpus\x18\x01 \x01(\rB\a\xbaH\x04*\x02\x18@R\x05vcpus\x12(\n" +
 	"\n" +
@@ -466,7 +1066,7 @@ const file_daybreak_v1_pool_proto_rawDesc = "" +
 	"\rprobe_timeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
 	"\xaa\x01\a\"\x03\b\xd8\x04*\x00R\fprobeTimeout\x12D\n" +
 	"\bdeadline\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
-	"\xaa\x01\a\"\x03\b\xa08*\x00R\bdeadline\"\xeb\x01\n" +
+	"\xaa\x01\a\"\x03\b\xa08*\x00R\bdeadline\"\xad\x02\n" +
 	"\n" +
 	"PoolStatus\x12\x1a\n" +
 	"\bdesktops\x18\x01 \x01(\rR\bdesktops\x12\x14\n" +
@@ -476,7 +1076,20 @@ const file_daybreak_v1_pool_proto_rawDesc = "" +
 	"\x06failed\x18\x05 \x01(\rR\x06failed\x12\"\n" +
 	"\amessage\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\amessage\x129\n" +
 	"\n" +
-	"held_until\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\theldUntilB'Z%daybreak/proto/daybreak/v1;daybreakv1b\x06proto3"
+	"held_until\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\theldUntil\x12@\n" +
+	"\bversions\x18\b \x03(\v2\x19.daybreak.v1.VersionCountB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\bversions\"Z\n" +
+	"\fVersionCount\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
+	"\bdesktops\x18\x02 \x01(\rR\bdesktops\x12\x14\n" +
+	"\x05ready\x18\x03 \x01(\rR\x05ready*V\n" +
+	"\tOnFailure\x12\x1a\n" +
+	"\x16ON_FAILURE_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fON_FAILURE_HALT\x10\x01\x12\x18\n" +
+	"\x14ON_FAILURE_ROLL_BACK\x10\x02*[\n" +
+	"\tInUseMode\x12\x1b\n" +
+	"\x17IN_USE_MODE_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15IN_USE_MODE_AT_LOGOFF\x10\x01\x12\x16\n" +
+	"\x12IN_USE_MODE_REMIND\x10\x02B'Z%daybreak/proto/daybreak/v1;daybreakv1b\x06proto3"
 
 var (
 	file_daybreak_v1_pool_proto_rawDescOnce sync.Once
@@ -490,31 +1103,51 @@ func file_daybreak_v1_pool_proto_rawDescGZIP() []byte {
 	return file_daybreak_v1_pool_proto_rawDescData
 }
 
-var file_daybreak_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_daybreak_v1_pool_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_daybreak_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_daybreak_v1_pool_proto_goTypes = []any{
-	(*Pool)(nil),                  // 0: daybreak.v1.Pool
-	(*PoolSpec)(nil),              // 1: daybreak.v1.PoolSpec
-	(*Shape)(nil),                 // 2: daybreak.v1.Shape
-	(*Readiness)(nil),             // 3: daybreak.v1.Readiness
-	(*PoolStatus)(nil),            // 4: daybreak.v1.PoolStatus
-	(*Meta)(nil),                  // 5: daybreak.v1.Meta
-	(*durationpb.Duration)(nil),   // 6: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(OnFailure)(0),                // 0: daybreak.v1.OnFailure
+	(InUseMode)(0),                // 1: daybreak.v1.InUseMode
+	(*Pool)(nil),                  // 2: daybreak.v1.Pool
+	(*PoolSpec)(nil),              // 3: daybreak.v1.PoolSpec
+	(*RolloutPolicy)(nil),         // 4: daybreak.v1.RolloutPolicy
+	(*Window)(nil),                // 5: daybreak.v1.Window
+	(*InUse)(nil),                 // 6: daybreak.v1.InUse
+	(*Release)(nil),               // 7: daybreak.v1.Release
+	(*Shape)(nil),                 // 8: daybreak.v1.Shape
+	(*Readiness)(nil),             // 9: daybreak.v1.Readiness
+	(*PoolStatus)(nil),            // 10: daybreak.v1.PoolStatus
+	(*VersionCount)(nil),          // 11: daybreak.v1.VersionCount
+	(*Meta)(nil),                  // 12: daybreak.v1.Meta
+	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
 }
 var file_daybreak_v1_pool_proto_depIdxs = []int32{
-	5, // 0: daybreak.v1.Pool.meta:type_name -> daybreak.v1.Meta
-	1, // 1: daybreak.v1.Pool.spec:type_name -> daybreak.v1.PoolSpec
-	4, // 2: daybreak.v1.Pool.status:type_name -> daybreak.v1.PoolStatus
-	2, // 3: daybreak.v1.PoolSpec.shape:type_name -> daybreak.v1.Shape
-	3, // 4: daybreak.v1.PoolSpec.readiness:type_name -> daybreak.v1.Readiness
-	6, // 5: daybreak.v1.Readiness.probe_timeout:type_name -> google.protobuf.Duration
-	6, // 6: daybreak.v1.Readiness.deadline:type_name -> google.protobuf.Duration
-	7, // 7: daybreak.v1.PoolStatus.held_until:type_name -> google.protobuf.Timestamp
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	12, // 0: daybreak.v1.Pool.meta:type_name -> daybreak.v1.Meta
+	3,  // 1: daybreak.v1.Pool.spec:type_name -> daybreak.v1.PoolSpec
+	10, // 2: daybreak.v1.Pool.status:type_name -> daybreak.v1.PoolStatus
+	7,  // 3: daybreak.v1.Pool.release:type_name -> daybreak.v1.Release
+	8,  // 4: daybreak.v1.PoolSpec.shape:type_name -> daybreak.v1.Shape
+	9,  // 5: daybreak.v1.PoolSpec.readiness:type_name -> daybreak.v1.Readiness
+	4,  // 6: daybreak.v1.PoolSpec.rollout:type_name -> daybreak.v1.RolloutPolicy
+	13, // 7: daybreak.v1.RolloutPolicy.monitor:type_name -> google.protobuf.Duration
+	0,  // 8: daybreak.v1.RolloutPolicy.on_failure:type_name -> daybreak.v1.OnFailure
+	5,  // 9: daybreak.v1.RolloutPolicy.window:type_name -> daybreak.v1.Window
+	6,  // 10: daybreak.v1.RolloutPolicy.in_use:type_name -> daybreak.v1.InUse
+	1,  // 11: daybreak.v1.InUse.mode:type_name -> daybreak.v1.InUseMode
+	13, // 12: daybreak.v1.InUse.notice:type_name -> google.protobuf.Duration
+	13, // 13: daybreak.v1.InUse.defer_by:type_name -> google.protobuf.Duration
+	13, // 14: daybreak.v1.InUse.deadline:type_name -> google.protobuf.Duration
+	14, // 15: daybreak.v1.Release.force_from:type_name -> google.protobuf.Timestamp
+	13, // 16: daybreak.v1.Readiness.probe_timeout:type_name -> google.protobuf.Duration
+	13, // 17: daybreak.v1.Readiness.deadline:type_name -> google.protobuf.Duration
+	14, // 18: daybreak.v1.PoolStatus.held_until:type_name -> google.protobuf.Timestamp
+	11, // 19: daybreak.v1.PoolStatus.versions:type_name -> daybreak.v1.VersionCount
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_daybreak_v1_pool_proto_init() }
@@ -528,13 +1161,14 @@ func file_daybreak_v1_pool_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_daybreak_v1_pool_proto_rawDesc), len(file_daybreak_v1_pool_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   5,
+			NumEnums:      2,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_daybreak_v1_pool_proto_goTypes,
 		DependencyIndexes: file_daybreak_v1_pool_proto_depIdxs,
+		EnumInfos:         file_daybreak_v1_pool_proto_enumTypes,
 		MessageInfos:      file_daybreak_v1_pool_proto_msgTypes,
 	}.Build()
 	File_daybreak_v1_pool_proto = out.File

@@ -28,11 +28,18 @@ type RolloutPhase int32
 
 const (
 	RolloutPhase_ROLLOUT_PHASE_UNSPECIFIED RolloutPhase = 0
-	RolloutPhase_ROLLOUT_PHASE_RUNNING     RolloutPhase = 1
-	RolloutPhase_ROLLOUT_PHASE_HALTED      RolloutPhase = 2
-	RolloutPhase_ROLLOUT_PHASE_DONE        RolloutPhase = 3
+	// Wave after wave of desktops gets the new version.
+	RolloutPhase_ROLLOUT_PHASE_RUNNING RolloutPhase = 1
+	// Too many of its desktops failed: it waits for somebody to resume it or to roll it back.
+	RolloutPhase_ROLLOUT_PHASE_HALTED RolloutPhase = 2
+	// Every desktop has the new version.
+	RolloutPhase_ROLLOUT_PHASE_DONE RolloutPhase = 3
+	// It was taken back by another rollout.
 	RolloutPhase_ROLLOUT_PHASE_ROLLED_BACK RolloutPhase = 4
-	RolloutPhase_ROLLOUT_PHASE_SUPERSEDED  RolloutPhase = 5
+	// Another version was wanted before it was done.
+	RolloutPhase_ROLLOUT_PHASE_SUPERSEDED RolloutPhase = 5
+	// Hosts fetch the new version; no desktop has it yet.
+	RolloutPhase_ROLLOUT_PHASE_STAGING RolloutPhase = 6
 )
 
 // Enum value maps for RolloutPhase.
@@ -44,6 +51,7 @@ var (
 		3: "ROLLOUT_PHASE_DONE",
 		4: "ROLLOUT_PHASE_ROLLED_BACK",
 		5: "ROLLOUT_PHASE_SUPERSEDED",
+		6: "ROLLOUT_PHASE_STAGING",
 	}
 	RolloutPhase_value = map[string]int32{
 		"ROLLOUT_PHASE_UNSPECIFIED": 0,
@@ -52,6 +60,7 @@ var (
 		"ROLLOUT_PHASE_DONE":        3,
 		"ROLLOUT_PHASE_ROLLED_BACK": 4,
 		"ROLLOUT_PHASE_SUPERSEDED":  5,
+		"ROLLOUT_PHASE_STAGING":     6,
 	}
 )
 
@@ -155,8 +164,16 @@ type RolloutSpec struct {
 	FromVersion uint32 `protobuf:"varint,2,opt,name=from_version,json=fromVersion,proto3" json:"from_version,omitempty"`
 	// Version that the pool moves to.
 	ToVersion uint32 `protobuf:"varint,3,opt,name=to_version,json=toVersion,proto3" json:"to_version,omitempty"`
-	// Nothing new is started while true. Writer: api.
-	Paused        bool `protobuf:"varint,4,opt,name=paused,proto3" json:"paused,omitempty"`
+	// No desktop is taken out of service while true. Writer: api.
+	Paused bool `protobuf:"varint,4,opt,name=paused,proto3" json:"paused,omitempty"`
+	// True: it takes another rollout back. It goes without canary, window and monitoring, and is never rolled back itself.
+	Rollback bool `protobuf:"varint,5,opt,name=rollback,proto3" json:"rollback,omitempty"`
+	// Why it began, for people.
+	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Who asked for it; empty when it followed from a publication or from an automatic rollback.
+	By string `protobuf:"bytes,7,opt,name=by,proto3" json:"by,omitempty"`
+	// Name of the image that both are versions of.
+	Image         string `protobuf:"bytes,8,opt,name=image,proto3" json:"image,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -219,21 +236,69 @@ func (x *RolloutSpec) GetPaused() bool {
 	return false
 }
 
-// RolloutStatus counts desktops of the pool by version.
+func (x *RolloutSpec) GetRollback() bool {
+	if x != nil {
+		return x.Rollback
+	}
+	return false
+}
+
+func (x *RolloutSpec) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RolloutSpec) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *RolloutSpec) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+// RolloutStatus is how far it is, counted in desktops of the pool.
 type RolloutStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How far it is.
 	Phase RolloutPhase `protobuf:"varint,1,opt,name=phase,proto3,enum=daybreak.v1.RolloutPhase" json:"phase,omitempty"`
 	// Desktops that run the new version and are ready.
 	Moved uint32 `protobuf:"varint,2,opt,name=moved,proto3" json:"moved,omitempty"`
-	// Desktops of the new version that failed.
+	// Lives of the new version that failed since the rollout began, those that somebody has accepted among them.
 	Failed uint32 `protobuf:"varint,3,opt,name=failed,proto3" json:"failed,omitempty"`
 	// Desktops that are to move.
 	Total uint32 `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
-	// Why it stands, for people.
+	// What it is doing or waiting for, for people.
 	Message string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
 	// When the phase last changed.
-	PhaseSince    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=phase_since,json=phaseSince,proto3" json:"phase_since,omitempty"`
+	PhaseSince *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=phase_since,json=phaseSince,proto3" json:"phase_since,omitempty"`
+	// The wave that goes on, from 1; 0 before the first.
+	Wave uint32 `protobuf:"varint,7,opt,name=wave,proto3" json:"wave,omitempty"`
+	// How many waves there are.
+	Waves uint32 `protobuf:"varint,8,opt,name=waves,proto3" json:"waves,omitempty"`
+	// How many desktops may run the new version by now.
+	Admitted uint32 `protobuf:"varint,9,opt,name=admitted,proto3" json:"admitted,omitempty"`
+	// Since when all desktops of the wave that can move are ready: the monitoring began then. Absent while some are not.
+	WaveReady *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=wave_ready,json=waveReady,proto3" json:"wave_ready,omitempty"`
+	// When it began.
+	Started *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=started,proto3" json:"started,omitempty"`
+	// When it reached a phase that is its last; absent before.
+	Ended *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=ended,proto3" json:"ended,omitempty"`
+	// When it will be done at the present pace, windows counted in; absent when that cannot be said.
+	EstimatedEnd *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=estimated_end,json=estimatedEnd,proto3" json:"estimated_end,omitempty"`
+	// Desktops that wait for their users.
+	InUse uint32 `protobuf:"varint,14,opt,name=in_use,json=inUse,proto3" json:"in_use,omitempty"`
+	// The newest failures, oldest first.
+	Failures []*RolloutFailure `protobuf:"bytes,15,rep,name=failures,proto3" json:"failures,omitempty"`
+	// So many of failed were accepted by whoever resumed it.
+	Accepted      uint32 `protobuf:"varint,16,opt,name=accepted,proto3" json:"accepted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -310,6 +375,158 @@ func (x *RolloutStatus) GetPhaseSince() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *RolloutStatus) GetWave() uint32 {
+	if x != nil {
+		return x.Wave
+	}
+	return 0
+}
+
+func (x *RolloutStatus) GetWaves() uint32 {
+	if x != nil {
+		return x.Waves
+	}
+	return 0
+}
+
+func (x *RolloutStatus) GetAdmitted() uint32 {
+	if x != nil {
+		return x.Admitted
+	}
+	return 0
+}
+
+func (x *RolloutStatus) GetWaveReady() *timestamppb.Timestamp {
+	if x != nil {
+		return x.WaveReady
+	}
+	return nil
+}
+
+func (x *RolloutStatus) GetStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
+func (x *RolloutStatus) GetEnded() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+func (x *RolloutStatus) GetEstimatedEnd() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EstimatedEnd
+	}
+	return nil
+}
+
+func (x *RolloutStatus) GetInUse() uint32 {
+	if x != nil {
+		return x.InUse
+	}
+	return 0
+}
+
+func (x *RolloutStatus) GetFailures() []*RolloutFailure {
+	if x != nil {
+		return x.Failures
+	}
+	return nil
+}
+
+func (x *RolloutStatus) GetAccepted() uint32 {
+	if x != nil {
+		return x.Accepted
+	}
+	return 0
+}
+
+// RolloutFailure is one life of the new version that failed.
+type RolloutFailure struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the desktop.
+	Desktop string `protobuf:"bytes,1,opt,name=desktop,proto3" json:"desktop,omitempty"`
+	// Which life it was.
+	Generation int64 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Host that it was on.
+	Host string `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
+	// Why it failed, as the host and the guest said.
+	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	// When it failed.
+	At            *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolloutFailure) Reset() {
+	*x = RolloutFailure{}
+	mi := &file_daybreak_v1_rollout_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolloutFailure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolloutFailure) ProtoMessage() {}
+
+func (x *RolloutFailure) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_rollout_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolloutFailure.ProtoReflect.Descriptor instead.
+func (*RolloutFailure) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_rollout_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RolloutFailure) GetDesktop() string {
+	if x != nil {
+		return x.Desktop
+	}
+	return ""
+}
+
+func (x *RolloutFailure) GetGeneration() int64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *RolloutFailure) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *RolloutFailure) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *RolloutFailure) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
 var File_daybreak_v1_rollout_proto protoreflect.FileDescriptor
 
 const file_daybreak_v1_rollout_proto_rawDesc = "" +
@@ -318,13 +535,17 @@ const file_daybreak_v1_rollout_proto_rawDesc = "" +
 	"\aRollout\x12-\n" +
 	"\x04meta\x18\x01 \x01(\v2\x11.daybreak.v1.MetaB\x06\xbaH\x03\xc8\x01\x01R\x04meta\x12,\n" +
 	"\x04spec\x18\x02 \x01(\v2\x18.daybreak.v1.RolloutSpecR\x04spec\x122\n" +
-	"\x06status\x18\x03 \x01(\v2\x1a.daybreak.v1.RolloutStatusR\x06status\"\x84\x01\n" +
+	"\x06status\x18\x03 \x01(\v2\x1a.daybreak.v1.RolloutStatusR\x06status\"\xfb\x01\n" +
 	"\vRolloutSpec\x12\x1b\n" +
 	"\x04pool\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04pool\x12!\n" +
 	"\ffrom_version\x18\x02 \x01(\rR\vfromVersion\x12\x1d\n" +
 	"\n" +
 	"to_version\x18\x03 \x01(\rR\ttoVersion\x12\x16\n" +
-	"\x06paused\x18\x04 \x01(\bR\x06paused\"\xe5\x01\n" +
+	"\x06paused\x18\x04 \x01(\bR\x06paused\x12\x1a\n" +
+	"\brollback\x18\x05 \x01(\bR\brollback\x12 \n" +
+	"\x06reason\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x06reason\x12\x18\n" +
+	"\x02by\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x02by\x12\x1d\n" +
+	"\x05image\x18\b \x01(\tB\a\xbaH\x04r\x02\x18?R\x05image\"\x85\x05\n" +
 	"\rRolloutStatus\x12/\n" +
 	"\x05phase\x18\x01 \x01(\x0e2\x19.daybreak.v1.RolloutPhaseR\x05phase\x12\x14\n" +
 	"\x05moved\x18\x02 \x01(\rR\x05moved\x12\x16\n" +
@@ -332,14 +553,35 @@ const file_daybreak_v1_rollout_proto_rawDesc = "" +
 	"\x05total\x18\x04 \x01(\rR\x05total\x12\"\n" +
 	"\amessage\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\amessage\x12;\n" +
 	"\vphase_since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"phaseSince*\xb7\x01\n" +
+	"phaseSince\x12\x12\n" +
+	"\x04wave\x18\a \x01(\rR\x04wave\x12\x14\n" +
+	"\x05waves\x18\b \x01(\rR\x05waves\x12\x1a\n" +
+	"\badmitted\x18\t \x01(\rR\badmitted\x129\n" +
+	"\n" +
+	"wave_ready\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\twaveReady\x124\n" +
+	"\astarted\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x120\n" +
+	"\x05ended\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x05ended\x12?\n" +
+	"\restimated_end\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\festimatedEnd\x12\x15\n" +
+	"\x06in_use\x18\x0e \x01(\rR\x05inUse\x12A\n" +
+	"\bfailures\x18\x0f \x03(\v2\x1b.daybreak.v1.RolloutFailureB\b\xbaH\x05\x92\x01\x02\x10@R\bfailures\x12\x1a\n" +
+	"\baccepted\x18\x10 \x01(\rR\baccepted\"\xc0\x01\n" +
+	"\x0eRolloutFailure\x12!\n" +
+	"\adesktop\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\adesktop\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x03R\n" +
+	"generation\x12\x1b\n" +
+	"\x04host\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04host\x12\"\n" +
+	"\amessage\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\amessage\x12*\n" +
+	"\x02at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x02at*\xd2\x01\n" +
 	"\fRolloutPhase\x12\x1d\n" +
 	"\x19ROLLOUT_PHASE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ROLLOUT_PHASE_RUNNING\x10\x01\x12\x18\n" +
 	"\x14ROLLOUT_PHASE_HALTED\x10\x02\x12\x16\n" +
 	"\x12ROLLOUT_PHASE_DONE\x10\x03\x12\x1d\n" +
 	"\x19ROLLOUT_PHASE_ROLLED_BACK\x10\x04\x12\x1c\n" +
-	"\x18ROLLOUT_PHASE_SUPERSEDED\x10\x05B'Z%daybreak/proto/daybreak/v1;daybreakv1b\x06proto3"
+	"\x18ROLLOUT_PHASE_SUPERSEDED\x10\x05\x12\x19\n" +
+	"\x15ROLLOUT_PHASE_STAGING\x10\x06B'Z%daybreak/proto/daybreak/v1;daybreakv1b\x06proto3"
 
 var (
 	file_daybreak_v1_rollout_proto_rawDescOnce sync.Once
@@ -354,26 +596,33 @@ func file_daybreak_v1_rollout_proto_rawDescGZIP() []byte {
 }
 
 var file_daybreak_v1_rollout_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_daybreak_v1_rollout_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_daybreak_v1_rollout_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_daybreak_v1_rollout_proto_goTypes = []any{
 	(RolloutPhase)(0),             // 0: daybreak.v1.RolloutPhase
 	(*Rollout)(nil),               // 1: daybreak.v1.Rollout
 	(*RolloutSpec)(nil),           // 2: daybreak.v1.RolloutSpec
 	(*RolloutStatus)(nil),         // 3: daybreak.v1.RolloutStatus
-	(*Meta)(nil),                  // 4: daybreak.v1.Meta
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*RolloutFailure)(nil),        // 4: daybreak.v1.RolloutFailure
+	(*Meta)(nil),                  // 5: daybreak.v1.Meta
+	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
 }
 var file_daybreak_v1_rollout_proto_depIdxs = []int32{
-	4, // 0: daybreak.v1.Rollout.meta:type_name -> daybreak.v1.Meta
-	2, // 1: daybreak.v1.Rollout.spec:type_name -> daybreak.v1.RolloutSpec
-	3, // 2: daybreak.v1.Rollout.status:type_name -> daybreak.v1.RolloutStatus
-	0, // 3: daybreak.v1.RolloutStatus.phase:type_name -> daybreak.v1.RolloutPhase
-	5, // 4: daybreak.v1.RolloutStatus.phase_since:type_name -> google.protobuf.Timestamp
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	5,  // 0: daybreak.v1.Rollout.meta:type_name -> daybreak.v1.Meta
+	2,  // 1: daybreak.v1.Rollout.spec:type_name -> daybreak.v1.RolloutSpec
+	3,  // 2: daybreak.v1.Rollout.status:type_name -> daybreak.v1.RolloutStatus
+	0,  // 3: daybreak.v1.RolloutStatus.phase:type_name -> daybreak.v1.RolloutPhase
+	6,  // 4: daybreak.v1.RolloutStatus.phase_since:type_name -> google.protobuf.Timestamp
+	6,  // 5: daybreak.v1.RolloutStatus.wave_ready:type_name -> google.protobuf.Timestamp
+	6,  // 6: daybreak.v1.RolloutStatus.started:type_name -> google.protobuf.Timestamp
+	6,  // 7: daybreak.v1.RolloutStatus.ended:type_name -> google.protobuf.Timestamp
+	6,  // 8: daybreak.v1.RolloutStatus.estimated_end:type_name -> google.protobuf.Timestamp
+	4,  // 9: daybreak.v1.RolloutStatus.failures:type_name -> daybreak.v1.RolloutFailure
+	6,  // 10: daybreak.v1.RolloutFailure.at:type_name -> google.protobuf.Timestamp
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_daybreak_v1_rollout_proto_init() }
@@ -388,7 +637,7 @@ func file_daybreak_v1_rollout_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_daybreak_v1_rollout_proto_rawDesc), len(file_daybreak_v1_rollout_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
