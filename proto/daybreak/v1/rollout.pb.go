@@ -285,7 +285,7 @@ type RolloutStatus struct {
 	Waves uint32 `protobuf:"varint,8,opt,name=waves,proto3" json:"waves,omitempty"`
 	// How many desktops may run the new version by now.
 	Admitted uint32 `protobuf:"varint,9,opt,name=admitted,proto3" json:"admitted,omitempty"`
-	// Since when all desktops of the wave that can move are ready: the monitoring began then. Absent while some are not.
+	// When all desktops of the wave that can move were first ready: the monitoring began then. It begins anew when one fails.
 	WaveReady *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=wave_ready,json=waveReady,proto3" json:"wave_ready,omitempty"`
 	// When it began.
 	Started *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=started,proto3" json:"started,omitempty"`
@@ -298,7 +298,9 @@ type RolloutStatus struct {
 	// The newest failures, oldest first.
 	Failures []*RolloutFailure `protobuf:"bytes,15,rep,name=failures,proto3" json:"failures,omitempty"`
 	// So many of failed were accepted by whoever resumed it.
-	Accepted      uint32 `protobuf:"varint,16,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	Accepted uint32 `protobuf:"varint,16,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	// The store's revision when it was decided: lives of a higher generation began after it.
+	SinceRevision int64 `protobuf:"varint,17,opt,name=since_revision,json=sinceRevision,proto3" json:"since_revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -445,6 +447,13 @@ func (x *RolloutStatus) GetAccepted() uint32 {
 	return 0
 }
 
+func (x *RolloutStatus) GetSinceRevision() int64 {
+	if x != nil {
+		return x.SinceRevision
+	}
+	return 0
+}
+
 // RolloutFailure is one life of the new version that failed.
 type RolloutFailure struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -545,7 +554,7 @@ const file_daybreak_v1_rollout_proto_rawDesc = "" +
 	"\brollback\x18\x05 \x01(\bR\brollback\x12 \n" +
 	"\x06reason\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x06reason\x12\x18\n" +
 	"\x02by\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x02by\x12\x1d\n" +
-	"\x05image\x18\b \x01(\tB\a\xbaH\x04r\x02\x18?R\x05image\"\x85\x05\n" +
+	"\x05image\x18\b \x01(\tB\a\xbaH\x04r\x02\x18?R\x05image\"\xac\x05\n" +
 	"\rRolloutStatus\x12/\n" +
 	"\x05phase\x18\x01 \x01(\x0e2\x19.daybreak.v1.RolloutPhaseR\x05phase\x12\x14\n" +
 	"\x05moved\x18\x02 \x01(\rR\x05moved\x12\x16\n" +
@@ -565,7 +574,8 @@ const file_daybreak_v1_rollout_proto_rawDesc = "" +
 	"\restimated_end\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\festimatedEnd\x12\x15\n" +
 	"\x06in_use\x18\x0e \x01(\rR\x05inUse\x12A\n" +
 	"\bfailures\x18\x0f \x03(\v2\x1b.daybreak.v1.RolloutFailureB\b\xbaH\x05\x92\x01\x02\x10@R\bfailures\x12\x1a\n" +
-	"\baccepted\x18\x10 \x01(\rR\baccepted\"\xc0\x01\n" +
+	"\baccepted\x18\x10 \x01(\rR\baccepted\x12%\n" +
+	"\x0esince_revision\x18\x11 \x01(\x03R\rsinceRevision\"\xc0\x01\n" +
 	"\x0eRolloutFailure\x12!\n" +
 	"\adesktop\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\adesktop\x12\x1e\n" +
 	"\n" +
