@@ -45,6 +45,8 @@ type adminService struct {
 	store   *store.Store
 	ca      *pki.CA
 	cluster Cluster
+	// publisher is the public key that versions are signed with; nil when no images are taken in.
+	publisher []byte
 }
 
 // CreateToken makes a single-use token. The store gets a hash of its secret only.
@@ -132,6 +134,6 @@ func (s *adminService) Info(ctx context.Context, _ *v1.InfoRequest) (*v1.InfoRes
 	who := callerOf(ctx)
 	return &v1.InfoResponse{
 		Version: s.cluster.Version, ClusterId: s.cluster.ID, ClusterEpoch: s.cluster.Epoch, Leader: s.cluster.leader(ctx),
-		Caller: who.Name, Role: who.Role, Revision: revision,
+		Caller: who.Name, Role: who.Role, Revision: revision, Publisher: s.publisher,
 	}, nil
 }

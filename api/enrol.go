@@ -23,6 +23,8 @@ type enrolService struct {
 	v1.UnimplementedEnrolServiceServer
 	store *store.Store
 	ca    *pki.CA
+	// publishers are the keys that hosts pin when they enrol.
+	publishers [][]byte
 }
 
 // Enrol trades a token for a certificate. The token is removed in the transaction that admits the newcomer, so of two
@@ -116,5 +118,7 @@ func (s *enrolService) issue(id pki.Identity, csr []byte, now time.Time) (*v1.En
 	if err != nil {
 		return nil, err
 	}
-	return &v1.EnrolResponse{Certificate: certificate, Ca: [][]byte{s.ca.CertDER()}, Expires: timestamppb.New(expires)}, nil
+	return &v1.EnrolResponse{
+		Certificate: certificate, Ca: [][]byte{s.ca.CertDER()}, Expires: timestamppb.New(expires), Publishers: s.publishers,
+	}, nil
 }

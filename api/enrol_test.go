@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"daybreak/api/pki"
+	"daybreak/images/sign"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 	"daybreak/proto/identity"
@@ -50,9 +51,14 @@ func TestEnrolWithTheRealClient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	id, err := identity.Enrol(t.Context(), t.TempDir(), r.agents, token, "kvm1")
+	dir := t.TempDir()
+	id, err := identity.Enrol(t.Context(), dir, r.agents, token, "kvm1")
 	if err != nil {
 		t.Fatal(err)
+	}
+	pinned, err := sign.ReadPublishers(identity.PublishersFile(dir))
+	if err != nil || len(pinned.Keys()) != 1 || !pinned.Keys()[0].Equal(r.key.Public()) {
+		t.Errorf("pinned %v, %v", pinned, err)
 	}
 	conn := r.dial(r.agents, id.TLS())
 	if err := id.Renew(t.Context(), conn); err != nil {
@@ -348,5 +354,5 @@ func TestAdmin(t *testing.T) {
 		t.Fatal(info, err)
 	}
 	info.Revision = 0
-	wantSame(t, info, &v1.InfoResponse{Version: "test", ClusterId: "cluster", ClusterEpoch: 1, Leader: "a:7443", Caller: "someone", Role: v1.Role_ROLE_ADMIN})
+	wantSame(t, info, &v1.InfoResponse{Version: "test", ClusterId: "cluster", ClusterEpoch: 1, Leader: "a:7443", Caller: "someone", Role: v1.Role_ROLE_ADMIN, Publisher: r.key.Public()})
 }

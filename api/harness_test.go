@@ -25,6 +25,7 @@ import (
 
 	"daybreak/api/audit"
 	"daybreak/api/pki"
+	"daybreak/images/sign"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -36,6 +37,7 @@ type rig struct {
 	backend *store.Memory
 	mirror  *store.Mirror
 	server  *Server
+	key     *sign.Key
 	dir     string
 	people  string
 	agents  string
@@ -56,8 +58,12 @@ func newRig(t *testing.T, edit ...func(*Config)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if r.key, err = sign.NewKey(); err != nil {
+		t.Fatal(err)
+	}
 	config := Config{
-		Log: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel), Registerer: prometheus.NewRegistry(),
+		Publisher: r.key,
+		Log:       zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel), Registerer: prometheus.NewRegistry(),
 		Backend: r.backend, Mirror: r.mirror, CA: ca, Audit: log,
 		Cluster: Cluster{Version: "test", ID: "cluster", Epoch: 1},
 	}

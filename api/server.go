@@ -27,6 +27,7 @@ import (
 	"daybreak/api/audit"
 	"daybreak/api/pki"
 	"daybreak/images/chunkstore"
+	"daybreak/images/sign"
 	"daybreak/orchestrator/rollout"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
@@ -50,6 +51,10 @@ type Config struct {
 	Cluster Cluster
 	// Chunks is the image store. May be nil: no images are taken in then.
 	Chunks chunkstore.Store
+	// Publisher signs what is taken in; needed with Chunks.
+	Publisher *sign.Key
+	// Trusted are the publishers, beside Publisher, whose bundles are taken in. May be nil: none.
+	Trusted *sign.Publishers
 	// Claims may be nil: nothing can be claimed then.
 	Claims Claimer
 	// Sessions and Explain may be nil, both: there are no agents and no questions about desktops then. Sessions need Chunks.
@@ -73,6 +78,9 @@ func NewServer(config Config) (*Server, error) {
 	if config.Sessions != nil && (config.Explain == nil || config.Chunks == nil) {
 		return nil, errors.New("make server: sessions without Explain or Chunks")
 	}
+	if config.Chunks != nil && config.Publisher == nil {
+		return nil, errors.New("make server: Chunks without Publisher")
+	}
 	tlsConfig, err := config.CA.ServerTLS(config.Names)
 	if err != nil {
 		return nil, fmt.Errorf("make server: %w", err)
@@ -93,20 +101,30 @@ func NewServer(config Config) (*Server, error) {
 		people: grpc.NewServer(options...), agents: grpc.NewServer(options...),
 	}
 	s.health.SetServingStatus("", healthv1.HealthCheckResponse_NOT_SERVING) // Run says when
-	s.register(config, handle)
+	if err := s.register(config, handle); err != nil {
+		return nil, fmt.Errorf("make server: %w", err)
+	}
 	return s, nil
 }
 
-func (s *Server) register(config Config, handle *store.Store) {
+func (s *Server) register(config Config, handle *store.Store) error {
 	enrol := &enrolService{store: handle, ca: config.CA}
+	admin := &adminService{store: handle, ca: config.CA, cluster: config.Cluster}
+	if config.Publisher != nil {
+		admin.publisher = config.Publisher.Public()
+		enrol.publishers = [][]byte{admin.publisher}
+	}
 	for _, server := range []*grpc.Server{s.people, s.agents} {
 		v1.RegisterEnrolServiceServer(server, enrol)
 		healthv1.RegisterHealthServer(server, s.health)
 	}
 	v1.RegisterObjectServiceServer(s.people, &objectService{store: handle, closing: s.closing})
-	v1.RegisterAdminServiceServer(s.people, &adminService{store: handle, ca: config.CA, cluster: config.Cluster})
+	v1.RegisterAdminServiceServer(s.people, admin)
 	if config.Chunks != nil {
-		intake := rollout.NewIntake(store.Open(config.Backend, store.WriterRollout), config.Chunks)
+		intake, err := rollout.NewIntake(store.Open(config.Backend, store.WriterRollout), config.Chunks, config.Publisher, config.Trusted)
+		if err != nil {
+			return err
+		}
 		v1.RegisterImageServiceServer(s.people, newImageService(config.Chunks, intake))
 		v1.RegisterRolloutServiceServer(s.people, &rolloutService{})
 	}
@@ -118,6 +136,7 @@ func (s *Server) register(config Config, handle *store.Store) {
 		v1.RegisterAgentServiceServer(s.agents, &agentService{Sessions: config.Sessions, content: content{chunks: config.Chunks}})
 	}
 	reflection.Register(s.people)
+	return nil
 }
 
 // Run serves until ctx ends or a listener fails, then lets running calls end, for five seconds at most. It closes the

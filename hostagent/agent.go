@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"daybreak/images/sign"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -46,6 +47,9 @@ type Config struct {
 	// MaxBoots is how many VMs may boot at once. 0 means as many as there are CPUs, at least 2.
 	MaxBoots int
 	Platform Platform
+	// Publishers are those whose image versions may run here. Nil checks nothing, for tests and simulations only; without keys
+	// nothing new is run.
+	Publishers *sign.Publishers
 	// Rand gives numbers from 0 up to 1. Nil means the usual source.
 	Rand func() float64
 	// Hints delivers a value when something may have happened to a VM: a reason to look, never a fact. Nil gives none.

@@ -101,6 +101,8 @@ type situation struct {
 	newest bool
 	// hasZone: this host has a network for the assignment's zone.
 	hasZone bool
+	// untrusted is why the version must not be run here; nil when a trusted publisher signed it.
+	untrusted error
 
 	base    fetchState
 	overlay bool
@@ -232,8 +234,8 @@ func (s situation) raise(now time.Time) step {
 // prepare makes what the VM needs, and starts it when that is wanted and its time has come.
 func (s situation) prepare(now time.Time) step {
 	inc := s.assignment.GetIncarnation()
-	if !s.hasZone {
-		return s.fail("this host has no network for zone %q: give the agent --zone %s=BRIDGE", s.assignment.GetSpec().GetZone(), s.assignment.GetSpec().GetZone())
+	if reason := s.unfit(); reason != "" {
+		return s.fail("%s", reason)
 	}
 	if err := s.trouble.err; err != nil {
 		if errors.Is(err, ErrPermanent) || !s.trouble.since.IsZero() && s.ours(err) && now.Sub(s.trouble.since) >= preparePatience {

@@ -99,6 +99,9 @@ func (a *Agent) Unwell() string {
 	for _, fault := range a.cfg.Platform.Faults {
 		add("%s", fault)
 	}
+	if fault := a.trustsNobody(); fault != "" {
+		add("%s", fault)
+	}
 	if !a.isAdopted() {
 		add("the VMs of this host were not listed yet")
 	}

@@ -205,9 +205,15 @@ func (a *Agent) hold(wanted *v1.WantedImages) {
 	}
 	var digests []string
 	for _, image := range wanted.GetImages() {
-		if protovalidate.Validate(image) == nil {
-			digests = append(digests, image.GetDigest())
+		err := protovalidate.Validate(image)
+		if err == nil {
+			err = a.checkImage(image)
 		}
+		if err != nil {
+			a.log.Error().Err(err).Str("image", cleanText(image.GetImage(), 63)).Msg("image not fetched ahead")
+			continue
+		}
+		digests = append(digests, image.GetDigest())
 	}
 	a.fetcher.want(digests)
 }

@@ -29,7 +29,9 @@ type worker struct {
 
 // progress is what a worker knows of a life for as long as the process runs; all of it can be found out again.
 type progress struct {
-	assignment    *v1.Assignment
+	assignment *v1.Assignment
+	// untrusted is what the check of the assignment's signatures found.
+	untrusted     error
 	base, overlay string
 	data          string
 	// acted is the number of the newest list begun when the worker last changed something about the VM.
@@ -150,7 +152,7 @@ func (w *worker) forget(lives []entry) {
 func (w *worker) progressOf(now time.Time, e entry) *progress {
 	p, ok := w.known[keyOf(e.life)]
 	if !ok {
-		p = &progress{assignment: e.assignment}
+		p = &progress{assignment: e.assignment, untrusted: w.agent.checkImage(e.assignment.GetIncarnation())}
 		if e.status.GetState() == v1.DesktopState_DESKTOP_STATE_READY {
 			// All of an agent's desktops are there when it starts: do not ask them all at once.
 			p.described, p.nextDescribe = 1, now.Add(rand.N(time.Minute))
@@ -158,7 +160,7 @@ func (w *worker) progressOf(now time.Time, e entry) *progress {
 		w.known[keyOf(e.life)] = p
 	}
 	if p.assignment != e.assignment {
-		p.assignment = e.assignment
+		p.assignment, p.untrusted = e.assignment, w.agent.checkImage(e.assignment.GetIncarnation())
 		p.succeed()
 	}
 	return p
@@ -172,7 +174,7 @@ func (w *worker) situation(now time.Time, e entry, p *progress, lives []entry) s
 		bootID: a.bootID, told: a.book.toldIn(a.bootID), newest: a.book.newest(e.life), overlay: p.overlay != "", data: p.data != "",
 		slot: a.governor.has(keyOf(e.life)), maxBoots: a.cfg.MaxBoots, answered: p.answered, proven: p.proven, doubt: p.doubt,
 		nextPing: p.nextPing, nextDescribe: p.nextDescribe, stopAsked: p.stopAsked, overlayTrashed: p.overlayTrashed,
-		dataTrashed: p.dataTrashed, trouble: p.trouble,
+		dataTrashed: p.dataTrashed, trouble: p.trouble, untrusted: p.untrusted,
 	}
 	s.domain, s.domainState = w.look(e, p)
 	_, s.hasZone = a.cfg.Zones[e.assignment.GetSpec().GetZone()]

@@ -29,6 +29,7 @@ type options struct {
 	AllowUnconfined bool     `mapstructure:"allow-unconfined"`
 	MaxBoots        int      `mapstructure:"max-boots"`
 	MetricsListen   string   `mapstructure:"metrics-listen"`
+	PublisherKey    []string `mapstructure:"publisher-key"`
 
 	// zones maps the zones to their bridges; complete fills it.
 	zones map[string]string
@@ -47,6 +48,7 @@ func addFlags(flags *pflag.FlagSet) {
 	flags.Bool("allow-root-qemu", false, "accept a libvirtd that runs QEMU as root")
 	flags.Bool("allow-unconfined", false, "accept a host on which neither AppArmor nor SELinux confines QEMU, or without its seccomp sandbox")
 	flags.Int("max-boots", 0, "desktops that may boot at once (default: the number of CPUs, at least 2)")
+	flags.StringSlice("publisher-key", nil, "file of the public key (PEM) of a publisher whose images may run here (daybreak publisher key prints it), in place of those pinned at enrolment; may be repeated")
 	flags.String("metrics-listen", "127.0.0.1:7446", "address of /metrics, /healthz and /readyz, in the clear; empty for none")
 }
 

@@ -173,11 +173,15 @@ func enrol(ctx context.Context, o options) (*identity.Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	return identity.Ensure(ctx, time.Now(), filepath.Join(o.DataDir, "tls"), o.Server, token, o.Name)
+	return identity.Ensure(ctx, time.Now(), identityDir(o), o.Server, token, o.Name)
 }
 
 func serve(ctx context.Context, o options, virt *libvirt.Host, posture libvirt.Posture, platform hostagent.Platform,
 	host parts, id *identity.Identity, log zerolog.Logger) (err error) {
+	trusted, err := publishers(o, log)
+	if err != nil {
+		return err
+	}
 	disks, err := disk.Open(disk.Config{Root: storeDir(o), UID: posture.UID, GID: posture.GID}, log)
 	if err != nil {
 		return err
@@ -194,8 +198,8 @@ func serve(ctx context.Context, o options, virt *libvirt.Host, posture libvirt.P
 	}
 	agent, err := hostagent.New(hostagent.Config{
 		Version: versionText(), Servers: o.Server, Dial: dial, Zones: o.zones, VNCDir: vnc, MaxBoots: o.MaxBoots,
-		Platform: platform,
-		Hints:    virt.Hints(), Ready: func() { tellSystemd(log) }, Registerer: registry, Log: log,
+		Platform: platform, Publishers: trusted,
+		Hints: virt.Hints(), Ready: func() { tellSystemd(log) }, Registerer: registry, Log: log,
 	}, host.journal, virt, virt, disks, host.meter)
 	if err != nil {
 		return err

@@ -90,7 +90,7 @@ The command reaches the control plane that the configuration's current context n
 	root.AddCommand(
 		a.applyCommand(), a.getCommand(), a.describeCommand(), a.deleteCommand(), a.watchCommand(), a.waitCommand(), a.explainCommand(),
 		a.claimCommand(), a.releaseCommand(), a.screenshotCommand(), a.imageCommand(), a.hostCommand(), a.calendarCommand(),
-		a.tokenCommand(), a.loginCommand(), a.contextCommand(), a.versionCommand(),
+		a.tokenCommand(), a.publisherCommand(), a.loginCommand(), a.contextCommand(), a.versionCommand(),
 	)
 	root.InitDefaultCompletionCmd()
 	if completion, _, err := root.Find([]string{"completion"}); err == nil {

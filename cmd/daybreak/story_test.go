@@ -32,6 +32,7 @@ import (
 	"daybreak/cmd/daybreak/objectfile"
 	"daybreak/images"
 	"daybreak/images/chunkstore"
+	"daybreak/images/sign"
 	"daybreak/orchestrator/pool"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
@@ -76,11 +77,15 @@ func serve(t *testing.T, env *testscript.Env) error {
 	if err != nil {
 		return err
 	}
+	publisher, err := sign.NewKey()
+	if err != nil {
+		return err
+	}
 	backend := store.NewMemory()
 	mirror := store.NewMirror(backend)
 	server, err := api.NewServer(api.Config{
 		Log: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.ErrorLevel), Registerer: prometheus.NewRegistry(),
-		Backend: backend, Mirror: mirror, CA: ca, Audit: trail, Chunks: chunks,
+		Backend: backend, Mirror: mirror, CA: ca, Audit: trail, Chunks: chunks, Publisher: publisher,
 		Cluster: api.Cluster{Version: "story", ID: "cluster-1", Epoch: 1},
 		Claims:  pool.NewClaimer(store.Open(backend, store.WriterPool), mirror), Sessions: sessions{}, Explain: explain,
 	})

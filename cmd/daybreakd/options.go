@@ -20,6 +20,8 @@ type options struct {
 	DataDir       string        `mapstructure:"data-dir"`
 	CADir         string        `mapstructure:"ca-dir"`
 	ImageStore    string        `mapstructure:"image-store"`
+	PublisherKey  string        `mapstructure:"publisher-key"`
+	TrustKeys     []string      `mapstructure:"trust-publisher-key"`
 	Listen        []string      `mapstructure:"listen"`
 	AgentListen   []string      `mapstructure:"agent-listen"`
 	Advertise     []string      `mapstructure:"advertise"`
@@ -37,6 +39,8 @@ func addFlags(flags *pflag.FlagSet) {
 	flags.String("data-dir", "/var/lib/daybreak", "directory for the store, the audit log and admin.yaml; for this daybreakd alone")
 	flags.String("ca-dir", "", "directory of the certificate authority (default: ca in the data directory). Several daybreakd of one cluster need the same CA: copy the first one's directory")
 	flags.String("image-store", "", "directory of the image store (default: images in the data directory). Several daybreakd of one cluster need a directory that all of them share")
+	flags.String("publisher-key", "", "file of the ed25519 private key (PEM, PKCS #8) that signs image versions (default: publisher.key beside the certificate authority, made at the first start). Several daybreakd of one cluster need the same key")
+	flags.StringSlice("trust-publisher-key", nil, "file of the public key (PEM) of another control plane whose bundles of image versions may be imported; may be repeated")
 	flags.StringSlice("listen", []string{":7443"}, "address for people: host:port or unix:///path; may be repeated")
 	flags.StringSlice("agent-listen", []string{":7444"}, "address for agents: host:port; may be repeated")
 	flags.StringSlice("advertise", nil, "DNS name or IP address by which others reach this daybreakd, for its certificate; may be repeated. The first one is told to those who ask for the leader")

@@ -41,7 +41,7 @@ func TestDefaults(t *testing.T) {
 	want := options{
 		DataDir: "/var/lib/daybreak", CADir: "/var/lib/daybreak/ca", ImageStore: "/var/lib/daybreak/images",
 		Listen: []string{":7443"}, AgentListen: []string{":7444"}, Advertise: []string{}, AdminEndpoint: "127.0.0.1:7443",
-		MetricsListen: "127.0.0.1:7445", EtcdEndpoints: []string{}, HostGrace: 40 * time.Second, Log: settings.Log{Format: "json", Level: "info"},
+		MetricsListen: "127.0.0.1:7445", EtcdEndpoints: []string{}, TrustKeys: []string{}, HostGrace: 40 * time.Second, Log: settings.Log{Format: "json", Level: "info"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
@@ -60,7 +60,7 @@ func TestPrecedence(t *testing.T) {
 	want := options{
 		DataDir: "/environment", CADir: "/environment/ca", ImageStore: "/environment/images",
 		Listen: []string{"unix:///run/a.sock", "0.0.0.0:7443"}, AgentListen: []string{"192.0.2.1:1", "192.0.2.1:2"},
-		Advertise: []string{"control.example", "192.0.2.1"}, AdminEndpoint: "unix:///run/a.sock", EtcdEndpoints: []string{},
+		Advertise: []string{"control.example", "192.0.2.1"}, AdminEndpoint: "unix:///run/a.sock", EtcdEndpoints: []string{}, TrustKeys: []string{},
 		MetricsListen: "127.0.0.1:7445", HostGrace: time.Minute, Log: settings.Log{Format: "json", Level: "debug"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

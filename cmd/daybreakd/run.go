@@ -155,9 +155,13 @@ func build(ctx context.Context, o options, log zerolog.Logger, ca *pki.CA, clien
 	if h.brain, err = newBrain(h, backend, cluster); err != nil {
 		return nil, err
 	}
+	publisher, trusted, err := publishers(o, log)
+	if err != nil {
+		return nil, err
+	}
 	h.server, err = api.NewServer(api.Config{
 		Log: log.With().Str("room", "api").Logger(), Registerer: h.metrics, Backend: backend, Mirror: h.mirror, CA: ca, Names: o.names(),
-		Audit: trail, Chunks: chunks, Claims: h.brain.claimer, Sessions: h.brain.dispatch, Explain: h.brain.explain,
+		Audit: trail, Chunks: chunks, Publisher: publisher, Trusted: trusted, Claims: h.brain.claimer, Sessions: h.brain.dispatch, Explain: h.brain.explain,
 		Cluster: api.Cluster{Version: versionText(), ID: cluster.ID, Epoch: cluster.Epoch, Leader: h.leader},
 	})
 	if err != nil {

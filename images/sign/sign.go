@@ -30,6 +30,8 @@ var (
 	ErrUntrusted = errors.New("not signed by a publisher who is trusted here")
 	// ErrKey: a file or text that holds no key that can be used.
 	ErrKey = errors.New("no usable publisher key")
+	// ErrName: nothing can be signed under that name.
+	ErrName = errors.New("not the name of an image")
 )
 
 // name is what an image can be called. Anything else could end the statement's line and begin another.
@@ -38,7 +40,7 @@ var name = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 // statement is the text that is signed.
 func statement(image, digest string) ([]byte, error) {
 	if !name.MatchString(image) || len(image) > 63 {
-		return nil, fmt.Errorf("image name %.80q: %w", image, images.ErrInvalid)
+		return nil, fmt.Errorf("%.80q: %w", image, ErrName)
 	}
 	if _, err := images.ParseDigest(digest); err != nil {
 		return nil, err
@@ -65,7 +67,7 @@ func (k *Key) Public() ed25519.PublicKey {
 	return ed25519.PublicKey(bytes.Clone(k.private[ed25519.SeedSize:]))
 }
 
-// Sign says that the content with this manifest digest (hex) may be run under the image's name. Errors wrap
+// Sign says that the content with this manifest digest (hex) may be run under the image's name. Errors wrap ErrName or
 // images.ErrInvalid.
 func (k *Key) Sign(image, digest string) (*v1.Signature, error) {
 	text, err := statement(image, digest)

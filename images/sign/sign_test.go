@@ -76,7 +76,7 @@ func TestCheck(t *testing.T) {
 		"borrowed signature":   {trust(t, ours), "debian", one, []*v1.Signature{borrowed}, "is not for this content"},
 		"another name":         {trust(t, ours), "debian2", one, []*v1.Signature{good}, "is not for this content"},
 		"another content":      {trust(t, ours), "debian", two, []*v1.Signature{good}, "is not for this content"},
-		"a name of two lines":  {trust(t, ours), "debian\n" + one, two, []*v1.Signature{good}, "image name"},
+		"a name of two lines":  {trust(t, ours), "debian\n" + one, two, []*v1.Signature{good}, "not the name of an image"},
 		"no digest":            {trust(t, ours), "debian", "", []*v1.Signature{good}, "hex digits"},
 		"capital digest":       {trust(t, ours), "debian", strings.ToUpper(one), []*v1.Signature{good}, "hex digits"},
 		"empty signature":      {trust(t, ours), "debian", one, []*v1.Signature{{}}, "signed by publisher"},
@@ -109,7 +109,7 @@ func TestStatement(t *testing.T) {
 		t.Error("another text was signed")
 	}
 	for _, image := range []string{"", "Debian", "a\nb", "-a", strings.Repeat("a", 64), "a/b"} {
-		if _, err := key.Sign(image, one); !errors.Is(err, images.ErrInvalid) {
+		if _, err := key.Sign(image, one); !errors.Is(err, sign.ErrName) {
 			t.Errorf("signed for image %q: %v", image, err)
 		}
 	}

@@ -157,6 +157,7 @@ func (d *decision) following(desktop *v1.Desktop, reason string) *v1.Incarnation
 	}
 	if d.version != nil {
 		next.Image, next.Version, next.Digest = d.Pool.GetSpec().GetImage(), d.version.GetNumber(), d.version.GetDigest()
+		next.Signatures = d.version.GetSignatures()
 	}
 	if holdsData(desktop) { // a data disk stays, and never shrinks, whatever the pool says by now
 		next.Shape.DataDiskGib = max(next.Shape.DataDiskGib, before.GetShape().GetDataDiskGib())

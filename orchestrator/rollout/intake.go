@@ -13,6 +13,7 @@ import (
 
 	"daybreak/images"
 	"daybreak/images/chunkstore"
+	"daybreak/images/sign"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -24,11 +25,18 @@ const maxVersions = 1000
 type Intake struct {
 	objects *store.Store
 	chunks  chunkstore.Store
+	key     *sign.Key
+	trusted *sign.Publishers
 }
 
-// NewIntake makes an Intake that writes objects as store.WriterRollout and keeps manifests beside their chunks.
-func NewIntake(objects *store.Store, chunks chunkstore.Store) *Intake {
-	return &Intake{objects: objects, chunks: chunks}
+// NewIntake makes an Intake that writes objects as store.WriterRollout, keeps manifests beside their chunks, and signs with
+// key. trusted are the publishers whose bundles it takes; nil for none but key itself.
+func NewIntake(objects *store.Store, chunks chunkstore.Store, key *sign.Key, trusted *sign.Publishers) (*Intake, error) {
+	all, err := sign.NewPublishers(append(trusted.Keys(), key.Public())...)
+	if err != nil {
+		return nil, fmt.Errorf("make intake: %w", err)
+	}
+	return &Intake{objects: objects, chunks: chunks, key: key, trusted: all}, nil
 }
 
 // Draft is a version to be.
@@ -41,13 +49,21 @@ type Draft struct {
 	By string
 	// Manifest as it was received.
 	Manifest []byte
+	// OriginImage and OriginSignatures are those of a version out of a bundle: its image's name where it was published, and
+	// what was said of it there. Empty for one that was made here.
+	OriginImage      string
+	OriginSignatures []*v1.Signature
 }
 
 // CreateVersion makes a draft version of an image, and the image if it is new. The chunks must be in the store. When the
-// image has this content already it returns that version, and existed. Errors wrap images.ErrInvalid,
-// images.ErrIncomplete, images.ErrFull, ErrRefused, or the store's sentinels.
+// image has this content already it returns that version, and existed. Either way the version is signed afterwards. Errors
+// wrap images.ErrInvalid, images.ErrIncomplete, images.ErrFull, ErrRefused, or the store's sentinels.
 func (in *Intake) CreateVersion(ctx context.Context, now time.Time, draft Draft) (made *v1.ImageVersion, existed bool, err error) {
 	manifest, err := images.Parse(draft.Manifest)
+	if err != nil {
+		return nil, false, fmt.Errorf("create version of image %s: %w", draft.Image, err)
+	}
+	signatures, err := in.signatures(draft, manifest.Digest().String())
 	if err != nil {
 		return nil, false, fmt.Errorf("create version of image %s: %w", draft.Image, err)
 	}
@@ -60,7 +76,8 @@ func (in *Intake) CreateVersion(ctx context.Context, now time.Time, draft Draft)
 		return nil, false, err
 	}
 	if known := byDigest(before, manifest.Digest()); known != nil {
-		return known, true, nil
+		known, err := in.resign(ctx, draft.Image, known, signatures)
+		return known, true, err
 	}
 	stored, err := in.newBytes(ctx, before, manifest)
 	if err != nil {
@@ -68,7 +85,7 @@ func (in *Intake) CreateVersion(ctx context.Context, now time.Time, draft Draft)
 	}
 	version := &v1.ImageVersion{
 		Digest: manifest.Digest().String(), SizeBytes: manifest.Size(), StoredBytes: stored, Parent: draft.Parent,
-		State: v1.VersionState_VERSION_STATE_DRAFT, Note: draft.Note, Created: timestamppb.New(now), By: draft.By,
+		State: v1.VersionState_VERSION_STATE_DRAFT, Note: draft.Note, Created: timestamppb.New(now), By: draft.By, Signatures: signatures,
 	}
 	image, err := store.Modify(ctx, in.objects, draft.Image, func(image *v1.Image) error { return addVersion(image, version) })
 	if err != nil {
@@ -161,6 +178,9 @@ func (in *Intake) Publish(ctx context.Context, image string, number uint32) (*v1
 		}
 		if image.GetMeta().GetDeletion() != nil {
 			return fmt.Errorf("the image is being deleted: %w", ErrRefused)
+		}
+		if err := in.trusted.Check(image.GetMeta().GetName(), v.GetDigest(), v.GetSignatures()); err != nil {
+			return fmt.Errorf("%w: import the same disk again, and it is signed: %w", err, ErrRefused)
 		}
 		switch v.GetState() {
 		case v1.VersionState_VERSION_STATE_DRAFT, v1.VersionState_VERSION_STATE_READY:

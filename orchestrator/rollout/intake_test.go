@@ -14,6 +14,7 @@ import (
 
 	"daybreak/images"
 	"daybreak/images/chunkstore"
+	"daybreak/images/sign"
 	"daybreak/orchestrator/rollout"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
@@ -21,6 +22,7 @@ import (
 
 type house struct {
 	intake  *rollout.Intake
+	key     *sign.Key
 	objects *store.Store
 	api     *store.Store
 	chunks  *chunkstore.Dir
@@ -37,10 +39,18 @@ func newHouse(t *testing.T) house {
 	if err != nil {
 		t.Fatal(err)
 	}
+	key, err := sign.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
 	backend := store.NewMemory()
 	objects := store.Open(backend, store.WriterRollout)
+	intake, err := rollout.NewIntake(objects, chunks, key, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return house{
-		intake: rollout.NewIntake(objects, chunks), objects: objects, api: store.Open(backend, store.WriterAPI),
+		intake: intake, key: key, objects: objects, api: store.Open(backend, store.WriterAPI),
 		chunks: chunks, codec: codec,
 	}
 }
@@ -87,13 +97,14 @@ func TestCreateVersion(t *testing.T) {
 	one := &v1.ImageVersion{
 		Number: 1, Digest: images.Sum(first).String(), SizeBytes: 3 * images.ChunkBytes, StoredBytes: sizes['a'] + sizes['b'],
 		State: v1.VersionState_VERSION_STATE_DRAFT, Note: "first", Created: timestamppb.New(noon()), By: "admin",
+		Signatures: h.signed(t, "debian", first),
 	}
 	got, existed, err := h.intake.CreateVersion(t.Context(), noon(), rollout.Draft{Image: "debian", Note: "first", By: "admin", Manifest: first})
 	want(got, existed, false, err, one)
 	// Only what is new counts as stored.
 	two := &v1.ImageVersion{
 		Number: 2, Digest: images.Sum(second).String(), SizeBytes: 4 * images.ChunkBytes, StoredBytes: more['c'] + more['d'],
-		State: v1.VersionState_VERSION_STATE_DRAFT, Parent: 1, Created: timestamppb.New(noon()),
+		State: v1.VersionState_VERSION_STATE_DRAFT, Parent: 1, Created: timestamppb.New(noon()), Signatures: h.signed(t, "debian", second),
 	}
 	got, existed, err = h.intake.CreateVersion(t.Context(), noon(), rollout.Draft{Image: "debian", Parent: 1, Manifest: second})
 	want(got, existed, false, err, two)

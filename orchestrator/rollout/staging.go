@@ -116,7 +116,7 @@ func Wanted(host *v1.Host, pools []*v1.Pool, image func(name string) *v1.Image) 
 		case len(wanted) == maxWanted:
 			left++
 		default:
-			wanted = append(wanted, &v1.WantedImage{Image: spec.GetImage(), Digest: v.GetDigest()})
+			wanted = append(wanted, &v1.WantedImage{Image: spec.GetImage(), Digest: v.GetDigest(), Signatures: v.GetSignatures()})
 		}
 	}
 	return wanted, left

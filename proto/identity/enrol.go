@@ -86,7 +86,10 @@ func Enrol(ctx context.Context, dir, server string, token jointoken.Token, name 
 	if err != nil {
 		return nil, fmt.Errorf("enrol at %s: %w", server, err)
 	}
-	if err := accept(dir, key, name, answer); err != nil {
+	if err = pin(dir, answer.GetPublishers()); err == nil {
+		err = accept(dir, key, name, answer)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("enrol at %s: %w (the token is used up: make a new one)", server, err)
 	}
 	return Load(dir)

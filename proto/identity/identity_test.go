@@ -46,6 +46,8 @@ type cluster struct {
 	heard   []string // tokens and names that reached the server
 	renewed chan string
 	tamper  func(*x509.Certificate)
+	// publishers are what every answer names.
+	publishers [][]byte
 }
 
 func certify(t *testing.T, template, parent *x509.Certificate, public any, signer *ecdsa.PrivateKey) *x509.Certificate {
@@ -121,7 +123,7 @@ func (c *cluster) issue(csrDER []byte, name string) (*v1.EnrolResponse, error) {
 		c.tamper(template)
 	}
 	leaf := certify(c.t, template, c.ca, csr.PublicKey, c.key)
-	return &v1.EnrolResponse{Certificate: leaf.Raw, Ca: [][]byte{c.ca.Raw}}, nil
+	return &v1.EnrolResponse{Certificate: leaf.Raw, Ca: [][]byte{c.ca.Raw}, Publishers: c.publishers}, nil
 }
 
 func (c *cluster) Enrol(_ context.Context, req *v1.EnrolRequest) (*v1.EnrolResponse, error) {

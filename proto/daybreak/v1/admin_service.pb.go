@@ -297,7 +297,9 @@ type InfoResponse struct {
 	// Role in the caller's certificate.
 	Role Role `protobuf:"varint,6,opt,name=role,proto3,enum=daybreak.v1.Role" json:"role,omitempty"`
 	// Store revision at the time of asking.
-	Revision      int64 `protobuf:"varint,7,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,7,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The ed25519 public key with which this control plane signs image versions; empty when it takes no images in.
+	Publisher     []byte `protobuf:"bytes,8,opt,name=publisher,proto3" json:"publisher,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -381,6 +383,13 @@ func (x *InfoResponse) GetRevision() int64 {
 	return 0
 }
 
+func (x *InfoResponse) GetPublisher() []byte {
+	if x != nil {
+		return x.Publisher
+	}
+	return nil
+}
+
 var File_daybreak_v1_admin_service_proto protoreflect.FileDescriptor
 
 const file_daybreak_v1_admin_service_proto_rawDesc = "" +
@@ -399,7 +408,7 @@ const file_daybreak_v1_admin_service_proto_rawDesc = "" +
 	"\x05drain\x18\x02 \x01(\bR\x05drain\"/\n" +
 	"\x11DrainHostResponse\x12\x1a\n" +
 	"\bdesktops\x18\x01 \x01(\rR\bdesktops\"\r\n" +
-	"\vInfoRequest\"\xdf\x01\n" +
+	"\vInfoRequest\"\x86\x02\n" +
 	"\fInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1d\n" +
 	"\n" +
@@ -408,7 +417,8 @@ const file_daybreak_v1_admin_service_proto_rawDesc = "" +
 	"\x06leader\x18\x04 \x01(\tR\x06leader\x12\x16\n" +
 	"\x06caller\x18\x05 \x01(\tR\x06caller\x12%\n" +
 	"\x04role\x18\x06 \x01(\x0e2\x11.daybreak.v1.RoleR\x04role\x12\x1a\n" +
-	"\brevision\x18\a \x01(\x03R\brevision2\xe9\x01\n" +
+	"\brevision\x18\a \x01(\x03R\brevision\x12%\n" +
+	"\tpublisher\x18\b \x01(\fB\a\xbaH\x04z\x02\x18 R\tpublisher2\xe9\x01\n" +
 	"\fAdminService\x12P\n" +
 	"\vCreateToken\x12\x1f.daybreak.v1.CreateTokenRequest\x1a .daybreak.v1.CreateTokenResponse\x12J\n" +
 	"\tDrainHost\x12\x1d.daybreak.v1.DrainHostRequest\x1a\x1e.daybreak.v1.DrainHostResponse\x12;\n" +
