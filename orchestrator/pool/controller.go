@@ -147,6 +147,7 @@ func snapshotOf(view *store.View, pool *v1.Pool) Snapshot {
 	s := Snapshot{Revision: view.Revision, Pool: pool, Desktops: view.DesktopsOfPool(pool.GetMeta().GetName()), Hosts: map[string]bool{}}
 	s.Image, _ = store.Lookup[*v1.Image](view, pool.GetSpec().GetImage())
 	_, s.ZoneExists = store.Lookup[*v1.Zone](view, pool.GetSpec().GetZone())
+	s.Clock = clockOf(view, pool)
 	for _, host := range store.All[*v1.Host](view) {
 		s.Hosts[host.GetMeta().GetName()] = true
 	}
@@ -166,16 +167,29 @@ func snapshotOf(view *store.View, pool *v1.Pool) Snapshot {
 	return s
 }
 
+// clockOf returns the time zone of the people who use a pool: its calendar's, or that of its rollouts' window.
+func clockOf(view *store.View, pool *v1.Pool) *time.Location {
+	name := pool.GetSpec().GetRollout().GetWindow().GetTimeZone()
+	if calendar, ok := store.Lookup[*v1.Calendar](view, pool.GetSpec().GetCalendar()); ok {
+		name = calendar.GetSpec().GetTimeZone()
+	}
+	zone, err := time.LoadLocation(name) // "" is UTC
+	if err != nil {
+		return time.UTC // the zone is checked where people write it; at worst a notice has a time that says UTC
+	}
+	return zone
+}
+
 // commit writes what was decided and returns the revision to wait for. quicker: somebody else changed one of the objects
 // meanwhile, so that the decision about it was dropped.
 func (t *term) commit(ctx context.Context, now time.Time, pool *v1.Pool, a Actions) (revision int64, quicker bool, err error) {
-	if a.HoldBack != "" {
-		event := store.NewEvent(now, pool, ReasonHeldBack, a.HoldBack, true)
-		event.Meta.Labels = map[string]string{attemptLabel: a.Attempt}
+	for _, held := range a.HeldBack {
+		event := store.NewEvent(now, pool, ReasonHeldBack, held.Text, true)
+		event.Meta.Labels = map[string]string{attemptLabel: held.Attempt}
 		if revision, err = t.store.Commit(ctx, store.Create(event)); err != nil {
 			return 0, false, err
 		}
-		t.log.Warn().Str("pool", pool.GetMeta().GetName()).Dur("for", a.Again).Msg("creation of desktops is held back")
+		t.log.Warn().Str("pool", pool.GetMeta().GetName()).Str("attempt", held.Attempt).Msg("creation of desktops is held back")
 	}
 	ops, changes := operations(a)
 	if len(ops) > 0 {

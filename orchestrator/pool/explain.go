@@ -88,9 +88,9 @@ func (d *decision) condition(view *store.View, desktop *v1.Desktop) string {
 	case d.deletion(desktop) != nil && desktop.GetClaim() != nil:
 		return fmt.Sprintf("it is to be deleted, and waits until %s lets go of it", desktop.GetClaim().GetUser())
 	case d.isOver(desktop):
-		return "its life ended; " + d.next(desktop)
+		return "its life ended; " + d.sequel(desktop)
 	case inc.GetDesired() == v1.DesiredState_DESIRED_STATE_DELETED:
-		return "its life is being ended" + onHost(view, inc.GetHost()) + "; then " + d.next(desktop)
+		return "its life is being ended" + onHost(view, inc.GetHost()) + "; then " + d.sequel(desktop)
 	case state == v1.DesktopState_DESKTOP_STATE_PENDING && inc.GetUnplacedReason() != "":
 		return inc.GetUnplacedReason()
 	case state == v1.DesktopState_DESKTOP_STATE_PENDING:
@@ -113,8 +113,8 @@ func (d *decision) condition(view *store.View, desktop *v1.Desktop) string {
 	}
 }
 
-// next says what follows the end of a life.
-func (d *decision) next(desktop *v1.Desktop) string {
+// sequel says what follows the end of a life.
+func (d *decision) sequel(desktop *v1.Desktop) string {
 	if deletion := d.deletion(desktop); deletion != nil {
 		return "it is removed, " + deletedBy(deletion)
 	}
@@ -137,10 +137,12 @@ func (d *decision) mending(desktop *v1.Desktop) string {
 // obstacle says what keeps new lives from beginning, as the end of a sentence; "" when nothing does.
 func (d *decision) obstacle() string {
 	switch {
-	case d.version == nil:
-		return " once this is mended: " + d.why
-	case d.hold.active(d.now):
-		return fmt.Sprintf(" after %s, since too many failed in a row", clock(d.hold.until))
+	case d.open(d.next) && d.onNext < int(d.Pool.GetRelease().GetAdmitted()):
+		return ""
+	case d.base.version == nil:
+		return " once this is mended: " + d.base.why
+	case d.base.held(d.now):
+		return fmt.Sprintf(" after %s, since too many failed in a row", clock(d.base.hold.until))
 	}
 	return ""
 }

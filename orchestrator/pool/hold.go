@@ -58,20 +58,13 @@ func attemptOf(inc *v1.Incarnation) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// attempt names what the next life would try.
-func (d *decision) attempt() string {
-	if d.version == nil {
-		return ""
-	}
-	return attemptOf(d.following(nil, ""))
-}
+// attempt names what a new life with the target would try.
+func (d *decision) attempt(t *target) string { return attemptOf(d.following(nil, t, "")) }
 
-func (d *decision) findHold() hold {
-	attempt := d.attempt()
-	if attempt == "" {
-		return hold{}
-	}
-	success := d.lastSuccess()
+// findHold reads the record of one version: what became of another says nothing about it.
+func (d *decision) findHold(t *target) hold {
+	attempt := d.attempt(t)
+	success := d.lastSuccess(attempt)
 	var h hold
 	failures := 0
 	for _, event := range d.Events {
@@ -85,7 +78,7 @@ func (d *decision) findHold() hold {
 				failures++
 			}
 		case ReasonHeldBack:
-			if at.After(d.now.Add(-holdMemory)) && !d.succeededSince(at) {
+			if at.After(d.now.Add(-holdMemory)) && !d.succeededSince(attempt, at) {
 				h.until = at.Add(holdFor(h.level))
 				h.level++
 			}
@@ -113,47 +106,48 @@ func (d *decision) findHold() hold {
 	if last != nil && (failures >= failuresToHold || h.level > 0) {
 		length := holdFor(h.level)
 		h.until = d.now.Add(length)
-		h.announce = fmt.Sprintf("%s failed to get ready, as others before it: no desktop is made for %v. Last failure: %s",
-			last.GetMeta().GetName(), length, failure(last))
+		h.announce = fmt.Sprintf("%s failed to get ready, as others before it: no desktop is made with version %d for %v. Last failure: %s",
+			last.GetMeta().GetName(), t.version.GetNumber(), length, failure(last))
 	}
 	return h
 }
 
-// lastSuccess returns when a desktop that is ready now got ready, the newest.
-func (d *decision) lastSuccess() time.Time {
+// lastSuccess returns when a desktop that is ready now, and tried the same, got ready, the newest.
+func (d *decision) lastSuccess(attempt string) time.Time {
 	var newest time.Time
 	for _, desktop := range d.Desktops {
 		if State(desktop) != v1.DesktopState_DESKTOP_STATE_READY {
 			continue
 		}
-		if at := reached(desktop, v1.DesktopState_DESKTOP_STATE_READY, d.now); at.After(newest) {
+		at := reached(desktop, v1.DesktopState_DESKTOP_STATE_READY, d.now)
+		if at.After(newest) && attemptOf(desktop.GetIncarnation()) == attempt {
 			newest = at
 		}
 	}
 	return newest
 }
 
-// succeededSince: a life that began after t is ready.
-func (d *decision) succeededSince(t time.Time) bool {
+// succeededSince: a life that began after t, and tried the same, is ready.
+func (d *decision) succeededSince(attempt string, t time.Time) bool {
 	for _, desktop := range d.Desktops {
-		created := desktop.GetIncarnation().GetCreated().AsTime()
-		if State(desktop) == v1.DesktopState_DESKTOP_STATE_READY && !created.Before(t) {
+		inc := desktop.GetIncarnation()
+		if State(desktop) == v1.DesktopState_DESKTOP_STATE_READY && !inc.GetCreated().AsTime().Before(t) && attemptOf(inc) == attempt {
 			return true
 		}
 	}
 	return false
 }
 
-// trialInFlight: what a trial after a hold has set going is not decided yet.
-func (d *decision) trialInFlight() bool {
-	for _, desktop := range d.retiring {
+// trialInFlight: what a trial of the target after a hold has set going is not decided yet.
+func (d *decision) trialInFlight(t *target) bool {
+	for _, desktop := range d.retiring { // whatever follows it may be the trial
 		if State(desktop) != v1.DesktopState_DESKTOP_STATE_LOST {
 			return true
 		}
 	}
 	for _, desktop := range d.rest {
-		created := desktop.GetIncarnation().GetCreated().AsTime()
-		if isStarting(State(desktop)) && !created.Before(d.hold.until) {
+		inc := desktop.GetIncarnation()
+		if isStarting(State(desktop)) && !inc.GetCreated().AsTime().Before(t.hold.until) && inc.GetDigest() == t.version.GetDigest() {
 			return true
 		}
 	}

@@ -15,7 +15,7 @@ func doom(w *world, minutes int) (holds []time.Duration, lives int) {
 	for range minutes * 6 {
 		actions := w.round()
 		lives += len(actions.Create) + len(actions.Renew)
-		if actions.HoldBack != "" {
+		if len(actions.HeldBack) != 0 {
 			holds = append(holds, w.now.Sub(start).Round(time.Minute))
 		}
 		for _, name := range w.names() {
@@ -69,7 +69,7 @@ func TestOneIsTriedAfterAHold(t *testing.T) {
 			w.report(name, v1.DesktopState_DESKTOP_STATE_FAILED, "no")
 		}
 	}
-	if a := w.round(); a.HoldBack == "" && w.pool.Status.HeldUntil == nil {
+	if a := w.round(); len(a.HeldBack) == 0 && w.pool.Status.HeldUntil == nil {
 		t.Fatalf("not held: %v", a.Status)
 	}
 	w.advance("sales-1", "")
@@ -110,8 +110,8 @@ func TestHoldEndsWithSuccess(t *testing.T) {
 		w.change(name, func(d *v1.Desktop) { d.Status.Times = nil })
 		w.report(name, v1.DesktopState_DESKTOP_STATE_FAILED, "no")
 	}
-	if a := w.round(); a.HoldBack == "" || a.Again != time.Minute {
-		t.Errorf("hold %q for %v, want one of a minute", a.HoldBack, a.Again)
+	if a := w.round(); len(a.HeldBack) == 0 || a.Again != time.Minute {
+		t.Errorf("hold %v for %v, want one of a minute", a.HeldBack, a.Again)
 	}
 }
 
@@ -140,8 +140,8 @@ func TestNoHoldForOtherReasons(t *testing.T) {
 			w.report(name, v1.DesktopState_DESKTOP_STATE_STOPPED, "")
 			w.release(name)
 		}
-		if a := w.round(); a.HoldBack != "" || len(a.Retire) != 2 || a.Retire[0].Reason != "" {
-			t.Errorf("hold %q, retired %v", a.HoldBack, a.Retire)
+		if a := w.round(); len(a.HeldBack) != 0 || len(a.Retire) != 2 || a.Retire[0].Reason != "" {
+			t.Errorf("hold %v, retired %v", a.HeldBack, a.Retire)
 		}
 	})
 	t.Run("ready ones die", func(t *testing.T) {
@@ -149,8 +149,8 @@ func TestNoHoldForOtherReasons(t *testing.T) {
 		for _, name := range w.names() {
 			w.report(name, v1.DesktopState_DESKTOP_STATE_FAILED, "the host killed it")
 		}
-		if a := w.round(); a.HoldBack != "" || len(a.Retire) != 2 {
-			t.Errorf("hold %q, retired %v", a.HoldBack, changedNames(a.Retire))
+		if a := w.round(); len(a.HeldBack) != 0 || len(a.Retire) != 2 {
+			t.Errorf("hold %v, retired %v", a.HeldBack, changedNames(a.Retire))
 		}
 	})
 	t.Run("two failures", func(t *testing.T) {
@@ -160,8 +160,8 @@ func TestNoHoldForOtherReasons(t *testing.T) {
 			w.place(name, "h1")
 			w.report(name, v1.DesktopState_DESKTOP_STATE_FAILED, "no")
 		}
-		if a := w.round(); a.HoldBack != "" || len(a.Retire) != 1 {
-			t.Errorf("hold %q, retired %v", a.HoldBack, changedNames(a.Retire))
+		if a := w.round(); len(a.HeldBack) != 0 || len(a.Retire) != 1 {
+			t.Errorf("hold %v, retired %v", a.HeldBack, changedNames(a.Retire))
 		}
 	})
 }
@@ -191,7 +191,7 @@ func TestHoldBearsWrongClocks(t *testing.T) {
 			w.advance("sales-1", "h1")
 		}
 		w.report("sales-1", v1.DesktopState_DESKTOP_STATE_FAILED, "bad luck")
-		if a := w.round(); a.HoldBack != "" {
+		if a := w.round(); len(a.HeldBack) != 0 {
 			t.Errorf("skew %v: one failure after the recovery is held back as if there had been none", skew)
 		}
 	}

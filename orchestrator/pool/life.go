@@ -57,10 +57,14 @@ func isStarting(state v1.DesktopState) bool {
 }
 
 // isOver: the life was placed and nothing of it is left but data: its host said so, or an admin attested that the host
-// is off and removed it.
+// is off and removed it. Or it was told to end before it had a place, and nobody places such a one but for its data.
 func (d *decision) isOver(desktop *v1.Desktop) bool {
-	host := desktop.GetIncarnation().GetHost()
-	return host != "" && (State(desktop) == v1.DesktopState_DESKTOP_STATE_DELETED || !d.Hosts[host])
+	inc := desktop.GetIncarnation()
+	host := inc.GetHost()
+	if host == "" {
+		return inc.GetDesired() == v1.DesiredState_DESIRED_STATE_DELETED && desktop.GetSpec().GetDataHost() == ""
+	}
+	return State(desktop) == v1.DesktopState_DESKTOP_STATE_DELETED || !d.Hosts[host]
 }
 
 // holdsData: a data disk of this desktop may exist.
@@ -99,50 +103,21 @@ func seatNumber(d *v1.Desktop) int {
 	return n
 }
 
-// runnable returns the version that new lives of the pool run, or says why there is none.
-func runnable(pool *v1.Pool, image *v1.Image, zoneExists bool) (*v1.ImageVersion, string) {
-	spec := pool.GetSpec()
-	if !zoneExists {
-		return nil, fmt.Sprintf("zone %s does not exist: create it, desktops wait for it", spec.GetZone())
-	}
-	if image == nil {
-		return nil, fmt.Sprintf("image %s does not exist: import and publish it, desktops wait for it", spec.GetImage())
-	}
-	want := spec.GetVersion()
-	if want == 0 {
-		want = image.GetStatus().GetCurrent()
-	}
-	if want == 0 {
-		return nil, fmt.Sprintf("image %s has no published version: publish one, desktops wait for it", spec.GetImage())
-	}
-	for _, version := range image.GetStatus().GetVersions() {
-		if version.GetNumber() != want {
-			continue
-		}
-		if version.GetState() != v1.VersionState_VERSION_STATE_READY {
-			state := strings.ToLower(strings.TrimPrefix(version.GetState().String(), "VERSION_STATE_"))
-			return nil, fmt.Sprintf("version %d of image %s is %s: only a published version is run", want, spec.GetImage(), state)
-		}
-		return version, ""
-	}
-	return nil, fmt.Sprintf("image %s has no version %d: import it, or name another in the pool", spec.GetImage(), want)
-}
-
 // seat makes a new desktop with its first life.
-func (d *decision) seat(number int, identity Identity) *v1.Desktop {
+func (d *decision) seat(number int, identity Identity, t *target) *v1.Desktop {
 	desktop := &v1.Desktop{
 		Meta: &v1.Meta{Name: fmt.Sprintf("%s-%d", d.Pool.GetMeta().GetName(), number), Uid: identity.UID},
 		Spec: &v1.DesktopSpec{
 			Pool: d.Pool.GetMeta().GetName(), Zone: d.Pool.GetSpec().GetZone(), Mac: identity.MAC, VmUuid: identity.VMUUID,
 		},
 	}
-	desktop.Incarnation = d.following(desktop, reasonNew)
+	desktop.Incarnation = d.following(desktop, t, reasonNew)
 	return desktop
 }
 
-// following returns the life that follows the desktop's present one, unplaced. Without a version to run (a life that
-// only disposes of a disk) it repeats what the present one ran.
-func (d *decision) following(desktop *v1.Desktop, reason string) *v1.Incarnation {
+// following returns the life that follows the desktop's present one, unplaced. Without a target (a life that only disposes
+// of a disk) it repeats what the present one ran.
+func (d *decision) following(desktop *v1.Desktop, t *target, reason string) *v1.Incarnation {
 	before := desktop.GetIncarnation()
 	next := &v1.Incarnation{
 		Generation: max(d.Revision, before.GetGeneration()+1),
@@ -155,9 +130,9 @@ func (d *decision) following(desktop *v1.Desktop, reason string) *v1.Incarnation
 		Created:    timestamppb.New(d.now),
 		Reason:     cut(reason, maxIncarnationReason),
 	}
-	if d.version != nil {
-		next.Image, next.Version, next.Digest = d.Pool.GetSpec().GetImage(), d.version.GetNumber(), d.version.GetDigest()
-		next.Signatures = d.version.GetSignatures()
+	if t != nil {
+		next.Image, next.Version, next.Digest = d.Pool.GetSpec().GetImage(), t.version.GetNumber(), t.version.GetDigest()
+		next.Signatures = t.version.GetSignatures()
 	}
 	if holdsData(desktop) { // a data disk stays, and never shrinks, whatever the pool says by now
 		next.Shape.DataDiskGib = max(next.Shape.DataDiskGib, before.GetShape().GetDataDiskGib())
@@ -168,7 +143,7 @@ func (d *decision) following(desktop *v1.Desktop, reason string) *v1.Incarnation
 	return next
 }
 
-func (d *decision) renewalReason(desktop *v1.Desktop) string {
+func (d *decision) renewalReason(desktop *v1.Desktop, t *target) string {
 	inc := desktop.GetIncarnation()
 	switch {
 	case inc.GetHost() == "":
@@ -181,8 +156,13 @@ func (d *decision) renewalReason(desktop *v1.Desktop) string {
 			text += ": " + message
 		}
 		return text
+	case desktop.GetClaim() != nil:
+		return fmt.Sprintf("replaces generation %d, which ran version %d; %s goes on with it", inc.GetGeneration(), inc.GetVersion(),
+			desktop.GetClaim().GetUser())
 	case inc.GetUsedBy() != "":
 		return "refresh after release"
+	case inc.GetVersion() != t.version.GetNumber() || inc.GetImage() != d.Pool.GetSpec().GetImage():
+		return fmt.Sprintf("replaces generation %d, which ran version %d of image %s", inc.GetGeneration(), inc.GetVersion(), inc.GetImage())
 	}
 	return fmt.Sprintf("replaces generation %d, which ended", inc.GetGeneration())
 }

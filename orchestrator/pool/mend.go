@@ -20,52 +20,84 @@ func (d *decision) amendSeats() {
 	}
 }
 
-// makeAndMend renews what ended, makes what is missing and retires what is to be made anew, as far as the restraints
-// allow. surplus are the seats that were disposed of in this round.
-func (d *decision) makeAndMend(surplus map[string]bool) {
-	trial := d.hold.trial()
-	if trial && d.trialInFlight() {
-		return
-	}
+// makeMissing renews what ended and makes the seats that are missing, as far as the restraints allow. surplus are the
+// seats that were disposed of in this round.
+func (d *decision) makeMissing(surplus map[string]bool) {
 	for _, desktop := range d.over {
-		if surplus[desktop.GetMeta().GetName()] {
-			continue
-		}
 		if d.full() {
 			return
 		}
-		d.renew(desktop)
-		if trial {
-			return
+		if !surplus[desktop.GetMeta().GetName()] {
+			d.renew(desktop)
 		}
 	}
-	if d.create(trial) && trial {
-		return
-	}
-	budget := d.budget()
-	if trial {
-		budget = min(budget, 1)
-	}
+	d.create()
+}
+
+// mend retires what is to be made anew, within the budget, and returns what is left of it.
+func (d *decision) mend(surplus map[string]bool, budget int) int {
+	d.stopWithdrawn(surplus)
 	for _, desktop := range slices.Concat(d.failed, d.used) {
 		if budget <= 0 || d.full() {
-			return
+			break
 		}
 		if surplus[desktop.GetMeta().GetName()] {
 			continue
+		}
+		t := d.targetFor(desktop)
+		if t == nil {
+			continue // nothing could follow
 		}
 		budget--
 		if desktop.GetIncarnation().GetHost() == "" {
 			d.renew(desktop) // no host would ever say that this life ended
 			continue
 		}
+		t.take()
+		d.countEnding(desktop)
 		d.retire(desktop)
+	}
+	return budget
+}
+
+// stopWithdrawn ends lives that have not begun to run when their version is withdrawn, whether or not another can follow.
+// They serve nobody yet, so that no budget is asked.
+func (d *decision) stopWithdrawn(surplus map[string]bool) {
+	for _, desktop := range d.rest {
+		if d.full() {
+			return
+		}
+		if surplus[desktop.GetMeta().GetName()] || !d.waitsWithdrawn(desktop) {
+			continue
+		}
+		inc := desktop.GetIncarnation()
+		d.stopped[desktop.GetMeta().GetName()] = true
+		d.countEnding(desktop)
+		d.actions.Retire = append(d.actions.Retire, Change{
+			Desktop: retired(desktop, v1.DataDisposal_DATA_DISPOSAL_UNSPECIFIED), Reason: ReasonReplaced, Warning: true,
+			Message: fmt.Sprintf("generation %d ends before it was started: version %d of image %s was withdrawn",
+				inc.GetGeneration(), inc.GetVersion(), inc.GetImage()),
+		})
 	}
 }
 
+func (d *decision) countEnding(desktop *v1.Desktop) {
+	if !d.runs(desktop, d.next) {
+		d.ending++
+	}
+}
+
+// renew begins the next life, if one may begin now.
 func (d *decision) renew(desktop *v1.Desktop) {
-	reason := d.renewalReason(desktop)
+	t := d.targetFor(desktop)
+	if t == nil {
+		return
+	}
+	reason := d.renewalReason(desktop, t)
 	next := proto.CloneOf(desktop)
-	next.Incarnation = d.following(desktop, reason)
+	calm(next) // another reminder comes if that life is to restart, too
+	next.Incarnation = d.following(desktop, t, reason)
+	d.give(desktop, t)
 	d.actions.Renew = append(d.actions.Renew, Change{
 		Desktop: next, Reason: ReasonRenewed,
 		Message: fmt.Sprintf("generation %d begins with version %d of image %s: %s",
@@ -87,49 +119,53 @@ func (d *decision) retire(desktop *v1.Desktop) {
 
 // create makes the missing seats, at the lowest free numbers. A seat that is about to go still counts: the unreachable
 // is not free, and the number comes free with it.
-func (d *decision) create(trial bool) bool {
+func (d *decision) create() {
 	missing := int(d.Pool.GetSpec().GetDesktops()) - len(d.Desktops)
-	if trial {
-		missing = min(missing, 1)
-	}
-	if missing <= 0 {
-		return false
-	}
 	taken := map[int]bool{}
 	for _, desktop := range d.Desktops {
 		taken[seatNumber(desktop)] = true
 	}
 	number := 0
 	for _, identity := range d.Identities {
-		if missing <= 0 || d.full() {
-			break
+		t := d.targetFor(nil)
+		if missing <= 0 || t == nil || d.full() {
+			return
 		}
 		missing--
 		for number++; taken[number]; number++ {
 		}
-		d.actions.Create = append(d.actions.Create, Change{Desktop: d.seat(number, identity)})
+		d.actions.Create = append(d.actions.Create, Change{Desktop: d.seat(number, identity, t)})
+		d.give(nil, t)
 	}
-	return len(d.actions.Create) > 0
+}
+
+// limit is how many desktops may be out of service at once for being made anew.
+func (d *decision) limit() int {
+	if limit := int(d.Pool.GetSpec().GetMaxUnavailable()); limit > 0 {
+		return limit
+	}
+	return max(1, int(d.Pool.GetSpec().GetDesktops())/4)
 }
 
 // budget is how many more desktops may be taken out of service for being made anew.
 func (d *decision) budget() int {
-	limit := int(d.Pool.GetSpec().GetMaxUnavailable())
-	if limit == 0 {
-		limit = max(1, int(d.Pool.GetSpec().GetDesktops())/4)
-	}
+	left := d.limit() - len(d.over)
 	for _, desktop := range d.retiring {
 		if State(desktop) != v1.DesktopState_DESKTOP_STATE_LOST { // else one dead host would stop all mending
-			limit--
+			left--
 		}
 	}
-	limit -= len(d.over)
 	for _, desktop := range d.rest {
-		inc := desktop.GetIncarnation()
-		// One that finds no host does not count: it may wait for the very room that a failed one takes.
-		if inc.GetReason() != reasonNew && inc.GetHost() != "" && isStarting(State(desktop)) {
-			limit--
+		if onTheWay(desktop) {
+			left--
 		}
 	}
-	return limit
+	return left
+}
+
+// onTheWay: the life follows another and is not ready yet. One that finds no host does not count: it may wait for the very
+// room that a failed one takes.
+func onTheWay(desktop *v1.Desktop) bool {
+	inc := desktop.GetIncarnation()
+	return inc.GetReason() != reasonNew && inc.GetHost() != "" && isStarting(State(desktop))
 }

@@ -21,6 +21,11 @@ const (
 	ReasonRenewed  = "DesktopRenewed"  // a new life begins
 	ReasonDeleted  = "DesktopDeleted"
 	ReasonHeldBack = "PoolHeldBack"
+	ReasonMoved    = "DesktopMoved" // a healthy life ends for one with another version
+	// What a rollout says to the users of desktops.
+	ReasonRestartAnnounced = "RestartAnnounced"
+	ReasonRestartDeferred  = "RestartDeferred"
+	ReasonRestartWithdrawn = "RestartWithdrawn"
 )
 
 // maxChanges bounds one round, so that one large pool does not keep the others waiting; the next round goes on.
@@ -43,6 +48,8 @@ type Snapshot struct {
 	Events []*v1.Event
 	// Identities for desktops to be created; no more are created than there are.
 	Identities []Identity
+	// Clock is the time zone in which users are told times; nil means UTC.
+	Clock *time.Location
 }
 
 // Identity is what tells a new desktop from every other.
@@ -64,7 +71,7 @@ type Change struct {
 // Actions is what is to be done now. Every desktop is in at most one list.
 type Actions struct {
 	Create []Change // seats that are missing
-	Amend  []Change // seats whose data disk was made: the host is fixed now
+	Amend  []Change // seats whose data disk was made: the host is fixed now; claims whose user is told something
 	Retire []Change // lives that shall end
 	Renew  []Change // lives that follow ones that ended
 	Remove []Change // seats that go
@@ -72,19 +79,24 @@ type Actions struct {
 	RemovePool bool
 	// Status is what the pool's status should be.
 	Status *v1.PoolStatus
-	// HoldBack is the text of a ReasonHeldBack event about the pool, for Attempt; empty when no hold begins now.
-	HoldBack, Attempt string
+	// HeldBack are the holds that begin now: an event about the pool for each.
+	HeldBack []HeldBack
 	// Again is when to look again even if nothing changes; 0 means never.
 	Again time.Duration
+}
+
+// HeldBack is a hold that begins: Attempt names what is not tried for a while, Text says so to people.
+type HeldBack struct {
+	Attempt, Text string
 }
 
 // decision is the work sheet of one round: the desktops in buckets, and what is allowed.
 type decision struct {
 	Snapshot
-	now     time.Time
-	version *v1.ImageVersion // what new lives run; nil when there is nothing to run, then noVersion says why
-	why     string
-	hold    hold
+	now    time.Time
+	base   *target // what lives run that are not admitted to next
+	next   *target // what is being rolled out; nil when nothing is
+	onNext int     // desktops whose present life runs next, what this round decided counted in
 
 	removing []*v1.Desktop // to go by an explicit request
 	amend    []*v1.Desktop // a data disk was made and the seat does not say where yet
@@ -95,6 +107,9 @@ type decision struct {
 	used     []*v1.Desktop // a user left it
 	rest     []*v1.Desktop // pending up to ready, and all claimed ones
 
+	stopped map[string]bool // of rest: told to end in this round
+	ending  int             // told to end in this round to be made anew, and not of the next version
+
 	actions Actions
 }
 
@@ -103,28 +118,48 @@ func Decide(now time.Time, s Snapshot) Actions {
 	d := newDecision(now, s)
 	d.amendSeats()
 	d.removeSeats()
+	turns := map[string]bool{}
 	if s.Pool.GetMeta().GetDeletion() == nil {
 		surplus := d.removeSurplus()
-		if d.version != nil && !d.hold.active(now) {
-			d.makeAndMend(surplus)
-		}
+		d.makeMissing(surplus)
+		budget := d.mend(surplus, d.budget())
+		turns = d.move(surplus, budget)
 	} else {
 		d.actions.RemovePool = len(s.Desktops) == 0
 	}
+	d.withdrawRestarts(turns)
 	d.actions.Status = d.status()
-	if d.hold.active(now) {
-		d.actions.HoldBack, d.actions.Attempt = d.hold.announce, d.attempt()
-		d.actions.Again = d.hold.until.Sub(now)
+	for _, t := range []*target{d.base, d.next} {
+		if !t.held(now) {
+			continue
+		}
+		if t.hold.announce != "" {
+			d.actions.HeldBack = append(d.actions.HeldBack, HeldBack{Attempt: d.attempt(t), Text: t.hold.announce})
+		}
+		d.again(t.hold.until)
 	}
 	return d.actions
 }
 
 func newDecision(now time.Time, s Snapshot) *decision {
-	d := &decision{Snapshot: s, now: now}
-	d.version, d.why = runnable(s.Pool, s.Image, s.ZoneExists)
+	d := &decision{Snapshot: s, now: now, stopped: map[string]bool{}}
+	d.findTargets()
 	d.sort()
-	d.hold = d.findHold()
+	for _, t := range []*target{d.base, d.next} {
+		if t != nil && t.version != nil {
+			t.hold = d.findHold(t)
+			t.tried = t.hold.trial() && d.trialInFlight(t)
+		}
+	}
 	return d
+}
+
+// again asks for another look at a time, if nothing changes before.
+func (d *decision) again(at time.Time) {
+	wait := max(at.Sub(d.now), time.Millisecond) // what is due and must wait waits for a change
+	if d.actions.Again == 0 || wait < d.actions.Again {
+		d.actions.Again = wait
+	}
 }
 
 // sort puts every desktop into one bucket. The order of the cases is the order of precedence.

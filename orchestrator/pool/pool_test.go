@@ -50,7 +50,9 @@ func TestNewPool(t *testing.T) {
 	if w.settle(10) < 0 {
 		t.Fatal("does not settle")
 	}
-	if diff := cmp.Diff(&v1.PoolStatus{Desktops: 3, Ready: 3}, w.pool.Status, protocmp.Transform()); diff != "" {
+	if diff := cmp.Diff(&v1.PoolStatus{
+		Desktops: 3, Ready: 3, Versions: []*v1.VersionCount{{Version: 1, Desktops: 3, Ready: 3}},
+	}, w.pool.Status, protocmp.Transform()); diff != "" {
 		t.Errorf("status of a warm pool (-want +got):\n%s", diff)
 	}
 }

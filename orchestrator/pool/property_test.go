@@ -21,15 +21,21 @@ func TestDecideProperties(t *testing.T) {
 		if rapid.Bool().Draw(t, "data") {
 			withData(w)
 		}
+		if rapid.Bool().Draw(t, "release") {
+			w.releases(t)
+		}
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			if rapid.IntRange(0, 2).Draw(t, "what") == 0 {
 				w.happen(t)
 				continue
 			}
 			w.checkedRound(t)
+			if w.pool.Release != nil && rapid.IntRange(0, 9).Draw(t, "release?") == 0 {
+				w.releaseAnything(t)
+			}
 		}
 		w.mend()
-		if w.settle(400) < 0 {
+		if w.settle(900) < 0 {
 			t.Fatalf("never settles: %v", w.pool.Status)
 		}
 		w.checkEnd(t)
@@ -73,9 +79,11 @@ func checkActions(t *rapid.T, w *world, a Actions) {
 		}
 		seen[name] = true
 	}
-	held := a.Status.HeldUntil != nil
+	held := func(d *v1.Desktop) bool { // by the version that people wait for first
+		return a.Status.HeldUntil != nil && d.Incarnation.Version != w.pool.Release.GetNext()
+	}
 	for _, change := range a.Create {
-		if w.desktops[change.Desktop.Meta.Name] != nil || held || !w.zone {
+		if w.desktops[change.Desktop.Meta.Name] != nil || held(change.Desktop) || !w.zone {
 			t.Fatalf("created %s", change.Desktop.Meta.Name)
 		}
 		checkLife(t, w, nil, change.Desktop)
@@ -85,7 +93,7 @@ func checkActions(t *rapid.T, w *world, a Actions) {
 		if w.hosts[before.Incarnation.Host] && State(before) != v1.DesktopState_DESKTOP_STATE_DELETED {
 			t.Fatalf("%s: a new life before the old one ended: %v", before.Meta.Name, before)
 		}
-		if held && change.Desktop.Incarnation.Desired != v1.DesiredState_DESIRED_STATE_DELETED {
+		if held(change.Desktop) && change.Desktop.Incarnation.Desired != v1.DesiredState_DESIRED_STATE_DELETED {
 			t.Fatalf("%s is renewed during a hold", before.Meta.Name)
 		}
 		checkLife(t, w, before, change.Desktop)
@@ -103,36 +111,7 @@ func checkActions(t *rapid.T, w *world, a Actions) {
 		}
 	}
 	checkRetirements(t, w, a)
-}
-
-func checkRetirements(t *rapid.T, w *world, a Actions) {
-	limit := int(w.pool.Spec.MaxUnavailable)
-	if limit == 0 {
-		limit = max(1, int(w.pool.Spec.Desktops)/4)
-	}
-	excess := len(w.desktops) - int(w.pool.Spec.Desktops)
-	mended := 0
-	for _, change := range a.Retire {
-		before := w.desktops[change.Desktop.Meta.Name]
-		asked := before.Meta.Deletion != nil || w.pool.Meta.Deletion != nil
-		broken := isBroken(State(before)) || before.Incarnation.UsedBy != ""
-		switch {
-		case before.Claim != nil:
-			t.Fatalf("retired %s, which is claimed", before.Meta.Name)
-		case change.Desktop.Incarnation.DataDisposal != v1.DataDisposal_DATA_DISPOSAL_UNSPECIFIED && !asked:
-			t.Fatalf("%s: data disposed of without being asked", before.Meta.Name)
-		case asked:
-		case excess > 0 && !holdsData(before):
-			excess--
-		case broken:
-			mended++
-		default:
-			t.Fatalf("retired %s for nothing: %v", before.Meta.Name, before)
-		}
-	}
-	if mended > limit {
-		t.Fatalf("%d taken out at once, limit %d", mended, limit)
-	}
+	checkRelease(t, w, a)
 }
 
 func checkLife(t *rapid.T, w *world, before, after *v1.Desktop) {
@@ -143,8 +122,11 @@ func checkLife(t *rapid.T, w *world, before, after *v1.Desktop) {
 	if inc.Host != "" || inc.UnplacedReason != "" {
 		t.Fatalf("%s: a new life is not pool's to place", after.Meta.Name)
 	}
-	if before != nil && (before.Claim != nil && w.hosts[before.Incarnation.Host] || !proto.Equal(before.Spec, after.Spec)) {
+	if before != nil && (before.Claim != nil && alive(w, before) || !proto.Equal(before.Spec, after.Spec)) {
 		t.Fatalf("%s: taken from its user, or changed: %v", after.Meta.Name, after.Spec)
+	}
+	if after.GetClaim().GetUser() != before.GetClaim().GetUser() || inc.UsedBy != after.GetClaim().GetUser() {
+		t.Fatalf("%s: the claim did not come along: %v", after.Meta.Name, after)
 	}
 	if inc.Desired == v1.DesiredState_DESIRED_STATE_DELETED {
 		return
@@ -160,7 +142,11 @@ func checkLife(t *rapid.T, w *world, before, after *v1.Desktop) {
 // happen lets one thing happen that is not the pool loop's doing.
 func (w *world) happen(t *rapid.T) {
 	w.now = w.now.Add(time.Duration(rapid.IntRange(0, 600).Draw(t, "seconds")) * time.Second)
-	switch rapid.IntRange(0, 5).Draw(t, "event") {
+	switch rapid.IntRange(0, 6).Draw(t, "event") {
+	case 3:
+		if w.pool.Release != nil {
+			w.releaseAnything(t)
+		}
 	case 0:
 		w.pool = proto.CloneOf(w.pool)
 		w.pool.Spec.Desktops = uint32(rapid.IntRange(0, 12).Draw(t, "seats"))
@@ -219,6 +205,11 @@ func (w *world) mend() {
 	w.image = proto.CloneOf(w.image)
 	w.image.Status.Versions[0].State = v1.VersionState_VERSION_STATE_READY
 	w.hosts = map[string]bool{"h1": true, "h2": true}
+	if w.pool.Release != nil {
+		published(w)
+		w.let(&v1.Release{Version: 3, Next: 2, Admitted: 12, Moving: true})
+		w.pool.Spec.MinReady = 0
+	}
 }
 
 func (w *world) checkEnd(t *rapid.T) {
@@ -234,6 +225,9 @@ func (w *world) checkEnd(t *rapid.T) {
 		}
 		if State(d) != v1.DesktopState_DESKTOP_STATE_READY || d.Incarnation.UsedBy != "" || d.Meta.Deletion != nil {
 			t.Fatalf("%s in the end: %v", name, d)
+		}
+		if w.pool.Release != nil && d.Incarnation.Version != 2 {
+			t.Fatalf("%s in the end runs version %d", name, d.Incarnation.Version)
 		}
 	}
 	wanted := int(w.pool.Spec.Desktops)

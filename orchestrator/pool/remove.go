@@ -28,7 +28,7 @@ func (d *decision) removeSeats() {
 			d.actions.Remove = append(d.actions.Remove, removal(desktop, deletedBy(d.deletion(desktop))))
 		case d.isOver(desktop):
 			last := proto.CloneOf(desktop)
-			last.Incarnation = d.following(desktop, "disposes of the data disk")
+			last.Incarnation = d.following(desktop, nil, "disposes of the data disk")
 			last.Incarnation.Desired, last.Incarnation.DataDisposal = v1.DesiredState_DESIRED_STATE_DELETED, disposal
 			d.actions.Renew = append(d.actions.Renew, Change{Desktop: last})
 		case !told:

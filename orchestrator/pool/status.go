@@ -1,7 +1,10 @@
 package pool
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,7 +16,7 @@ const maxMessage = 1024
 
 // status counts what is and says in words what is not as it should be.
 func (d *decision) status() *v1.PoolStatus {
-	s := &v1.PoolStatus{Desktops: uint32(len(d.Desktops)), HeldUntil: heldUntil(d.hold, d.now)}
+	s := &v1.PoolStatus{Desktops: uint32(len(d.Desktops)), HeldUntil: heldUntil(d.base.hold, d.now), Versions: d.versions()}
 	for _, desktop := range d.Desktops {
 		if desktop.GetClaim() != nil {
 			s.Claimed++
@@ -46,11 +49,10 @@ func (d *decision) remarks(s *v1.PoolStatus) []string {
 	if deleting {
 		say("the pool is being deleted, %s left", plural(len(d.Desktops), "desktop"))
 	}
-	if !deleting && d.why != "" {
-		say("%s", d.why)
-	}
-	if d.hold.active(d.now) {
-		say("no desktop is made before %s because too many failed in a row", d.hold.until.UTC().Format(time.RFC3339))
+	if !deleting {
+		for _, why := range d.hindrances() {
+			say("%s", why)
+		}
 	}
 	for _, group := range d.troubles() {
 		if n := len(group.desktops); n > 0 {
@@ -69,6 +71,48 @@ func (d *decision) remarks(s *v1.PoolStatus) []string {
 		remarks = append([]string{summary}, remarks...)
 	}
 	return remarks
+}
+
+// hindrances say what keeps lives of the pool's versions from beginning.
+func (d *decision) hindrances() []string {
+	var found []string
+	for _, t := range []*target{d.base, d.next} {
+		if t != nil && t.why != "" {
+			found = append(found, t.why)
+		}
+	}
+	if d.base.held(d.now) {
+		found = append(found, fmt.Sprintf("no desktop is made before %s because too many failed in a row",
+			d.base.hold.until.UTC().Format(time.RFC3339)))
+	}
+	if d.next.held(d.now) {
+		found = append(found, fmt.Sprintf("version %d is not tried before %s because too many failed in a row",
+			d.next.version.GetNumber(), d.next.hold.until.UTC().Format(time.RFC3339)))
+	}
+	return found
+}
+
+// versions counts desktops by the version of the pool's image that they run, lowest first.
+func (d *decision) versions() []*v1.VersionCount {
+	counts := map[uint32]*v1.VersionCount{}
+	for _, desktop := range d.Desktops {
+		inc := desktop.GetIncarnation()
+		if d.isOver(desktop) || inc.GetImage() != d.Pool.GetSpec().GetImage() {
+			continue
+		}
+		count := counts[inc.GetVersion()]
+		if count == nil {
+			count = &v1.VersionCount{Version: inc.GetVersion()}
+			counts[inc.GetVersion()] = count
+		}
+		count.Desktops++
+		if State(desktop) == v1.DesktopState_DESKTOP_STATE_READY {
+			count.Ready++
+		}
+	}
+	return slices.SortedFunc(maps.Values(counts), func(a, b *v1.VersionCount) int {
+		return cmp.Compare(a.GetVersion(), b.GetVersion())
+	})
 }
 
 // trouble is a group of desktops with one kind of problem, told by the example of the first.

@@ -75,9 +75,9 @@ func (w *world) round() Actions {
 
 func (w *world) commit(a Actions) {
 	w.revision++
-	if a.HoldBack != "" {
-		event := store.NewEvent(w.now, w.pool, ReasonHeldBack, a.HoldBack, true)
-		event.Meta.Labels = map[string]string{attemptLabel: a.Attempt}
+	for _, held := range a.HeldBack {
+		event := store.NewEvent(w.now, w.pool, ReasonHeldBack, held.Text, true)
+		event.Meta.Labels = map[string]string{attemptLabel: held.Attempt}
 		w.events = append(w.events, event)
 	}
 	for _, change := range slices.Concat(a.Create, a.Amend, a.Retire, a.Renew) {

@@ -1,0 +1,127 @@
+package pool
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// target is a version that new lives may get, and what speaks against it now.
+type target struct {
+	version *v1.ImageVersion // nil when it cannot be run
+	why     string           // it cannot be run because …
+	hold    hold
+	tried   bool // after a hold one life tries it, and that is not decided yet
+}
+
+func (t *target) held(now time.Time) bool { return t != nil && t.hold.active(now) }
+
+// open: lives with this version may begin now.
+func (d *decision) open(t *target) bool {
+	return t != nil && t.version != nil && !t.held(d.now) && !t.tried
+}
+
+// take notes that a life with the target is being made.
+func (t *target) take() { t.tried = t.tried || t.hold.trial() }
+
+// findTargets reads the release. Before the first one, the pool runs what people name, or what its image has as current.
+func (d *decision) findTargets() {
+	release := d.Pool.GetRelease()
+	if release.GetVersion() == 0 && release.GetNext() == 0 {
+		wanted := d.Pool.GetSpec().GetVersion()
+		if wanted == 0 {
+			wanted = d.Image.GetStatus().GetCurrent()
+		}
+		d.base = d.runnable(wanted)
+		return
+	}
+	d.base = d.runnable(release.GetVersion())
+	if release.GetNext() == 0 {
+		return
+	}
+	d.next = d.runnable(release.GetNext())
+	for _, desktop := range d.Desktops {
+		if d.runs(desktop, d.next) {
+			d.onNext++
+		}
+	}
+}
+
+// runnable returns a version of the pool's image as a target, with the reason if it cannot be run.
+func (d *decision) runnable(number uint32) *target {
+	spec := d.Pool.GetSpec()
+	cannot := func(format string, args ...any) *target { return &target{why: fmt.Sprintf(format, args...)} }
+	if !d.ZoneExists {
+		return cannot("zone %s does not exist: create it, desktops wait for it", spec.GetZone())
+	}
+	if d.Image == nil {
+		return cannot("image %s does not exist: import and publish it, desktops wait for it", spec.GetImage())
+	}
+	if number == 0 {
+		return cannot("image %s has no published version: publish one, desktops wait for it", spec.GetImage())
+	}
+	version := d.versionOf(number)
+	switch {
+	case version == nil:
+		return cannot("image %s has no version %d: import it, or name another in the pool", spec.GetImage(), number)
+	case version.GetState() != v1.VersionState_VERSION_STATE_READY:
+		state := strings.ToLower(strings.TrimPrefix(version.GetState().String(), "VERSION_STATE_"))
+		return cannot("version %d of image %s is %s: only a published version is run", number, spec.GetImage(), state)
+	}
+	return &target{version: version}
+}
+
+// versionOf finds a version of the pool's image; nil when there is none of that number.
+func (d *decision) versionOf(number uint32) *v1.ImageVersion {
+	for _, version := range d.Image.GetStatus().GetVersions() {
+		if version.GetNumber() == number {
+			return version
+		}
+	}
+	return nil
+}
+
+// runs: the desktop's present life is of the target's version.
+func (d *decision) runs(desktop *v1.Desktop, t *target) bool {
+	inc := desktop.GetIncarnation()
+	return t != nil && t.version != nil && inc.GetImage() == d.Pool.GetSpec().GetImage() && inc.GetVersion() == t.version.GetNumber()
+}
+
+// targetFor returns what the next life of a desktop (nil: of a new one) is to run, nil while it has to wait. What is
+// being rolled out goes to as many as are admitted to it, those counted whose life with it is not over; while it is held
+// back, the pool goes on with what it had.
+func (d *decision) targetFor(desktop *v1.Desktop) *target {
+	others := d.onNext
+	if d.runs(desktop, d.next) {
+		others--
+	}
+	if others < int(d.Pool.GetRelease().GetAdmitted()) && d.open(d.next) {
+		return d.next
+	}
+	if d.open(d.base) {
+		return d.base
+	}
+	return nil
+}
+
+// give makes the count of lives of the next version right after a life was decided; desktop is as it was, nil if new.
+func (d *decision) give(desktop *v1.Desktop, t *target) {
+	t.take()
+	if d.runs(desktop, d.next) {
+		d.onNext--
+	}
+	if t == d.next {
+		d.onNext++
+	}
+}
+
+// waitsWithdrawn: the life has not begun to run, and its version must not be started any more.
+func (d *decision) waitsWithdrawn(desktop *v1.Desktop) bool {
+	inc := desktop.GetIncarnation()
+	if State(desktop) >= v1.DesktopState_DESKTOP_STATE_STARTING || inc.GetImage() != d.Pool.GetSpec().GetImage() {
+		return false
+	}
+	return d.versionOf(inc.GetVersion()).GetState() == v1.VersionState_VERSION_STATE_WITHDRAWN
+}
