@@ -12,6 +12,7 @@ import (
 	"errors"
 	"time"
 
+	"daybreak/images"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -107,12 +108,20 @@ type Guest interface {
 	Screenshot(ctx context.Context, life Life) ([]byte, error)
 }
 
+// Want is a chunk that is to be fetched.
+type Want struct {
+	Digest images.Digest
+	// Base is a chunk that the host has and that is likely to differ little from it; zero when there is none.
+	Base images.Digest
+}
+
 // Source gives the content of versions; the session's gRPC client is the real one. What it gives is checked by the taker.
 type Source interface {
 	// Manifest returns the encoded manifest with that digest (hex).
 	Manifest(ctx context.Context, digest string) ([]byte, error)
-	// Chunks fetches at most 256 chunks, named by 32-byte digests, and hands each compressed one to sink, in any order.
-	Chunks(ctx context.Context, digests [][]byte, sink func(digest, zstd []byte) error) error
+	// Chunks fetches chunks and hands each to sink, in any order, from as many goroutines at once as it likes. A chunk that
+	// comes with a Base is a delta to it, and that is the one that was offered.
+	Chunks(ctx context.Context, wants []Want, sink func(images.Chunk) error) error
 }
 
 // Space is the store's room, bytes. Available is free space less what is promised to overlays and data disks that have

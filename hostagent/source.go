@@ -5,16 +5,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
 
 	"daybreak/images"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
-// maxChunks in one call, by the service's contract.
-const maxChunks = 256
+const (
+	// maxChunks in one call, by the service's contract.
+	maxChunks = 256
+	// storeStreams is how many calls for chunks one fetch has under way, so that one is checked while another travels.
+	storeStreams = 2
+)
 
 // errNoSession: images come from the control plane, and there is no session with it now.
 var errNoSession = errors.New("no session with the control plane")
@@ -73,45 +80,89 @@ func (s *remoteSource) Manifest(ctx context.Context, digest string) ([]byte, err
 }
 
 // Chunks implements Source. Only chunks that were asked for reach sink, each once.
-func (s *remoteSource) Chunks(ctx context.Context, digests [][]byte, sink func(digest, zstd []byte) error) error {
-	if len(digests) == 0 {
-		return nil
+func (s *remoteSource) Chunks(ctx context.Context, wants []Want, sink func(images.Chunk) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(storeStreams)
+	for batch := range slices.Chunk(wants, maxChunks) {
+		if ctx.Err() != nil {
+			break
+		}
+		group.Go(func() error {
+			client, err := s.now()
+			if err != nil {
+				return fmt.Errorf("get chunks: %w", err)
+			}
+			open, err := s.ask(ctx, client, batch, sink)
+			if err == nil && len(open) > 0 {
+				err = fmt.Errorf("get chunks: the server ended %d chunks short", len(open))
+			}
+			return err
+		})
 	}
-	if len(digests) > maxChunks {
-		return fmt.Errorf("get chunks: %d at once, at most %d", len(digests), maxChunks)
+	return group.Wait()
+}
+
+// chunkClient is what gives chunks out: the control plane or a peer.
+type chunkClient interface {
+	GetChunks(ctx context.Context, in *v1.GetChunksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[v1.GetChunksResponse], error)
+}
+
+// ask makes one call for at most maxChunks chunks and returns those that the server left out.
+func (s *remoteSource) ask(ctx context.Context, client chunkClient, wants []Want, sink func(images.Chunk) error) (open map[images.Digest]Want, err error) {
+	open = make(map[images.Digest]Want, len(wants))
+	request := &v1.GetChunksRequest{}
+	offers := false
+	for _, want := range wants {
+		open[want.Digest] = want
+		request.Digests = append(request.Digests, want.Digest[:]...)
+		request.Bases = append(request.Bases, want.Base[:]...)
+		offers = offers || !want.Base.IsZero()
 	}
-	client, err := s.now()
-	if err != nil {
-		return fmt.Errorf("get chunks: %w", err)
-	}
-	open, joined := map[string]bool{}, make([]byte, 0, len(digests)*images.DigestBytes)
-	for _, digest := range digests {
-		open[string(digest)] = true
-		joined = append(joined, digest...)
+	if !offers {
+		request.Bases = nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := client.GetChunks(ctx, &v1.GetChunksRequest{Digests: joined})
+	stream, err := client.GetChunks(ctx, request)
 	if err != nil {
-		return fmt.Errorf("get chunks: %w", err)
+		return open, fmt.Errorf("get chunks: %w", err)
 	}
 	for len(open) > 0 {
 		answer, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
-			return fmt.Errorf("get chunks: the server ended %d chunks short", len(open))
+			return open, nil
 		}
 		if err != nil {
-			return fmt.Errorf("get chunks: %w", err)
+			return open, fmt.Errorf("get chunks: %w", err)
 		}
-		chunk := answer.GetChunk()
-		if !open[string(chunk.GetDigest())] {
-			return errors.New("get chunks: the server sent one that was not asked for")
+		chunk, err := expected(answer.GetChunk(), open)
+		if err != nil {
+			return open, fmt.Errorf("get chunks: %w", err)
 		}
-		delete(open, string(chunk.GetDigest()))
-		s.fetched.Add(float64(len(chunk.GetZstd())))
-		if err := sink(chunk.GetDigest(), chunk.GetZstd()); err != nil {
-			return err
+		s.fetched.Add(float64(len(chunk.Sealed)))
+		if err := sink(chunk); err != nil {
+			return open, err
 		}
+		delete(open, chunk.Digest)
 	}
-	return nil
+	return open, nil
+}
+
+// expected reads a chunk that came and says what is wrong with it without looking at its content.
+func expected(chunk *v1.Chunk, open map[images.Digest]Want) (images.Chunk, error) {
+	if len(chunk.GetDigest()) != images.DigestBytes || len(chunk.GetBase()) != 0 && len(chunk.GetBase()) != images.DigestBytes {
+		return images.Chunk{}, fmt.Errorf("the server sent one with a bad digest: %w", ErrCorrupt)
+	}
+	c := images.Chunk{Digest: images.Digest(chunk.GetDigest()), Sealed: chunk.GetZstd()}
+	if len(chunk.GetBase()) != 0 {
+		c.Base = images.Digest(chunk.GetBase())
+	}
+	want, ok := open[c.Digest]
+	if !ok {
+		return c, fmt.Errorf("the server sent one that was not asked for: %w", ErrCorrupt)
+	}
+	if !c.Base.IsZero() && c.Base != want.Base {
+		return c, fmt.Errorf("the server sent a delta that was not asked for: %w", ErrCorrupt)
+	}
+	return c, nil
 }

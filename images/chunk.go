@@ -12,6 +12,8 @@ type Chunk struct {
 	Digest Digest
 	// Sealed is one zstd frame of the plain bytes.
 	Sealed []byte
+	// Base is zero, or the chunk whose plain bytes are the frame's raw dictionary: see OpenDelta.
+	Base Digest
 }
 
 // Codec seals and opens chunks. It holds the compressor's and decompressor's memory: make one, share it. Safe for
@@ -48,6 +50,9 @@ func (c *Codec) Seal(plain []byte) []byte {
 func (c *Codec) Open(buf []byte, chunk Chunk) ([]byte, error) {
 	if len(chunk.Sealed) > MaxSealedBytes {
 		return nil, fmt.Errorf("open chunk %s: %d bytes, more than %d: %w", chunk.Digest, len(chunk.Sealed), MaxSealedBytes, ErrCorrupt)
+	}
+	if !chunk.Base.IsZero() {
+		return nil, fmt.Errorf("open chunk %s: it is a delta to %s: %w", chunk.Digest, chunk.Base, ErrCorrupt)
 	}
 	plain, err := c.dec.DecodeAll(chunk.Sealed, buf[:0])
 	if err != nil {

@@ -184,3 +184,67 @@ func BenchmarkOpen(b *testing.B) {
 		}
 	}
 }
+
+func TestDelta(t *testing.T) {
+	c, base := codec(t), noise(5, images.ChunkBytes)
+	patched := bytes.Clone(base)
+	copy(patched[100_000:], "a patch")
+	for name, test := range map[string]struct {
+		plain []byte
+		most  int
+	}{
+		"a patch":        {patched, 200},
+		"the same":       {base, 100},
+		"moved":          {append(bytes.Clone(base[1000:]), base[:1000]...), 200},
+		"from the end":   {append(bytes.Clone(base[images.ChunkBytes-512:]), base[:images.ChunkBytes-512]...), 200},
+		"something else": {noise(6, images.ChunkBytes), images.MaxSealedBytes},
+		"one sector":     {base[512:1024], 100},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sealed, err := images.SealDelta(test.plain, base)
+			if err != nil || len(sealed) > test.most {
+				t.Fatalf("%d bytes, want at most %d (%v)", len(sealed), test.most, err)
+			}
+			chunk := images.Chunk{Digest: images.Sum(test.plain), Sealed: sealed, Base: images.Sum(base)}
+			if got, err := images.OpenDelta(nil, chunk, base); err != nil || !bytes.Equal(got, test.plain) {
+				t.Errorf("OpenDelta: %v", err)
+			}
+			if _, err := images.OpenDelta(nil, chunk, noise(9, images.ChunkBytes)); name != "something else" && !errors.Is(err, images.ErrCorrupt) {
+				t.Errorf("on another chunk's bytes: %v, want ErrCorrupt", err)
+			}
+			if _, err := c.Open(nil, chunk); !errors.Is(err, images.ErrCorrupt) {
+				t.Errorf("Open of a delta: %v, want ErrCorrupt", err)
+			}
+			chunk.Base = images.Digest{}
+			if _, err := c.Open(nil, chunk); !errors.Is(err, images.ErrCorrupt) {
+				t.Errorf("Open of a delta's bytes: %v, want ErrCorrupt", err)
+			}
+			chunk.Sealed = bytes.Clone(sealed)
+			chunk.Sealed[len(sealed)/2] ^= 1
+			if got, err := images.OpenDelta(nil, chunk, base); err == nil && !bytes.Equal(got, test.plain) {
+				t.Error("other bytes came out of a damaged delta")
+			}
+		})
+	}
+	bomb, err := images.SealDelta(make([]byte, 64<<20), base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := images.OpenDelta(nil, images.Chunk{Sealed: bomb}, base); !errors.Is(err, images.ErrCorrupt) {
+		t.Errorf("a bomb: %v", err)
+	}
+}
+
+func FuzzOpenDelta(f *testing.F) {
+	base := noise(5, 4096)
+	sealed, err := images.SealDelta(append([]byte("x"), base...), base)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(sealed, base)
+	f.Fuzz(func(t *testing.T, sealed, base []byte) {
+		if plain, err := images.OpenDelta(nil, images.Chunk{Sealed: sealed}, base); err == nil {
+			t.Errorf("%d bytes were taken for a chunk of the zero digest", len(plain))
+		}
+	})
+}

@@ -198,7 +198,7 @@ func (s *Store) recheck(ctx context.Context, m *images.Manifest) (whole bool, er
 	if err != nil {
 		return false, fmt.Errorf("recheck base: %w", err)
 	}
-	damaged, err := s.damage(ctx, f, m)
+	damaged, err := damage(ctx, f, m, everywhere)
 	if err != nil {
 		return false, fmt.Errorf("recheck base: %w", err)
 	}

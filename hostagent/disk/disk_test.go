@@ -156,8 +156,8 @@ func (n notAsked) Manifest(ctx context.Context, digest string) ([]byte, error) {
 	return n.Image.Manifest(ctx, digest)
 }
 
-func (n notAsked) Chunks(_ context.Context, _ [][]byte, sink func(digest, zstd []byte) error) error {
-	return sink([]byte("short"), []byte("boo"))
+func (n notAsked) Chunks(_ context.Context, _ []hostagent.Want, sink func(images.Chunk) error) error {
+	return sink(images.Chunk{Digest: images.Sum([]byte("boo")), Sealed: []byte("boo")})
 }
 
 func TestSourceGivesWhatNobodyAskedFor(t *testing.T) {

@@ -38,7 +38,9 @@ type Store struct {
 	cfg   Config
 	log   zerolog.Logger
 	codec *images.Codec
-	lock  *os.File
+	// buffers hold one chunk each.
+	buffers sync.Pool
+	lock    *os.File
 	// alloc is held while free space is measured and promised, so that two promises never count the same room.
 	alloc sync.Mutex
 	// claims is the room that files under construction will still take. Guarded by alloc.
@@ -82,6 +84,7 @@ func Open(cfg Config, log zerolog.Logger) (*Store, error) {
 		cfg: cfg, log: log.With().Str("store", cfg.Root).Logger(), codec: codec,
 		claims: map[*claim]struct{}{}, verified: map[images.Digest]stamp{}, flights: map[images.Digest]*flight{},
 	}
+	s.buffers.New = func() any { return new([images.ChunkBytes]byte) }
 	if err := s.makeDirs(); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}

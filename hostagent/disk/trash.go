@@ -85,7 +85,7 @@ func (s *Store) sweepTrash(ctx context.Context, now time.Time) error {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("sweep trash: %w", err)
 		}
-		k, came, ok := parseTrashName(entry.Name())
+		k, _, came, ok := parseTrashName(entry.Name())
 		if retention, known := keep[k]; !ok || !known || now.Sub(came) < retention {
 			continue
 		}
@@ -97,12 +97,12 @@ func (s *Store) sweepTrash(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// parseTrashName returns what a file in the trash was and when it came there.
-func parseTrashName(name string) (k kind, came time.Time, ok bool) {
+// parseTrashName returns what a file in the trash was, its name before, and when it came there.
+func parseTrashName(name string) (k kind, was string, came time.Time, ok bool) {
 	first, rest, _ := strings.Cut(name, ".")
 	last := strings.LastIndexByte(rest, '.')
 	nanos, err := strconv.ParseInt(rest[last+1:], 10, 64)
-	return kind(first), time.Unix(0, nanos), last > 0 && err == nil && nanos > 0
+	return kind(first), rest[:max(last, 0)], time.Unix(0, nanos), last > 0 && err == nil && nanos > 0
 }
 
 func (s *Store) sweepTmp(ctx context.Context, now time.Time) error {

@@ -28,10 +28,10 @@ func TestRestart(t *testing.T) {
 		"orderly":                       {stop: (*Store).Close, between: func() { os.WriteFile(filepath.Join(root, fileBoot), []byte("another boot"), 0o600) }, bases: 1},
 		"agent killed":                  {stop: kill, between: func() {}, bases: 1},
 		"power cut":                     {stop: kill, between: func() { os.WriteFile(filepath.Join(root, fileBoot), []byte("another boot"), 0o600) }},
-		"changed while closed":          {stop: (*Store).Close, between: func() { spoilFile(t, basePath(s, im), 100) }, fetched: 3},
-		"power cut and rot":             {stop: kill, between: func() { rot(t, root, basePath(s, im)) }, fetched: 3},
-		"rot, then killed again":        {stop: kill, between: func() { rot(t, root, basePath(s, im)) }, again: kill, fetched: 3},
-		"rot, then an orderly stop":     {stop: kill, between: func() { rot(t, root, basePath(s, im)) }, again: (*Store).Close, fetched: 3},
+		"changed while closed":          {stop: (*Store).Close, between: func() { spoilFile(t, basePath(s, im), 100) }, fetched: 1},
+		"power cut and rot":             {stop: kill, between: func() { rot(t, root, basePath(s, im)) }, fetched: 1},
+		"rot, then killed again":        {stop: kill, between: func() { rot(t, root, basePath(s, im)) }, again: kill, fetched: 1},
+		"rot, then an orderly stop":     {stop: kill, between: func() { rot(t, root, basePath(s, im)) }, again: (*Store).Close, fetched: 1},
 		"truncated while closed":        {stop: (*Store).Close, between: func() { os.Truncate(basePath(s, im), 4096) }, fetched: 3},
 		"manifest lost":                 {stop: kill, between: func() { os.Remove(filepath.Join(root, dirBases, im.Digest()+".manifest")) }, bases: 1},
 		"base lost, the manifest there": {stop: (*Store).Close, between: func() { os.Remove(basePath(s, im)) }, fetched: 3},
@@ -41,6 +41,10 @@ func TestRestart(t *testing.T) {
 				t.Fatal(err)
 			}
 			c.between()
+			// What is good of a damaged base is used again; here only of this case's.
+			if err := errors.Join(os.RemoveAll(s.path(dirTrash)), os.Mkdir(s.path(dirTrash), 0o711)); err != nil {
+				t.Fatal(err)
+			}
 			s = open(t, Config{Root: root})
 			if c.again != nil {
 				if err := c.again(s); err != nil {

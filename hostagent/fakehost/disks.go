@@ -6,14 +6,13 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"daybreak/hostagent"
 	"daybreak/images"
 	v1 "daybreak/proto/daybreak/v1"
 )
-
-const chunksPerCall = 256
 
 func overlayPath(life hostagent.Life) string {
 	return "/fake/overlays/" + life.UID + "." + strconv.FormatInt(life.Generation, 10)
@@ -106,35 +105,29 @@ func fetch(ctx context.Context, manifest *images.Manifest, from hostagent.Source
 			missing[piece.Digest] = piece
 		}
 	}
-	var wanted [][]byte
+	var wants []hostagent.Want
 	for digest := range missing {
-		wanted = append(wanted, digest[:])
+		wants = append(wants, hostagent.Want{Digest: digest})
 	}
-	all := len(wanted)
-	for batch := range slices.Chunk(wanted, chunksPerCall) {
-		err := from.Chunks(ctx, batch, func(digest, sealed []byte) error {
-			if len(digest) != len(images.Digest{}) {
-				return hostagent.ErrCorrupt
-			}
-			piece, ok := missing[images.Digest(digest)]
-			if !ok {
-				return fmt.Errorf("chunk %x was not asked for: %w", digest, hostagent.ErrCorrupt)
-			}
-			if _, err := codec.OpenPiece(nil, piece, sealed); err != nil {
-				return fmt.Errorf("%w: %w", err, hostagent.ErrCorrupt)
-			}
-			delete(missing, piece.Digest)
-			progress(uint32(90 * (all - len(missing)) / all))
-			return nil
-		})
-		if err != nil {
-			return err
+	var mu sync.Mutex
+	err = from.Chunks(ctx, wants, func(chunk images.Chunk) error {
+		mu.Lock()
+		defer mu.Unlock()
+		piece, ok := missing[chunk.Digest]
+		if !ok || !chunk.Base.IsZero() {
+			return fmt.Errorf("chunk %s was not asked for: %w", chunk.Digest, hostagent.ErrCorrupt)
 		}
+		if _, err := codec.OpenPiece(nil, piece, chunk.Sealed); err != nil {
+			return fmt.Errorf("%w: %w", err, hostagent.ErrCorrupt)
+		}
+		delete(missing, piece.Digest)
+		progress(uint32(90 * (len(wants) - len(missing)) / len(wants)))
+		return nil
+	})
+	if err == nil && len(missing) > 0 {
+		err = fmt.Errorf("the source left out %d chunks", len(missing))
 	}
-	if len(missing) > 0 {
-		return fmt.Errorf("the source left out %d chunks", len(missing))
-	}
-	return nil
+	return err
 }
 
 // CreateOverlay implements hostagent.Disks.

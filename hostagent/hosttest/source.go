@@ -86,22 +86,19 @@ func (im *Image) Manifest(_ context.Context, digest string) ([]byte, error) {
 }
 
 // Chunks gives chunks.
-func (im *Image) Chunks(ctx context.Context, digests [][]byte, sink func(digest, zstd []byte) error) error {
-	if len(digests) > 256 {
-		return fmt.Errorf("%d chunks asked for at once", len(digests))
-	}
-	for _, raw := range digests {
+func (im *Image) Chunks(ctx context.Context, wants []hostagent.Want, sink func(images.Chunk) error) error {
+	for _, want := range wants {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		sealed, err := im.chunk(images.Digest(raw))
+		sealed, err := im.chunk(want.Digest)
 		if err != nil {
 			return err
 		}
 		if sealed == nil {
 			continue
 		}
-		if err := sink(raw, sealed); err != nil {
+		if err := sink(images.Chunk{Digest: want.Digest, Sealed: sealed}); err != nil {
 			return fmt.Errorf("give chunk: %w", err)
 		}
 	}

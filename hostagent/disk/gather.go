@@ -1,0 +1,156 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"daybreak/hostagent"
+	"daybreak/images"
+)
+
+// offer is a chunk of a seed that stands where a wanted one shall.
+type offer struct {
+	seed  *seed
+	piece images.Piece
+}
+
+// gathering is one turn of fetching what is missing.
+type gathering struct {
+	*assembly
+	wants []hostagent.Want
+	// places is where each chunk goes; the same content may stand in several.
+	places map[images.Digest][]images.Piece
+	offers map[images.Digest]offer
+
+	mu sync.Mutex
+	// open are those that did not come yet. Guarded by mu.
+	open map[images.Digest]bool
+	// refused is what was wrong with what came: the source may wrap that in words of its own. Guarded by mu.
+	refused error
+}
+
+// fetch gets what is still missing from the source: as deltas to what a seed has at the same place, and once more whole
+// where that did not work.
+func (a *assembly) fetch(ctx context.Context, from hostagent.Source) error {
+	for _, offered := range []bool{true, false} {
+		g := a.gather(offered)
+		if len(g.wants) == 0 {
+			return nil
+		}
+		err := from.Chunks(ctx, g.wants, g.take)
+		g.mu.Lock()
+		err = first(g.refused, err)
+		left := len(g.open)
+		g.mu.Unlock()
+		if err == nil && left > 0 {
+			err = fmt.Errorf("the source left out %d of %d chunks", left, len(g.wants))
+		}
+		if err != nil {
+			return fmt.Errorf("fetch chunks: %w", err)
+		}
+	}
+	return nil
+}
+
+// first returns the first of two errors that is one.
+func first(a, b error) error {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+// gather lists what is missing.
+func (a *assembly) gather(offered bool) *gathering {
+	g := &gathering{
+		assembly: a, places: map[images.Digest][]images.Piece{}, offers: map[images.Digest]offer{},
+		open: map[images.Digest]bool{},
+	}
+	for _, p := range a.missing() {
+		if g.places[p.Digest] == nil {
+			want := hostagent.Want{Digest: p.Digest}
+			if offered {
+				want.Base = g.offer(p)
+			}
+			g.wants = append(g.wants, want)
+			g.open[p.Digest] = true
+		}
+		g.places[p.Digest] = append(g.places[p.Digest], p)
+	}
+	return g
+}
+
+// offer finds what the best seed has in the place of a piece; zero when that is nothing.
+func (g *gathering) offer(p images.Piece) images.Digest {
+	for _, seed := range g.seeds {
+		if p.Index >= seed.m.Len() {
+			continue
+		}
+		if there := seed.m.Piece(p.Index); !there.Zero() && there.Digest != p.Digest {
+			g.offers[there.Digest] = offer{seed, there}
+			return there.Digest
+		}
+	}
+	return images.Digest{}
+}
+
+// take takes a chunk in. It is called from several goroutines at once.
+func (g *gathering) take(chunk images.Chunk) error {
+	err := g.put(chunk)
+	if err != nil {
+		g.mu.Lock()
+		g.refused = first(g.refused, err)
+		g.mu.Unlock()
+	}
+	return err
+}
+
+func (g *gathering) put(chunk images.Chunk) error {
+	g.mu.Lock()
+	wanted := g.open[chunk.Digest]
+	delete(g.open, chunk.Digest)
+	g.mu.Unlock()
+	if !wanted {
+		return fmt.Errorf("the source gave a chunk that nobody asked for: %w", hostagent.ErrCorrupt)
+	}
+	buf := g.store.buffers.Get().(*[images.ChunkBytes]byte)
+	defer g.store.buffers.Put(buf)
+	if chunk.Base.IsZero() {
+		plain, err := g.store.codec.Open(buf[:0], chunk)
+		if err != nil {
+			return fmt.Errorf("%w: %w", err, hostagent.ErrCorrupt)
+		}
+		return g.write(chunk.Digest, plain)
+	}
+	base, ok := g.offers[chunk.Base]
+	if !ok {
+		return fmt.Errorf("the source gave a delta to a chunk that was not offered: %w", hostagent.ErrCorrupt)
+	}
+	// The dictionary is checked first: a delta to damaged bytes would look like a source that lies.
+	_, err := g.read(base.seed, base.piece, func(dictionary []byte) error {
+		plain, err := images.OpenDelta(buf[:0], chunk, dictionary)
+		if err != nil {
+			g.store.log.Warn().Err(err).Msg("a delta could not be read; the chunk is fetched whole")
+			return nil
+		}
+		return g.write(chunk.Digest, plain)
+	})
+	return err
+}
+
+// write puts a chunk wherever it belongs.
+func (g *gathering) write(digest images.Digest, plain []byte) error {
+	for _, p := range g.places[digest] {
+		if len(plain) != p.Length {
+			return fmt.Errorf("chunk %s has %d bytes where the disk has %d: %w", digest, len(plain), p.Length, errors.Join(images.ErrCorrupt, hostagent.ErrCorrupt))
+		}
+		if _, err := g.f.WriteAt(plain, p.Offset); err != nil {
+			return fmt.Errorf("write piece %d: %w", p.Index, err)
+		}
+		g.store.used(g.room, uint64(p.Length))
+		g.place(p)
+	}
+	return nil
+}
