@@ -21,5 +21,5 @@ type Sessions interface {
 type agentService struct {
 	v1.UnsafeAgentServiceServer
 	Sessions
-	content
+	*content
 }

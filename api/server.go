@@ -55,6 +55,8 @@ type Config struct {
 	Publisher *sign.Key
 	// Trusted are the publishers, beside Publisher, whose bundles are taken in. May be nil: none.
 	Trusted *sign.Publishers
+	// ImageBandwidth is how many bytes a second of images go out in all. 0 means no limit.
+	ImageBandwidth int64
 	// Claims may be nil: nothing can be claimed then.
 	Claims Claimer
 	// Sessions and Explain may be nil, both: there are no agents and no questions about desktops then. Sessions need Chunks.
@@ -101,13 +103,17 @@ func NewServer(config Config) (*Server, error) {
 		people: grpc.NewServer(options...), agents: grpc.NewServer(options...),
 	}
 	s.health.SetServingStatus("", healthv1.HealthCheckResponse_NOT_SERVING) // Run says when
-	if err := s.register(config, handle); err != nil {
+	goods, err := newContent(config.Chunks, config.ImageBandwidth)
+	if err != nil {
+		return nil, fmt.Errorf("make server: %w", err)
+	}
+	if err := s.register(config, handle, goods); err != nil {
 		return nil, fmt.Errorf("make server: %w", err)
 	}
 	return s, nil
 }
 
-func (s *Server) register(config Config, handle *store.Store) error {
+func (s *Server) register(config Config, handle *store.Store, goods *content) error {
 	enrol := &enrolService{store: handle, ca: config.CA}
 	admin := &adminService{store: handle, ca: config.CA, cluster: config.Cluster}
 	if config.Publisher != nil {
@@ -133,7 +139,7 @@ func (s *Server) register(config Config, handle *store.Store) error {
 	}
 	if config.Sessions != nil {
 		v1.RegisterDesktopServiceServer(s.people, &desktopService{explain: config.Explain, sessions: config.Sessions, cluster: config.Cluster})
-		v1.RegisterAgentServiceServer(s.agents, &agentService{Sessions: config.Sessions, content: content{chunks: config.Chunks}})
+		v1.RegisterAgentServiceServer(s.agents, &agentService{Sessions: config.Sessions, content: goods})
 	}
 	reflection.Register(s.people)
 	return nil
