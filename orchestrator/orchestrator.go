@@ -45,6 +45,7 @@ type Orchestrator struct {
 	pools     *pool.Controller
 	placement *placement.Controller
 	staging   *rollout.Staging
+	rollouts  *rollout.Controller
 }
 
 // New wires the loops; nothing runs before Lead.
@@ -54,6 +55,7 @@ func New(deps Deps) *Orchestrator {
 		pools:     pool.New(deps.Mirror, deps.Entropy, deps.Log, deps.Metrics),
 		placement: placement.New(deps.Mirror, deps.Log, deps.Metrics),
 		staging:   rollout.NewStaging(deps.Mirror, deps.Log),
+		rollouts:  rollout.NewController(deps.Mirror, deps.Log),
 	}
 }
 
@@ -74,6 +76,7 @@ func (o *Orchestrator) Lead(ctx context.Context, guard store.Guard) error {
 	group.Go(func() error { return o.pools.Run(within, open(store.WriterPool)) })
 	group.Go(func() error { return o.placement.Run(within, open(store.WriterPlacement)) })
 	group.Go(func() error { return o.staging.Run(within, open(store.WriterRollout)) })
+	group.Go(func() error { return o.rollouts.Run(within, open(store.WriterRollout)) })
 	o.deps.Log.Info().Int64("term", guard.Revision).Msg("leading")
 	err = group.Wait()
 	o.deps.Log.Info().Int64("term", guard.Revision).Msg("no longer leading")

@@ -27,8 +27,7 @@ func (m Mistakes) Error() string {
 // before they begin or overlap. It looks at one calendar alone; Line looks at its parents.
 func Check(spec *v1.CalendarSpec) Mistakes {
 	var mistakes Mistakes
-	// LoadLocation takes "" and "Local" too, which would mean another zone on each machine.
-	if zone := spec.GetTimeZone(); zone == "" || zone == "Local" || !loads(zone) {
+	if zone := spec.GetTimeZone(); !IsZone(zone) {
 		mistakes = append(mistakes, Mistake{"spec.time_zone", fmt.Sprintf("%q is no time zone; write an IANA name such as \"Asia/Tokyo\"", zone)})
 	}
 	return slices.Concat(mistakes, checkHours(spec.GetHours()), checkDays("spec.holidays", spec.GetHolidays()),

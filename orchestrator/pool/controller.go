@@ -281,7 +281,7 @@ func eventsOf(now time.Time, pool *v1.Pool, done []store.Op, changes map[store.R
 		}
 		event := store.NewEvent(now, change.Desktop, change.Reason, change.Message, change.Warning)
 		if change.Attempt != "" {
-			event.Meta.Labels = map[string]string{attemptLabel: change.Attempt}
+			event.Meta.Labels[attemptLabel] = change.Attempt
 		}
 		events = append(events, store.Create(event))
 	}

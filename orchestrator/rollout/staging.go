@@ -65,7 +65,8 @@ func concerned(before, after *store.View, changed []store.Ref) []string {
 func sameWish(before, after *store.View, name string) bool {
 	was, old := store.Lookup[*v1.Pool](before, name)
 	is, now := store.Lookup[*v1.Pool](after, name)
-	return old && now && proto.Equal(was.GetSpec(), is.GetSpec()) && (was.GetMeta().GetDeletion() == nil) == (is.GetMeta().GetDeletion() == nil)
+	return old && now && proto.Equal(was.GetSpec(), is.GetSpec()) && proto.Equal(was.GetRelease(), is.GetRelease()) &&
+		(was.GetMeta().GetDeletion() == nil) == (is.GetMeta().GetDeletion() == nil)
 }
 
 func (s *Staging) stage(ctx context.Context, st *store.Store, name string) error {
@@ -94,41 +95,58 @@ func (s *Staging) stage(ctx context.Context, st *store.Store, name string) error
 	return err
 }
 
-// Wanted decides which versions a host shall hold: those that new desktops of pools in its zones would run. A host that
-// is not up keeps its list, since nothing can be fetched there, and its agent must find it unchanged when it is back.
-// left counts the versions that found no room in the list.
+// Wanted decides which versions a host shall hold: those that desktops of pools in its zones run, move to, or would go
+// back to. A host that is not up keeps its list, since nothing can be fetched there, and its agent must find it unchanged
+// when it is back. left counts the versions that found no room in the list.
 func Wanted(host *v1.Host, pools []*v1.Pool, image func(name string) *v1.Image) (wanted []*v1.WantedImage, left int) {
 	if host.GetStatus().GetPhase() != v1.HostPhase_HOST_PHASE_UP {
 		return host.GetWantedImages(), 0
 	}
-	for _, pool := range pools {
-		spec := pool.GetSpec()
-		if pool.GetMeta().GetDeletion() != nil || spec.GetDesktops() == 0 || !slices.Contains(host.GetStatus().GetZones(), spec.GetZone()) {
-			continue
-		}
-		v := effective(image(spec.GetImage()), spec.GetVersion())
-		if v == nil {
-			continue
-		}
-		again := slices.ContainsFunc(wanted, func(w *v1.WantedImage) bool { return w.GetDigest() == v.GetDigest() })
-		switch {
-		case again:
-		case len(wanted) == maxWanted:
-			left++
-		default:
-			wanted = append(wanted, &v1.WantedImage{Image: spec.GetImage(), Digest: v.GetDigest(), Signatures: v.GetSignatures()})
+	// What is run or is to be run goes before what one could go back to.
+	for _, needs := range []func(*v1.Pool, *v1.Image) []uint32{ahead, behind} {
+		for _, pool := range pools {
+			spec := pool.GetSpec()
+			if pool.GetMeta().GetDeletion() != nil || spec.GetDesktops() == 0 || !slices.Contains(host.GetStatus().GetZones(), spec.GetZone()) {
+				continue
+			}
+			of := image(spec.GetImage())
+			for _, number := range needs(pool, of) {
+				wanted, left = want(wanted, left, spec.GetImage(), runnable(of, number))
+			}
 		}
 	}
 	return wanted, left
 }
 
-// effective returns the version that a pool which asks for number (0: the current one) runs, nil when it may not run it.
-func effective(image *v1.Image, number uint32) *v1.ImageVersion {
-	if number == 0 {
-		number = image.GetStatus().GetCurrent()
+// want adds a version to the list, unless it may not be run, is there, or finds no room.
+func want(wanted []*v1.WantedImage, left int, image string, v *v1.ImageVersion) ([]*v1.WantedImage, int) {
+	again := slices.ContainsFunc(wanted, func(w *v1.WantedImage) bool { return w.GetDigest() == v.GetDigest() })
+	switch {
+	case v == nil || again:
+		return wanted, left
+	case len(wanted) == maxWanted:
+		return wanted, left + 1
 	}
-	if v := version(image, number); v.GetState() == v1.VersionState_VERSION_STATE_READY {
-		return v
+	return append(wanted, &v1.WantedImage{Image: image, Digest: v.GetDigest(), Signatures: v.GetSignatures()}), left
+}
+
+// ahead are the versions that a pool runs, moves to, and should run.
+func ahead(pool *v1.Pool, image *v1.Image) []uint32 {
+	return append(released(pool, (*v1.Release).GetVersion, (*v1.Release).GetNext), wanted(pool, image))
+}
+
+// behind is the version that a pool ran before.
+func behind(pool *v1.Pool, _ *v1.Image) []uint32 {
+	return released(pool, (*v1.Release).GetPrevious)
+}
+
+// released are versions that a pool's release names, none if it speaks of another image.
+func released(pool *v1.Pool, fields ...func(*v1.Release) uint32) []uint32 {
+	var numbers []uint32
+	for _, field := range fields {
+		if r := pool.GetRelease(); r.GetImage() == pool.GetSpec().GetImage() {
+			numbers = append(numbers, field(r))
+		}
 	}
-	return nil
+	return numbers
 }

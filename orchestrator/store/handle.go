@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -233,18 +234,38 @@ func (s *Store) Event(ctx context.Context, now time.Time, subject Object, reason
 	return nil
 }
 
+// Labels of events about desktops: the life that the desktop had then.
+const (
+	LabelGeneration = "generation"
+	LabelImage      = "image"
+	LabelVersion    = "version"
+	LabelHost       = "host"
+)
+
 // NewEvent makes an event, for those who commit many at once. Names sort by time. Texts that are too long are cut.
 func NewEvent(now time.Time, subject Object, reason, message string, warning bool) *v1.Event {
 	stamp := strings.ReplaceAll(now.UTC().Format("20060102-150405.000000000"), ".", "-")
 	ref := RefOf(subject)
 	return &v1.Event{
-		Meta:        &v1.Meta{Name: stamp + "-" + uuid.NewString()[:8]},
+		Meta:        &v1.Meta{Name: stamp + "-" + uuid.NewString()[:8], Labels: lifeLabels(subject)},
 		At:          timestamppb.New(now),
 		SubjectKind: KindName(ref.Kind),
 		Subject:     ref.Name,
 		Reason:      cut(reason, maxReason),
 		Message:     cut(message, maxMessage),
 		Warning:     warning,
+	}
+}
+
+func lifeLabels(subject Object) map[string]string {
+	desktop, ok := subject.(*v1.Desktop)
+	if !ok {
+		return nil
+	}
+	inc := desktop.GetIncarnation()
+	return map[string]string{
+		LabelGeneration: strconv.FormatInt(inc.GetGeneration(), 10), LabelImage: inc.GetImage(),
+		LabelVersion: strconv.FormatUint(uint64(inc.GetVersion()), 10), LabelHost: inc.GetHost(),
 	}
 }
 

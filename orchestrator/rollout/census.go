@@ -1,0 +1,120 @@
+package rollout
+
+import (
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// census sorts the desktops of a pool by what they are to the rollout that runs.
+type census struct {
+	seats int // desktops that there are or shall be, the more of both
+	live  int // desktops that nobody asked to go
+
+	on       int           // their present life runs the wanted version
+	good     int           // of these, ready
+	starting int           // of these, on the way to ready, or about to be made anew
+	inUse    []*v1.Desktop // run another version, and a user holds them
+	away     []*v1.Desktop // run another version on a host that is not heard from
+	movable  int           // run another version, and could be taken
+	between  int           // between two lives
+	free     int           // ready and held by nobody, whatever they run
+}
+
+// off is how many desktops run another version.
+func (c census) off() int { return len(c.inUse) + len(c.away) + c.movable }
+
+func (d *decision) census() census {
+	c := census{}
+	hosts := map[string]bool{}
+	for _, host := range d.Hosts {
+		hosts[host.GetMeta().GetName()] = true
+	}
+	for _, desktop := range d.Desktops {
+		if desktop.GetMeta().GetDeletion() == nil {
+			c.live++
+			c.count(desktop, hosts, d.active.GetSpec())
+		}
+	}
+	c.seats = max(c.live, int(d.Pool.GetSpec().GetDesktops()))
+	return c
+}
+
+func (c *census) count(desktop *v1.Desktop, hosts map[string]bool, to *v1.RolloutSpec) {
+	inc, state := desktop.GetIncarnation(), stateOf(desktop)
+	lost := state == v1.DesktopState_DESKTOP_STATE_LOST
+	claimed := desktop.GetClaim() != nil
+	if isFree(desktop) {
+		c.free++
+	}
+	switch {
+	case inc.GetDesired() == v1.DesiredState_DESIRED_STATE_DELETED && lost:
+		// Whenever its host is back, its next life runs what it should.
+	case inc.GetDesired() == v1.DesiredState_DESIRED_STATE_DELETED, state == v1.DesktopState_DESKTOP_STATE_DELETED,
+		inc.GetHost() != "" && !hosts[inc.GetHost()]:
+		c.between++
+	case runs(desktop, to.GetImage(), to.GetToVersion()):
+		c.on++
+		c.countOn(desktop, state, claimed)
+	case claimed:
+		c.inUse = append(c.inUse, desktop)
+	case lost:
+		c.away = append(c.away, desktop)
+	default:
+		c.movable++
+	}
+}
+
+// countOn counts a desktop that runs the wanted version. Nobody waits for one that is held though broken, on a silent
+// host, or without room.
+func (c *census) countOn(desktop *v1.Desktop, state v1.DesktopState, claimed bool) {
+	released := !claimed && desktop.GetIncarnation().GetUsedBy() != ""
+	switch {
+	case isReady(state) && !released:
+		c.good++
+	case state == v1.DesktopState_DESKTOP_STATE_LOST, claimed && isBroken(state),
+		state == v1.DesktopState_DESKTOP_STATE_PENDING && desktop.GetIncarnation().GetUnplacedReason() != "":
+	default:
+		c.starting++
+	}
+}
+
+// runs tells whether the desktop's present life runs a version.
+func runs(d *v1.Desktop, image string, version uint32) bool {
+	inc := d.GetIncarnation()
+	return inc.GetImage() == image && inc.GetVersion() == version
+}
+
+// isFree: a user who comes now could have it.
+func isFree(d *v1.Desktop) bool {
+	inc := d.GetIncarnation()
+	return stateOf(d) == v1.DesktopState_DESKTOP_STATE_READY && d.GetClaim() == nil && inc.GetUsedBy() == "" &&
+		inc.GetDesired() == v1.DesiredState_DESIRED_STATE_READY
+}
+
+// present returns the status if it speaks of the present life, else nil.
+func present(d *v1.Desktop) *v1.DesktopStatus {
+	if s := d.GetStatus(); s.GetGeneration() == d.GetIncarnation().GetGeneration() {
+		return s
+	}
+	return nil
+}
+
+// stateOf returns what the desktop's present life is.
+func stateOf(d *v1.Desktop) v1.DesktopState {
+	if state := present(d).GetState(); state != v1.DesktopState_DESKTOP_STATE_UNSPECIFIED {
+		return state
+	}
+	if d.GetIncarnation().GetHost() == "" {
+		return v1.DesktopState_DESKTOP_STATE_PENDING
+	}
+	return v1.DesktopState_DESKTOP_STATE_PLACED
+}
+
+func isReady(state v1.DesktopState) bool {
+	return state == v1.DesktopState_DESKTOP_STATE_READY || state == v1.DesktopState_DESKTOP_STATE_SUSPENDED
+}
+
+// isBroken: the life cannot come to READY any more.
+func isBroken(state v1.DesktopState) bool {
+	return state == v1.DesktopState_DESKTOP_STATE_FAILED || state == v1.DesktopState_DESKTOP_STATE_STOPPING ||
+		state == v1.DesktopState_DESKTOP_STATE_STOPPED
+}

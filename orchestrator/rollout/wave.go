@@ -1,0 +1,191 @@
+package rollout
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// run goes on with waves.
+func (d *decision) run(c census, sizes []int) {
+	s := d.active.GetStatus()
+	may, why := d.mayMove()
+	number, before, next := waveOf(sizes, int(s.GetAdmitted()))
+	s.Wave = uint32(number)
+	d.release.Moving = may && number > 0
+	moved := c.off() == 0 && c.starting == 0 && c.between == 0 && c.good > 0
+	switch {
+	case c.seats == 0:
+		d.finish()
+	case number == 0 && !may:
+		d.say("%s", why)
+		d.estimate(c, sizes)
+	case number == 0:
+		d.admit(sizes, next)
+	case !moved && !c.waveReady(int(s.GetAdmitted()), before):
+		d.sayWave(c, why)
+		d.estimate(c, sizes)
+	case !d.watched():
+		d.estimate(c, sizes)
+	case moved:
+		d.finish()
+	case next == 0:
+		d.sayLeft(c, why)
+	case !may:
+		d.say("%s", why)
+		d.estimate(c, sizes)
+	default:
+		d.note(ReasonHealthy, false, "%s: wave %d of %d is healthy, %s version %d and are ready",
+			d.title(), number, len(sizes), verb(c.good, "desktop", "runs", "run"), d.active.GetSpec().GetToVersion())
+		d.admit(sizes, next)
+	}
+}
+
+// verb is "1 desktop runs" or "2 desktops run".
+func verb(n int, noun, one, many string) string {
+	if n == 1 {
+		return plural(n, noun) + " " + one
+	}
+	return plural(n, noun) + " " + many
+}
+
+// waveReady: every desktop of the wave that can move has, and is ready; and there is at least one that the wave before did
+// not have, so that each wave proves something.
+func (c census) waveReady(admitted, before int) bool {
+	full := c.on >= admitted || c.movable == 0 && c.between == 0
+	return c.starting == 0 && full && c.good > 0 && c.on > before
+}
+
+// admit begins the wave of a size.
+func (d *decision) admit(sizes []int, size int) {
+	s := d.active.GetStatus()
+	s.Admitted, s.WaveReady = uint32(size), nil
+	d.release.Admitted, d.release.Moving = uint32(size), true
+	number, before, _ := waveOf(sizes, size)
+	s.Wave = uint32(number)
+	d.say("wave %d of %d begins", number, len(sizes))
+	d.note(ReasonWave, false, "%s: wave %d of %d begins, %s run version %d at its end (%d before)",
+		d.title(), number, len(sizes), plural(size, "desktop"), d.active.GetSpec().GetToVersion(), before)
+}
+
+// watched: the wave was watched long enough since it was first ready.
+func (d *decision) watched() bool {
+	s := d.active.GetStatus()
+	if s.GetWaveReady() == nil {
+		s.WaveReady = timestamppb.New(d.now)
+	}
+	until := s.GetWaveReady().AsTime().Add(monitor(d.Pool.GetSpec().GetRollout()))
+	if !d.now.Before(until) {
+		return true
+	}
+	d.lookAgain(until)
+	d.say("wave %d of %d: %s version %d and %s ready; watched until %s", s.GetWave(), s.GetWaves(),
+		verb(int(s.GetMoved()), "desktop", "runs", "run"), d.active.GetSpec().GetToVersion(), are(int(s.GetMoved())), moment(until.UTC()))
+	return false
+}
+
+func are(n int) string {
+	if n == 1 {
+		return "is"
+	}
+	return "are"
+}
+
+// sayWave tells what a wave that is not ready waits for.
+func (d *decision) sayWave(c census, why string) {
+	s := d.active.GetStatus()
+	if why != "" {
+		d.say("%s", why)
+		return
+	}
+	parts := []string{fmt.Sprintf("wave %d of %d: %d of %s run version %d and are ready", s.GetWave(), s.GetWaves(), c.good,
+		plural(int(s.GetAdmitted()), "desktop"), d.active.GetSpec().GetToVersion())}
+	if n := c.starting + c.between; n > 0 {
+		parts = append(parts, fmt.Sprintf("%d on the way", n))
+	}
+	short := c.on < int(s.GetAdmitted())
+	if floor := d.Pool.GetSpec().GetMinReady(); short && c.movable > 0 && c.free <= int(floor) && floor > 0 {
+		parts = append(parts, fmt.Sprintf("it waits until more than min_ready=%d ready desktops are free, now %d", floor, c.free))
+	}
+	if short && c.movable == 0 {
+		parts = append(parts, d.left(c)...)
+	}
+	d.say("%s", strings.Join(parts, "; "))
+}
+
+// sayLeft tells which desktops of the last wave did not move.
+func (d *decision) sayLeft(c census, why string) {
+	if why == "" {
+		why = "all that can move have"
+	}
+	d.say("%s", strings.Join(append([]string{why}, d.left(c)...), "; "))
+}
+
+// left are the reasons why desktops still run another version.
+func (d *decision) left(c census) []string {
+	var parts []string
+	if n := len(c.inUse); n > 0 {
+		until := "until their users release them"
+		if force := d.release.GetForceFrom(); force != nil {
+			until += ", or until " + moment(force.AsTime())
+		}
+		parts = append(parts, fmt.Sprintf("%s in use %s (%s)", plural(n, "desktop"), until, some(names(c.inUse))))
+	}
+	if n := len(c.away); n > 0 {
+		parts = append(parts, fmt.Sprintf("%s on a host that is not heard from (%s): bring it back, or delete them with the word that it is off",
+			plural(n, "desktop"), some(names(c.away))))
+	}
+	return parts
+}
+
+func names(desktops []*v1.Desktop) []string {
+	var list []string
+	for _, desktop := range desktops {
+		list = append(list, desktop.GetMeta().GetName())
+	}
+	return list
+}
+
+// some names up to five things.
+func some(names []string) string {
+	const most = 5
+	if len(names) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}
+
+// finish ends the rollout: its version is the pool's.
+func (d *decision) finish() {
+	spec, s := d.active.GetSpec(), d.active.GetStatus()
+	took := d.now.Sub(s.GetStarted().AsTime()).Truncate(time.Second)
+	text := fmt.Sprintf("%s version %d, %v after it began", verb(int(s.GetMoved()), "desktop", "runs", "run"), spec.GetToVersion(), took)
+	d.end(d.active, done, text)
+	d.note(ReasonDone, false, "%s is done: %s", d.title(), text)
+	previous := spec.GetFromVersion()
+	if spec.GetRollback() {
+		previous = d.release.GetPrevious()
+	}
+	d.settle(spec.GetToVersion(), previous)
+}
+
+// runBack goes on with a rollback: all at once within the pool's limits, without windows and without watching.
+func (d *decision) runBack(c census) {
+	may, why := d.mayMove()
+	d.release.Moving = may
+	switch {
+	case c.off() == 0 && c.starting == 0 && c.between == 0:
+		d.finish()
+	case c.movable == 0 && c.starting == 0 && c.between == 0:
+		d.sayLeft(c, why)
+	case why != "":
+		d.say("%s", why)
+	default:
+		d.say("%d of %s run version %d and are ready", c.good, plural(c.live, "desktop"), d.active.GetSpec().GetToVersion())
+		d.estimate(c, []int{c.seats})
+	}
+}
