@@ -106,6 +106,8 @@ func about(message proto.Message) (object, note string) {
 		return store.KindName(m.GetKind()) + "/" + m.GetName(), note
 	case *v1.ClaimRequest:
 		return "pool/" + m.GetPool(), "user: " + m.GetUser()
+	case *v1.DeferRequest:
+		return "pool/" + m.GetPool(), "user: " + m.GetUser()
 	case *v1.ReleaseRequest:
 		return "pool/" + m.GetPool(), "user: " + m.GetUser()
 	case *v1.ScreenshotRequest:

@@ -11,6 +11,8 @@ import (
 type Claimer interface {
 	Claim(ctx context.Context, pool, user, requestID string, now time.Time) (*v1.Desktop, error)
 	Release(ctx context.Context, pool, user string) (desktop string, err error)
+	// Defer puts a restart off that was announced to the user, and returns how often that is possible again.
+	Defer(ctx context.Context, pool, user string, now time.Time) (desktop *v1.Desktop, left uint32, err error)
 }
 
 // claimService gives desktops to users and takes them back.
@@ -35,4 +37,13 @@ func (s *claimService) Release(ctx context.Context, request *v1.ReleaseRequest) 
 		return nil, err
 	}
 	return &v1.ReleaseResponse{Desktop: desktop}, nil
+}
+
+// Defer puts a restart off that a rollout announced.
+func (s *claimService) Defer(ctx context.Context, request *v1.DeferRequest) (*v1.DeferResponse, error) {
+	desktop, left, err := s.claims.Defer(ctx, request.GetPool(), request.GetUser(), time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return &v1.DeferResponse{Desktop: desktop, Left: left}, nil
 }

@@ -41,6 +41,8 @@ func codeOf(err error) codes.Code {
 		{pool.ErrNoneReady, codes.ResourceExhausted},
 		{pool.ErrNotClaimed, codes.NotFound},
 		{pool.ErrPoolDeleted, codes.FailedPrecondition},
+		{pool.ErrNoRestart, codes.FailedPrecondition},
+		{pool.ErrNoDeferral, codes.FailedPrecondition},
 		{dispatch.ErrUnreachable, codes.Unavailable},
 		{dispatch.ErrBusy, codes.ResourceExhausted},
 		{dispatch.ErrNotRunning, codes.FailedPrecondition},

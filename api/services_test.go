@@ -25,6 +25,10 @@ func (f fakeClaims) Claim(_ context.Context, pool, user, requestID string, _ tim
 	return &v1.Desktop{Meta: &v1.Meta{Name: pool + "-1"}, Claim: &v1.DesktopClaim{User: user, RequestId: requestID}}, f.err
 }
 
+func (f fakeClaims) Defer(_ context.Context, pool, user string, _ time.Time) (*v1.Desktop, uint32, error) {
+	return &v1.Desktop{Meta: &v1.Meta{Name: pool + "-1"}, Claim: &v1.DesktopClaim{User: user, Deferrals: 1}}, 2, f.err
+}
+
 func (f fakeClaims) Release(_ context.Context, pool, _ string) (string, error) {
 	return pool + "-1", f.err
 }
@@ -72,6 +76,10 @@ func TestThinServices(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantSame(t, claimed.GetDesktop().GetClaim(), &v1.DesktopClaim{User: "佐藤", RequestId: "7"})
+	deferred, err := v1.NewClaimServiceClient(operator).Defer(t.Context(), &v1.DeferRequest{Pool: "sales", User: "佐藤"})
+	if err != nil || deferred.GetLeft() != 2 || deferred.GetDesktop().GetClaim().GetDeferrals() != 1 {
+		t.Errorf("%v, %v", deferred, err)
+	}
 	released, err := v1.NewClaimServiceClient(operator).Release(t.Context(), &v1.ReleaseRequest{Pool: "sales", User: "佐藤"})
 	if err != nil || released.GetDesktop() != "sales-1" {
 		t.Errorf("%v, %v", released, err)
@@ -84,7 +92,7 @@ func TestThinServices(t *testing.T) {
 	if err != nil || string(picture.GetPng()) != "sales-1" {
 		t.Errorf("%v, %v", picture, err)
 	}
-	want := []string{"ClaimService/Claim", "ClaimService/Claim", "ClaimService/Release", "ClaimService/Release", "DesktopService/Screenshot", "DesktopService/Screenshot"}
+	want := []string{"ClaimService/Claim", "ClaimService/Claim", "ClaimService/Defer", "ClaimService/Defer", "ClaimService/Release", "ClaimService/Release", "DesktopService/Screenshot", "DesktopService/Screenshot"}
 	var have []string
 	for _, record := range r.audited() {
 		have = append(have, record.Method)

@@ -147,6 +147,41 @@ func (a *app) releaseCommand() *cobra.Command {
 	return c
 }
 
+func (a *app) deferCommand() *cobra.Command {
+	var user string
+	c := &cobra.Command{
+		Use:   "defer POOL --user USER",
+		Short: "Put off the restart that a user was told of",
+		Long: `Defer puts off the restart for an update that was announced to a user, as often and by as much as the pool's policy
+for desktops in use allows.`,
+		Example:           "  daybreak defer sales --user hanako",
+		Args:              exactly("POOL"),
+		ValidArgsFunction: a.completeNames(v1.Kind_KIND_POOL),
+		RunE: func(c *cobra.Command, args []string) error {
+			if user == "" {
+				return wrongUsage("--user is needed: whose restart is put off?")
+			}
+			return a.withConn(func(conn *grpc.ClientConn) error {
+				answer, err := v1.NewClaimServiceClient(conn).Defer(c.Context(), &v1.DeferRequest{Pool: args[0], User: user})
+				if err != nil {
+					return err
+				}
+				desktop, left := answer.GetDesktop(), "can be put off no more"
+				switch n := answer.GetLeft(); {
+				case n == 1:
+					left = "can be put off once more"
+				case n > 1:
+					left = fmt.Sprintf("can be put off %d times more", n)
+				}
+				at := desktop.GetClaim().GetRestartAt().AsTime().Local().Format("2006-01-02 15:04 MST")
+				return a.say(fmt.Sprintf("%s will be restarted at %s; that %s", desktop.GetMeta().GetName(), at, left), nil)
+			})
+		},
+	}
+	c.Flags().StringVar(&user, "user", "", "whose restart is put off")
+	return c
+}
+
 func (a *app) screenshotCommand() *cobra.Command {
 	var file string
 	c := &cobra.Command{

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base32"
@@ -141,7 +142,7 @@ func (c *Claimer) take(ctx context.Context, pool, user, requestID string, now ti
 		return nil, fmt.Errorf("claim a desktop of pool %s: %w", pool, ErrPoolDeleted)
 	}
 	conflict := error(nil)
-	for _, candidate := range candidates(view, pool, user) {
+	for _, candidate := range candidates(view, object, user) {
 		desktop, err := store.Get[*v1.Desktop](ctx, c.store, candidate.GetMeta().GetName())
 		if errors.Is(err, store.ErrNotFound) {
 			continue
@@ -221,39 +222,52 @@ func (c *Claimer) Release(ctx context.Context, pool, user string) (string, error
 	return "", fmt.Errorf("release a desktop of pool %s: others were quicker %d times: %w", pool, claimAttempts, store.ErrConflict)
 }
 
-// candidates returns the desktops of the pool that the user may have, the best first: the user's own, then in an order
-// that differs between users, so that many who claim at once do not fight for one desktop.
-func candidates(view *store.View, pool, user string) []*v1.Desktop {
+// candidates returns the desktops of the pool that the user may have, the best first: the user's own, then those whose
+// version most of the pool is to run now, and among equals in an order that differs between users, so that many who claim
+// at once do not fight for one desktop.
+func candidates(view *store.View, pool *v1.Pool, user string) []*v1.Desktop {
 	type ranked struct {
 		desktop *v1.Desktop
-		own     bool
+		rank    int
 		lot     [sha256.Size]byte
 	}
 	var found []ranked
-	for _, desktop := range view.DesktopsOfPool(pool) {
+	lasting := lastingVersion(pool)
+	for _, desktop := range view.DesktopsOfPool(pool.GetMeta().GetName()) {
 		if !free(view, desktop, user) {
 			continue
 		}
+		inc, rank := desktop.GetIncarnation(), 2
+		switch {
+		case desktop.GetSpec().GetDataUser() == user || inc.GetUsedBy() == user:
+			rank = 0
+		case inc.GetVersion() == lasting && inc.GetImage() == pool.GetSpec().GetImage():
+			rank = 1
+		}
 		found = append(found, ranked{
 			desktop: desktop,
-			own:     desktop.GetSpec().GetDataUser() == user || desktop.GetIncarnation().GetUsedBy() == user,
+			rank:    rank,
 			lot:     sha256.Sum256([]byte(user + "\x00" + desktop.GetMeta().GetName())),
 		})
 	}
 	slices.SortFunc(found, func(a, b ranked) int {
-		if a.own != b.own {
-			if a.own {
-				return -1
-			}
-			return 1
-		}
-		return bytes.Compare(a.lot[:], b.lot[:])
+		return cmp.Or(cmp.Compare(a.rank, b.rank), bytes.Compare(a.lot[:], b.lot[:]))
 	})
 	desktops := make([]*v1.Desktop, len(found))
 	for i, f := range found {
 		desktops[i] = f.desktop
 	}
 	return desktops
+}
+
+// lastingVersion returns the version that users should get: one that is not about to give way. While a rollout has not
+// taken in half of the pool, the new version is on trial, and no user should serve as its test.
+func lastingVersion(pool *v1.Pool) uint32 {
+	release := pool.GetRelease()
+	if release.GetNext() != 0 && 2*release.GetAdmitted() >= pool.GetSpec().GetDesktops() {
+		return release.GetNext()
+	}
+	return release.GetVersion()
 }
 
 // free: the desktop is ready, nobody holds it, and nothing that another user left is on it.

@@ -28,16 +28,20 @@ func (t *target) take() { t.tried = t.tried || t.hold.trial() }
 
 // findTargets reads the release. Before the first one, the pool runs what people name, or what its image has as current.
 func (d *decision) findTargets() {
-	release := d.Pool.GetRelease()
+	release, image := d.Pool.GetRelease(), d.Pool.GetSpec().GetImage()
 	if release.GetVersion() == 0 && release.GetNext() == 0 {
-		wanted := d.Pool.GetSpec().GetVersion()
-		if wanted == 0 {
-			wanted = d.Image.GetStatus().GetCurrent()
-		}
-		d.base = d.runnable(wanted)
+		d.base = d.runnable(d.wanted())
 		return
 	}
-	d.base = d.runnable(release.GetVersion())
+	if of := release.GetImage(); of != "" && of != image { // its numbers say nothing
+		if d.base = d.runnable(d.wanted()); d.base.version != nil {
+			d.base = &target{why: fmt.Sprintf("the pool ran image %s: desktops wait until its move to image %s begins", of, image)}
+		}
+		return
+	}
+	if d.base = d.runnable(release.GetVersion()); release.GetVersion() == 0 {
+		d.base = &target{why: fmt.Sprintf("the pool ran another image: what is not admitted to version %d of image %s waits", release.GetNext(), image)}
+	}
 	if release.GetNext() == 0 {
 		return
 	}
@@ -47,6 +51,14 @@ func (d *decision) findTargets() {
 			d.onNext++
 		}
 	}
+}
+
+// wanted is the version that people want the pool to run; 0 when there is none yet.
+func (d *decision) wanted() uint32 {
+	if version := d.Pool.GetSpec().GetVersion(); version != 0 {
+		return version
+	}
+	return d.Image.GetStatus().GetCurrent()
 }
 
 // runnable returns a version of the pool's image as a target, with the reason if it cannot be run.
