@@ -16,29 +16,37 @@ import (
 
 // options are the flags. A zero path means: below the data directory.
 type options struct {
-	settings.Log  `mapstructure:",squash"`
-	DataDir       string        `mapstructure:"data-dir"`
-	CADir         string        `mapstructure:"ca-dir"`
-	ImageStore    string        `mapstructure:"image-store"`
-	PublisherKey  string        `mapstructure:"publisher-key"`
-	TrustKeys     []string      `mapstructure:"trust-publisher-key"`
-	Listen        []string      `mapstructure:"listen"`
-	AgentListen   []string      `mapstructure:"agent-listen"`
-	Advertise     []string      `mapstructure:"advertise"`
-	AdminEndpoint string        `mapstructure:"admin-endpoint"`
-	MetricsListen string        `mapstructure:"metrics-listen"`
-	EtcdEndpoints []string      `mapstructure:"etcd-endpoints"`
-	EtcdCA        string        `mapstructure:"etcd-ca"`
-	EtcdCert      string        `mapstructure:"etcd-cert"`
-	EtcdKey       string        `mapstructure:"etcd-key"`
-	HostGrace     time.Duration `mapstructure:"host-grace"`
+	settings.Log          `mapstructure:",squash"`
+	DataDir               string        `mapstructure:"data-dir"`
+	CADir                 string        `mapstructure:"ca-dir"`
+	ImageStore            string        `mapstructure:"image-store"`
+	ImageStoreEndpoint    string        `mapstructure:"image-store-endpoint"`
+	ImageStoreRegion      string        `mapstructure:"image-store-region"`
+	ImageStoreCredentials string        `mapstructure:"image-store-credentials"`
+	ImageStoreCA          string        `mapstructure:"image-store-ca"`
+	PublisherKey          string        `mapstructure:"publisher-key"`
+	TrustKeys             []string      `mapstructure:"trust-publisher-key"`
+	Listen                []string      `mapstructure:"listen"`
+	AgentListen           []string      `mapstructure:"agent-listen"`
+	Advertise             []string      `mapstructure:"advertise"`
+	AdminEndpoint         string        `mapstructure:"admin-endpoint"`
+	MetricsListen         string        `mapstructure:"metrics-listen"`
+	EtcdEndpoints         []string      `mapstructure:"etcd-endpoints"`
+	EtcdCA                string        `mapstructure:"etcd-ca"`
+	EtcdCert              string        `mapstructure:"etcd-cert"`
+	EtcdKey               string        `mapstructure:"etcd-key"`
+	HostGrace             time.Duration `mapstructure:"host-grace"`
 }
 
 func addFlags(flags *pflag.FlagSet) {
 	settings.AddFlags(flags)
 	flags.String("data-dir", "/var/lib/daybreak", "directory for the store, the audit log and admin.yaml; for this daybreakd alone")
 	flags.String("ca-dir", "", "directory of the certificate authority (default: ca in the data directory). Several daybreakd of one cluster need the same CA: copy the first one's directory")
-	flags.String("image-store", "", "directory of the image store (default: images in the data directory). Several daybreakd of one cluster need a directory that all of them share")
+	flags.String("image-store", "", "directory of the image store, or a bucket, s3://bucket/prefix (default: images in the data directory). Several daybreakd of one cluster need the same one")
+	flags.String("image-store-endpoint", "", "URL of the bucket's server, https://host:port (default: Amazon S3)")
+	flags.String("image-store-region", "", "region of the bucket (default: us-east-1, which also suits servers without regions)")
+	flags.String("image-store-credentials", "", "file with the bucket's aws_access_key_id and aws_secret_access_key below [default]; not readable by everybody")
+	flags.String("image-store-ca", "", "file of the CA certificates that sign the bucket's server (default: those of the system)")
 	flags.String("publisher-key", "", "file of the ed25519 private key (PEM, PKCS #8) that signs image versions (default: publisher.key beside the certificate authority, made at the first start). Several daybreakd of one cluster need the same key")
 	flags.StringSlice("trust-publisher-key", nil, "file of the public key (PEM) of another control plane whose bundles of image versions may be imported; may be repeated")
 	flags.StringSlice("listen", []string{":7443"}, "address for people: host:port or unix:///path; may be repeated")
@@ -71,6 +79,9 @@ func (o options) complete() (options, error) {
 	}
 	if o.ImageStore == "" {
 		o.ImageStore = filepath.Join(o.DataDir, "images")
+	}
+	if err := o.checkImageStore(); err != nil {
+		return options{}, err
 	}
 	if len(o.Listen) == 0 || len(o.AgentListen) == 0 {
 		return options{}, errors.New("--listen and --agent-listen need an address each")

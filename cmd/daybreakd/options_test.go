@@ -91,6 +91,9 @@ func TestOptionsRefuse(t *testing.T) {
 		{"grace", "", []string{"--host-grace", "1s"}, "--host-grace"},
 		{"key without certificate", "", []string{"--etcd-endpoints", "https://a:1", "--etcd-key", "k"}, "--etcd-cert"},
 		{"CA of no etcd", "", []string{"--etcd-ca", "c"}, "--etcd-endpoints"},
+		{"bucket without credentials", "", []string{"--image-store", "s3://b"}, "--image-store-credentials"},
+		{"endpoint of no bucket", "", []string{"--image-store-endpoint", "https://s3.example"}, "s3://bucket/prefix"},
+		{"CA in the clear", "", []string{"--image-store", "s3://b", "--image-store-credentials", "c", "--image-store-endpoint", "http://s3.example", "--image-store-ca", "x"}, "--image-store-ca"},
 		{"no data directory", "", []string{"--data-dir", ""}, "--data-dir"},
 		{"no such file", "", []string{"--config", "/nonexistent/daybreakd.yaml"}, "/nonexistent/daybreakd.yaml"},
 	} {

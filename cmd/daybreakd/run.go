@@ -20,8 +20,6 @@ import (
 	"daybreak/api/audit"
 	"daybreak/api/pki"
 	"daybreak/cmd/observe"
-	"daybreak/images"
-	"daybreak/images/chunkstore"
 	"daybreak/orchestrator/store"
 	"daybreak/orchestrator/store/etcdstore"
 )
@@ -140,11 +138,7 @@ func build(ctx context.Context, o options, log zerolog.Logger, ca *pki.CA, clien
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	h.mirror = store.NewMirror(backend)
-	codec, err := images.NewCodec()
-	if err != nil {
-		return nil, err
-	}
-	chunks, err := chunkstore.OpenDir(o.ImageStore, codec)
+	chunks, err := openImages(ctx, o, cluster.ID, log)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,6 @@
 // Package chunkstore keeps chunks and manifests by their digests: the control plane's image store.
 //
-// Here: the store in a directory. In storetest: the contract, as tests that every store passes. Not here: which versions
+// Here: the store in a directory (Dir) and in a bucket (S3). In storetest: the contract, as tests that every store passes. Not here: which versions
 // there are and who may use them (orchestrator/rollout), the hosts' bases (hostagent/disk). orchestrator/rollout, api and
 // cmd call it.
 package chunkstore
@@ -27,14 +27,32 @@ import (
 //	chunks/ab/<digest>.zst   sealed chunks, 256 folders
 //	manifests/<digest>       encoded manifests
 //	tmp/                     what is being written
+//	lock                     see hold
+//	owner                    whose store it is
 //
 // What stands under its name is whole and on disk: it was checked, written under tmp, synced, and then linked without
-// replacing anything. Nothing is ever changed after that. All methods may be called at the same time.
+// replacing anything. Nothing but its time is ever changed after that: the time when it was written, or called present. All
+// methods may be called at the same time, by several processes too.
 type Dir struct {
-	root  string
+	root   string
+	checks checker
+}
+
+// checker opens chunks to see whether they are what they claim to be.
+type checker struct {
 	codec *images.Codec
-	// plain has buffers in which chunks are opened to be checked.
-	plain sync.Pool
+	plain *sync.Pool
+}
+
+func newChecker(codec *images.Codec) checker {
+	return checker{codec: codec, plain: &sync.Pool{New: func() any { return new([images.ChunkBytes]byte) }}}
+}
+
+func (c checker) check(chunk images.Chunk) error {
+	buf := c.plain.Get().(*[images.ChunkBytes]byte)
+	defer c.plain.Put(buf)
+	_, err := c.codec.Open(buf[:0], chunk)
+	return err
 }
 
 const (
@@ -48,8 +66,7 @@ const abandoned = 24 * time.Hour
 
 // OpenDir opens the store at root, makes it if there is none, and removes what crashes left half written a day ago.
 func OpenDir(root string, codec *images.Codec) (*Dir, error) {
-	d := &Dir{root: root, codec: codec}
-	d.plain.New = func() any { return new([images.ChunkBytes]byte) }
+	d := &Dir{root: root, checks: newChecker(codec)}
 	for _, dir := range append(d.chunkDirs(), filepath.Join(root, "manifests"), filepath.Join(root, "tmp")) {
 		if err := os.MkdirAll(dir, dirMode); err != nil {
 			return nil, fmt.Errorf("open image store: %w", err)
@@ -101,7 +118,8 @@ func (d *Dir) manifestPath(digest images.Digest) string {
 	return filepath.Join(d.root, "manifests", digest.String())
 }
 
-// Missing returns those of the digests that have no chunk here, in their order. The zero digest needs none.
+// Missing returns those of the digests that have no chunk here, in their order, and renews the others. The zero digest
+// needs none.
 func (d *Dir) Missing(ctx context.Context, digests []images.Digest) ([]images.Digest, error) {
 	var missing []images.Digest
 	for _, digest := range digests {
@@ -111,7 +129,7 @@ func (d *Dir) Missing(ctx context.Context, digests []images.Digest) ([]images.Di
 		if digest.IsZero() {
 			continue
 		}
-		switch _, err := os.Lstat(d.chunkPath(digest)); {
+		switch err := renew(d.chunkPath(digest)); {
 		case errors.Is(err, fs.ErrNotExist):
 			missing = append(missing, digest)
 		case err != nil:
@@ -131,11 +149,11 @@ func (d *Dir) Put(ctx context.Context, chunks []images.Chunk) (uint64, error) {
 		if err := ctx.Err(); err != nil {
 			return 0, err
 		}
-		if err := d.check(chunk); err != nil {
+		if err := d.checks.check(chunk); err != nil {
 			return 0, err
 		}
 		path := d.chunkPath(chunk.Digest)
-		if _, err := os.Lstat(path); err == nil {
+		if err := renew(path); err == nil {
 			batch.touch(path)
 		} else if err := batch.write(path, chunk.Sealed); err != nil {
 			return 0, fmt.Errorf("put chunk %s: %w", chunk.Digest, err)
@@ -146,13 +164,6 @@ func (d *Dir) Put(ctx context.Context, chunks []images.Chunk) (uint64, error) {
 		return 0, fmt.Errorf("put chunks: %w", err)
 	}
 	return grown, nil
-}
-
-func (d *Dir) check(chunk images.Chunk) error {
-	buf := d.plain.Get().(*[images.ChunkBytes]byte)
-	defer d.plain.Put(buf)
-	_, err := d.codec.Open(buf[:0], chunk)
-	return err
 }
 
 // Get returns a sealed chunk, or images.ErrNotFound. It is not checked on its way out: hosts check what they get anyway,
@@ -185,13 +196,25 @@ func (d *Dir) Size(ctx context.Context, digests []images.Digest) (uint64, error)
 // PutManifest keeps a manifest whose chunks are all here, and makes it and them durable. It returns images.ErrIncomplete
 // when some are not.
 func (d *Dir) PutManifest(ctx context.Context, manifest *images.Manifest) error {
-	missing, err := d.Missing(ctx, slices.Collect(manifest.Chunks()))
-	if err != nil {
+	if err := d.putManifest(ctx, manifest); err != nil {
 		return fmt.Errorf("put manifest %s: %w", manifest.Digest(), err)
 	}
+	return nil
+}
+
+func (d *Dir) putManifest(ctx context.Context, manifest *images.Manifest) error {
+	// While all chunks are being renewed none is removed; afterwards they are young.
+	free, err := d.hold(ctx, unix.LOCK_SH)
+	if err != nil {
+		return err
+	}
+	defer free()
+	missing, err := d.Missing(ctx, slices.Collect(manifest.Chunks()))
+	if err != nil {
+		return err
+	}
 	if len(missing) > 0 {
-		return fmt.Errorf("put manifest %s: %d chunks, the first is %s: %w",
-			manifest.Digest(), len(missing), missing[0], images.ErrIncomplete)
+		return fmt.Errorf("%d chunks, the first is %s: %w", len(missing), missing[0], images.ErrIncomplete)
 	}
 	batch := batch{dir: d}
 	defer batch.discard()
@@ -199,13 +222,14 @@ func (d *Dir) PutManifest(ctx context.Context, manifest *images.Manifest) error 
 	for _, dir := range d.chunkDirs() {
 		batch.touch(filepath.Join(dir, "any"))
 	}
-	if err := batch.write(d.manifestPath(manifest.Digest()), manifest.Encoded()); err != nil {
-		return fmt.Errorf("put manifest %s: %w", manifest.Digest(), err)
+	path := d.manifestPath(manifest.Digest())
+	if err := renew(path); err == nil {
+		batch.touch(path)
+	} else if err := batch.write(path, manifest.Encoded()); err != nil {
+		return err
 	}
-	if _, err := batch.publish(); err != nil {
-		return fmt.Errorf("put manifest %s: %w", manifest.Digest(), err)
-	}
-	return nil
+	_, err = batch.publish()
+	return err
 }
 
 // GetManifest returns a manifest, or images.ErrNotFound; images.ErrCorrupt when the file is damaged.

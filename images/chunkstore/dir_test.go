@@ -3,6 +3,7 @@ package chunkstore_test
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -30,10 +31,30 @@ func open(t testing.TB, root string) (*chunkstore.Dir, *images.Codec) {
 }
 
 func TestDir(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) chunkstore.Store {
-		dir, _ := open(t, filepath.Join(t.TempDir(), "images"))
-		return dir
+	storetest.Run(t, func(t *testing.T) storetest.Opened {
+		root := filepath.Join(t.TempDir(), "images")
+		dir, _ := open(t, root)
+		another, _ := open(t, root)
+		return storetest.Opened{Store: dir, Another: another, MakeOld: func(t *testing.T, by time.Duration) { makeOld(t, root, by) }}
 	})
+}
+
+// makeOld sets the times of all files back.
+func makeOld(t *testing.T, root string, by time.Duration) {
+	t.Helper()
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		return os.Chtimes(path, time.Time{}, info.ModTime().Add(-by))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestReopen(t *testing.T) {

@@ -10,23 +10,40 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"daybreak/images"
 	"daybreak/images/chunkstore"
 )
 
-// Run tests stores that open returns, each of them new and empty.
-func Run(t *testing.T, open func(t *testing.T) chunkstore.Store) {
+// Opened is a store to be tested, new and empty.
+type Opened struct {
+	chunkstore.Store
+	// Another is the same store as another process has it open.
+	Another chunkstore.Store
+	// Rough: two callers that send the same at the same moment may both be told that the store grew by it.
+	Rough bool
+	// MakeOld makes all that is in it so much older.
+	MakeOld func(t *testing.T, by time.Duration)
+}
+
+// Run tests stores that open returns.
+func Run(t *testing.T, open func(t *testing.T) Opened) {
 	codec, err := images.NewCodec()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, test := range map[string]func(*testing.T, chunkstore.Store, *images.Codec){
+	for name, test := range map[string]func(*testing.T, Opened, *images.Codec){
 		"chunks":     testChunks,
 		"corrupt":    testCorrupt,
 		"manifests":  testManifests,
 		"concurrent": testConcurrent,
 		"cancelled":  testCancelled,
+		"list":       testList,
+		"remove":     testRemove,
+		"young":      testYoung,
+		"races":      testRaces,
+		"owner":      testOwner,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open(t), codec) })
 	}
@@ -72,7 +89,7 @@ func wantChunk(t *testing.T, s chunkstore.Store, chunk images.Chunk) {
 	}
 }
 
-func testChunks(t *testing.T, s chunkstore.Store, codec *images.Codec) {
+func testChunks(t *testing.T, s Opened, codec *images.Codec) {
 	chunks, digests := samples(codec, 0, 70)
 	wantMissing(t, s, digests, digests)
 	if _, err := s.Get(t.Context(), digests[0]); !errors.Is(err, images.ErrNotFound) {
@@ -100,7 +117,7 @@ func testChunks(t *testing.T, s chunkstore.Store, codec *images.Codec) {
 	}
 }
 
-func testCorrupt(t *testing.T, s chunkstore.Store, codec *images.Codec) {
+func testCorrupt(t *testing.T, s Opened, codec *images.Codec) {
 	good, other := Sample(codec, 1), Sample(codec, 2)
 	for name, bad := range map[string]images.Chunk{
 		"another's content": {Digest: good.Digest, Sealed: other.Sealed},
@@ -145,7 +162,7 @@ func disk(t *testing.T, codec *images.Codec, n int) (*images.Manifest, []images.
 	return manifest, chunks
 }
 
-func testManifests(t *testing.T, s chunkstore.Store, codec *images.Codec) {
+func testManifests(t *testing.T, s Opened, codec *images.Codec) {
 	manifest, chunks := disk(t, codec, 4)
 	if _, err := s.GetManifest(t.Context(), manifest.Digest()); !errors.Is(err, images.ErrNotFound) {
 		t.Errorf("GetManifest of one that is not there: %v", err)
@@ -173,7 +190,7 @@ func testManifests(t *testing.T, s chunkstore.Store, codec *images.Codec) {
 	}
 }
 
-func testConcurrent(t *testing.T, s chunkstore.Store, codec *images.Codec) {
+func testConcurrent(t *testing.T, s Opened, codec *images.Codec) {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var total uint64
@@ -195,12 +212,12 @@ func testConcurrent(t *testing.T, s chunkstore.Store, codec *images.Codec) {
 	for _, chunk := range chunks {
 		wantChunk(t, s, chunk)
 	}
-	if total != size(chunks) {
+	if total != size(chunks) && (!s.Rough || total < size(chunks)) {
 		t.Errorf("the store says that it grew by %d bytes, it has %d", total, size(chunks))
 	}
 }
 
-func testCancelled(t *testing.T, s chunkstore.Store, codec *images.Codec) {
+func testCancelled(t *testing.T, s Opened, codec *images.Codec) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	chunks, digests := samples(codec, 0, 3)
