@@ -35,6 +35,7 @@ func explainPool(view *store.View, now time.Time, pool *v1.Pool) *v1.ExplainResp
 	if message := d.status().GetMessage(); message != "" {
 		answer.Summary = fmt.Sprintf("pool %s: %s", pool.GetMeta().GetName(), message)
 	}
+	answer.Details = d.rolloutNews(view)
 	told := 0
 	for _, desktop := range d.Desktops {
 		why := d.condition(view, desktop)
@@ -63,11 +64,15 @@ func explainDesktop(view *store.View, now time.Time, desktop *v1.Desktop) *v1.Ex
 	if why := d.condition(view, desktop); why != "" {
 		answer.Summary = name + " is not ready: " + why
 	} else if claim := desktop.GetClaim(); claim != nil {
-		answer.Summary = fmt.Sprintf("%s is ready, and %s has held it since %s", name, claim.GetUser(), clock(claim.GetSince().AsTime()))
+		answer.Summary = fmt.Sprintf("%s is ready, and %s has held it since %s", name, claim.GetUser(), clock(claim.GetSince().AsTime())) +
+			clockFor(claim)
 	}
 	inc := desktop.GetIncarnation()
 	answer.Details = append(answer.Details, fmt.Sprintf("generation %d began at %s with version %d of image %s: %s",
 		inc.GetGeneration(), clock(inc.GetCreated().AsTime()), inc.GetVersion(), inc.GetImage(), inc.GetReason()))
+	if news := d.versionNews(view, desktop); news != "" {
+		answer.Details = append(answer.Details, news)
+	}
 	if times := present(desktop).GetTimes(); len(times) > 0 {
 		answer.Details = append(answer.Details, "by its host's clock: "+journey(times))
 	}

@@ -79,10 +79,13 @@ func TestExplainDesktop(t *testing.T) {
 }
 
 // shown makes a view of a world with its image and zone.
-func shown(t *testing.T, w *world) *store.View {
+func shown(t *testing.T, w *world, others ...store.Object) *store.View {
 	t.Helper()
 	s := openShop(t, w, plain)
 	ops := []store.Op{store.Create(w.image), store.Create(&v1.Zone{Meta: &v1.Meta{Name: "lgwan"}})}
+	for _, other := range others {
+		ops = append(ops, store.Create(other))
+	}
 	for _, event := range w.events {
 		ops = append(ops, store.Create(event))
 	}
@@ -121,5 +124,67 @@ func TestExplainPool(t *testing.T) {
 	}
 	if _, err := Explain(shown(t, w), time.Now(), "nosuch"); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("a name that is not: %v", err)
+	}
+}
+
+func TestExplainVersions(t *testing.T) {
+	w := settled(t, 6, published, func(w *world) { w.pool.Spec.MaxUnavailable, w.pool.Spec.MinReady = 2, 3 })
+	w.claim("sales-1", "taro")
+	w.change("sales-2", func(d *v1.Desktop) { d.Incarnation.Version, d.Incarnation.Digest = 2, digestTwo })
+	remind := func(w *world) {
+		reminding(w)
+		w.change("sales-1", func(d *v1.Desktop) { d.Claim.RestartAt = timestamppb.New(w.now.Add(time.Hour)) })
+	}
+	for _, test := range []struct {
+		name, desktop string
+		release       *v1.Release
+		edit          func(w *world)
+		want          string
+	}{
+		{"on the new one", "sales-2", rolling(3), nil, "it has version 2, which is being rolled out (sales-1)"},
+		{"next to move", "sales-3", rolling(3), nil, "and is to have version 2 of image office: now"},
+		{"later wave", "sales-3", rolling(1), nil, "it waits for a later wave; 1 are admitted so far"},
+		{"window", "sales-3", &v1.Release{Version: 1, Next: 2, Admitted: 3, Rollout: "sales-1"}, nil,
+			"when the rollout goes on (waits for 22:00)"},
+		{"min_ready", "sales-3", rolling(3), func(w *world) { w.pool.Spec.MinReady = 5 }, "more than min_ready=5 ready desktops are free"},
+		{"budget", "sales-3", rolling(6), func(w *world) {
+			for _, name := range []string{"sales-4", "sales-5"} {
+				w.change(name, func(d *v1.Desktop) { d.Incarnation.Desired = v1.DesiredState_DESIRED_STATE_DELETED })
+			}
+			w.pool.Spec.MinReady = 0
+		}, "fewer than max_unavailable=2 are out of service"},
+		{"logoff", "sales-1", rolling(3), nil, "image office: when taro releases it"},
+		{"deadline", "sales-1", func() *v1.Release {
+			r := rolling(3)
+			r.ForceFrom = timestamppb.New(w.now.Add(time.Hour))
+			return r
+		}(), nil, "when taro releases it, at the latest at 2027-04-05 09:04:00 UTC"},
+		{"told", "sales-1", rolling(3), remind, "taro, who holds it, was told that it restarts at 2027-04-05 09:04:00 UTC, and can put that off 2 times"},
+		{"not told yet", "sales-1", rolling(3), reminding, "taro, who holds it, will be told to save their work when its turn comes, 10m0s before"},
+		{"withdrawn", "sales-3", rolling(3), func(w *world) { w.image.Status.Versions[1].State = v1.VersionState_VERSION_STATE_WITHDRAWN },
+			"version 2 of image office is withdrawn"},
+		{"goes back", "sales-2", &v1.Release{Version: 1, Moving: true}, nil, "it has version 2 of image office, and is to have version 1 of image office: now"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := w.copy()
+			w.let(test.release)
+			if test.edit != nil {
+				test.edit(w)
+			}
+			view := shown(t, w, &v1.Rollout{Meta: &v1.Meta{Name: "sales-1"}, Spec: &v1.RolloutSpec{Pool: "sales", ToVersion: 2},
+				Status: &v1.RolloutStatus{Message: "waits for 22:00"}})
+			answer, err := Explain(view, w.now, test.desktop)
+			if err != nil || !strings.Contains(strings.Join(answer.GetDetails(), "\n"), test.want) {
+				t.Errorf("%v\n got %q\nwant %s", err, answer.GetDetails(), test.want)
+			}
+			if test.release.Next == 0 {
+				return
+			}
+			answer, err = Explain(view, w.now, "sales")
+			want := "rollout sales-1 to version 2: 1 of 6 desktops run it, "
+			if err != nil || !strings.HasPrefix(answer.GetDetails()[0], want) || answer.GetDetails()[1] != "1 desktop on another version is in use: sales-1 (taro)" {
+				t.Errorf("of the pool: %v, %q", err, answer.GetDetails())
+			}
+		})
 	}
 }

@@ -129,7 +129,7 @@ func Decide(now time.Time, s Snapshot) Actions {
 	}
 	d.withdrawRestarts(turns)
 	d.actions.Status = d.status()
-	for _, t := range []*target{d.base, d.next} {
+	for _, t := range d.targets() {
 		if !t.held(now) {
 			continue
 		}
@@ -145,8 +145,8 @@ func newDecision(now time.Time, s Snapshot) *decision {
 	d := &decision{Snapshot: s, now: now, stopped: map[string]bool{}}
 	d.findTargets()
 	d.sort()
-	for _, t := range []*target{d.base, d.next} {
-		if t != nil && t.version != nil {
+	for _, t := range d.targets() {
+		if t.version != nil {
 			t.hold = d.findHold(t)
 			t.tried = t.hold.trial() && d.trialInFlight(t)
 		}

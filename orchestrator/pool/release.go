@@ -46,11 +46,22 @@ func (d *decision) findTargets() {
 		return
 	}
 	d.next = d.runnable(release.GetNext())
+	if release.GetVersion() == release.GetNext() { // another image: there is no version before it
+		d.base = d.next
+	}
 	for _, desktop := range d.Desktops {
 		if d.runs(desktop, d.next) {
 			d.onNext++
 		}
 	}
+}
+
+// targets are the versions that new lives may get, each once.
+func (d *decision) targets() []*target {
+	if d.next == nil || d.next == d.base {
+		return []*target{d.base}
+	}
+	return []*target{d.base, d.next}
 }
 
 // wanted is the version that people want the pool to run; 0 when there is none yet.

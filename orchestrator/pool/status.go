@@ -76,8 +76,8 @@ func (d *decision) remarks(s *v1.PoolStatus) []string {
 // hindrances say what keeps lives of the pool's versions from beginning.
 func (d *decision) hindrances() []string {
 	var found []string
-	for _, t := range []*target{d.base, d.next} {
-		if t != nil && t.why != "" {
+	for _, t := range d.targets() {
+		if t.why != "" {
 			found = append(found, t.why)
 		}
 	}
@@ -85,7 +85,7 @@ func (d *decision) hindrances() []string {
 		found = append(found, fmt.Sprintf("no desktop is made before %s because too many failed in a row",
 			d.base.hold.until.UTC().Format(time.RFC3339)))
 	}
-	if d.next.held(d.now) {
+	if d.next != d.base && d.next.held(d.now) {
 		found = append(found, fmt.Sprintf("version %d is not tried before %s because too many failed in a row",
 			d.next.version.GetNumber(), d.next.hold.until.UTC().Format(time.RFC3339)))
 	}

@@ -47,6 +47,13 @@ func newWorld(seats uint32) *world {
 	}
 }
 
+// copy makes a world that can be changed by itself.
+func (w *world) copy() *world {
+	c := *w
+	c.pool, c.image, c.hosts, c.desktops = proto.CloneOf(w.pool), proto.CloneOf(w.image), maps.Clone(w.hosts), maps.Clone(w.desktops)
+	return &c
+}
+
 // names in order, so that nothing depends on the order of a map.
 func (w *world) names() []string { return slices.Sorted(maps.Keys(w.desktops)) }
 
