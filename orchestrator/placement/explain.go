@@ -46,6 +46,9 @@ func placed(view *store.View, d *v1.Desktop, name string) string {
 	facts = append(facts,
 		fmt.Sprintf("runs %d of the %d desktops of pool %s", h.ofPool[d.GetSpec().GetPool()],
 			len(view.DesktopsOfPool(d.GetSpec().GetPool())), d.GetSpec().GetPool()),
-		fmt.Sprintf("has promised %d of %d MiB memory", h.memoryMiB-h.freeMemoryMiB, h.memoryMiB))
+		fmt.Sprintf("has promised %d of %d MiB memory", h.memoryMiB-h.freeMemoryMiB-h.buildMiB, h.memoryMiB))
+	if h.buildMiB > 0 {
+		facts = append(facts, fmt.Sprintf("has builds that take %d MiB", h.buildMiB))
+	}
 	return fmt.Sprintf("it is on host %s, which %s", name, strings.Join(facts, ", "))
 }

@@ -32,7 +32,7 @@ var filters = []filter{
 		},
 	},
 	{
-		meets:   func(h *host, _ need) bool { return !h.GetSpec().GetUnschedulable() },
+		meets:   func(h *host, n need) bool { return n.named || !h.GetSpec().GetUnschedulable() },
 		explain: func(_ need, hosts int, _ int64) string { return has(hosts, "is unschedulable", "are unschedulable") },
 	},
 	{
@@ -52,7 +52,7 @@ var filters = []filter{
 		},
 	},
 	{
-		meets: func(h *host, n need) bool { return h.zones[n.zone] },
+		meets: func(h *host, n need) bool { return n.zone == "" || h.zones[n.zone] },
 		explain: func(n need, hosts int, _ int64) string {
 			return has(hosts, "has no zone "+n.zone, "have no zone "+n.zone)
 		},

@@ -28,6 +28,7 @@ type host struct {
 	vcpus, memoryMiB int64 // in all, after overcommit and reserve
 	freeVCPUs        int64
 	freeMemoryMiB    int64
+	buildMiB         int64           // memory that builds take, in none of the promises
 	saidMiB          int64           // store space: what the host says is free, less what is still to be made there
 	reservableMiB    int64           // store space: what would be free if every desktop filled what is reserved for it
 	coming           map[string]bool // digests of bases that will be fetched
@@ -73,6 +74,9 @@ func account(view *store.View, object *v1.Host) *host {
 	h.vcpus = int64(float64(capacity.GetCpus()) * overcommit)
 	h.memoryMiB = int64(capacity.GetMemoryMib()) - int64(reserved)
 	h.freeVCPUs, h.freeMemoryMiB = h.vcpus, h.memoryMiB
+	// VMs of builds are nobody's desktops: what they take is known from the host only.
+	h.buildMiB = int64(status.GetUsage().GetBuildMemoryMib())
+	h.freeMemoryMiB -= h.buildMiB
 
 	const mib = 1 << 20
 	h.saidMiB = int64(status.GetUsage().GetStoreAvailableBytes() / mib)

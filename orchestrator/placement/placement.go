@@ -1,9 +1,10 @@
 // Package placement chooses a host for every new life of a desktop.
 //
 // Here: Plan, which is pure (filters in order, then scores, with a ledger of what is promised in the same pass), the
-// sentence that explains why nothing fits, and the loop that commits. It writes Incarnation.host and unplaced_reason and
+// sentence that explains why nothing fits, and the loop that commits; also where a build's VM has room (ForBuild). It writes Incarnation.host and unplaced_reason and
 // nothing else. Not here: what desktops there should be (pool), whether a host lives (dispatch). A placed incarnation is
-// never moved: another place is another incarnation. orchestrator starts the loop; api calls Explain.
+// never moved: another place is another incarnation. orchestrator starts the loop; orchestrator/build
+// calls ForBuild, api calls Explain.
 package placement
 
 import (
@@ -97,6 +98,7 @@ type need struct {
 	dataMiB    uint64 // the data disk
 	baseMiB    uint64 // what the base may take where it is not yet
 	cleanup    bool   // only removes a data disk: needs nothing but its host
+	named      bool   // a person named the host: that it is kept from desktops does not matter
 }
 
 func needOf(view *store.View, d *v1.Desktop) need {

@@ -224,6 +224,9 @@ func Host(out io.Writer, host *v1.Host, desktops []*v1.Desktop, events []*v1.Eve
 	}
 	if u != nil {
 		p.line("Running", count(u.GetRunning()))
+		if build := u.GetBuildMemoryMib(); build > 0 {
+			p.line("Builds", Bytes(build<<20)+" of memory taken, kept from desktops")
+		}
 		p.line("Pressure", fmt.Sprintf("CPU %.1f %%, memory %.1f %%, I/O %.1f %%", u.GetPsiCpu(), u.GetPsiMemory(), u.GetPsiIo()))
 	}
 	p.line("Agent", s.GetAgentVersion())
