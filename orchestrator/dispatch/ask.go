@@ -41,6 +41,7 @@ const (
 // question waits for its answer.
 type question struct {
 	session *session
+	ask     *v1.Ask
 	answer  chan answer // has room for one: whoever answers never waits
 }
 
@@ -57,39 +58,71 @@ func (s *Server) Screenshot(ctx context.Context, desktop string) ([]byte, error)
 	if t == nil {
 		return nil, fmt.Errorf("take screenshot of desktop %s: %w", desktop, store.ErrNotLeader)
 	}
-	ctx, cancel := context.WithTimeout(ctx, askLimit)
-	defer cancel()
-	id, q, err := t.ask(ctx, desktop)
+	host, generation, err := t.showing(desktop)
 	if err != nil {
 		return nil, fmt.Errorf("take screenshot of desktop %s: %w", desktop, err)
 	}
-	defer t.withdraw(id)
+	a, err := t.ask(ctx, host, &v1.Ask{Id: uuid.NewString(), Question: &v1.Ask_Screenshot{
+		Screenshot: &v1.ScreenshotAsk{Desktop: desktop, Generation: generation},
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("take screenshot of desktop %s: %w", desktop, err)
+	}
+	return a.png, nil
+}
+
+// CallBuild calls the host's agent to a build: when it returns nil the agent will open a Build stream with this id, which
+// nobody can guess. It waits for ctx, 20 s at most.
+func (s *Server) CallBuild(ctx context.Context, host, id string, build *v1.BuildAsk) error {
+	t := s.leading()
+	if t == nil {
+		return fmt.Errorf("call host %s to a build: %w", host, store.ErrNotLeader)
+	}
+	if _, err := t.ask(ctx, host, &v1.Ask{Id: id, Question: &v1.Ask_Build{Build: build}}); err != nil {
+		return fmt.Errorf("call host %s to a build: %w", host, err)
+	}
+	return nil
+}
+
+// showing says on which host the desktop has a VM, and of which generation.
+func (t *term) showing(desktop string) (host string, generation int64, err error) {
+	d, ok := store.Lookup[*v1.Desktop](t.mirror.View(), desktop)
+	if !ok {
+		return "", 0, store.ErrNotFound
+	}
+	host, generation = d.GetIncarnation().GetHost(), d.GetIncarnation().GetGeneration()
+	if host == "" || d.GetStatus().GetGeneration() != generation || !running(d.GetStatus().GetState()) {
+		return "", 0, ErrNotRunning
+	}
+	return host, generation, nil
+}
+
+// ask puts a question on the host's stream and waits for the answer.
+func (t *term) ask(ctx context.Context, host string, ask *v1.Ask) (answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	if deadline, ok := ctx.Deadline(); ok {
+		ask.Deadline = timestamppb.New(deadline)
+	}
+	q, err := t.put(host, ask)
+	if err != nil {
+		return answer{}, err
+	}
+	defer t.withdraw(ask.GetId())
 	select {
 	case <-ctx.Done():
-		return nil, fmt.Errorf("take screenshot of desktop %s: no answer of its host: %w", desktop, ctx.Err())
+		return answer{}, fmt.Errorf("host %s did not answer: %w", host, ctx.Err())
 	case a := <-q.answer:
-		if a.err != nil {
-			return nil, fmt.Errorf("take screenshot of desktop %s: %w", desktop, a.err)
-		}
-		return a.png, nil
+		return a, a.err
 	}
 }
 
-// ask puts a question on the stream of the desktop's host.
-func (t *term) ask(ctx context.Context, desktop string) (string, *question, error) {
-	d, ok := store.Lookup[*v1.Desktop](t.mirror.View(), desktop)
-	if !ok {
-		return "", nil, store.ErrNotFound
-	}
-	host, generation := d.GetIncarnation().GetHost(), d.GetIncarnation().GetGeneration()
-	if host == "" || d.GetStatus().GetGeneration() != generation || !running(d.GetStatus().GetState()) {
-		return "", nil, ErrNotRunning
-	}
+func (t *term) put(host string, ask *v1.Ask) (*question, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p, ok := t.peers[host]
 	if !ok || p.session == nil {
-		return "", nil, fmt.Errorf("host %s has no session: %w", host, ErrUnreachable)
+		return nil, fmt.Errorf("host %s has no session: %w", host, ErrUnreachable)
 	}
 	waiting := 0
 	for _, q := range t.asked {
@@ -98,18 +131,12 @@ func (t *term) ask(ctx context.Context, desktop string) (string, *question, erro
 		}
 	}
 	if waiting >= maxHostAsks || len(t.asked) >= maxAsks {
-		return "", nil, fmt.Errorf("ask host %s: %w", host, ErrBusy)
+		return nil, fmt.Errorf("ask host %s: %w", host, ErrBusy)
 	}
-	ask := &v1.Ask{Id: uuid.NewString(), Question: &v1.Ask_Screenshot{
-		Screenshot: &v1.ScreenshotAsk{Desktop: desktop, Generation: generation},
-	}}
-	if deadline, ok := ctx.Deadline(); ok {
-		ask.Deadline = timestamppb.New(deadline)
-	}
-	q := &question{session: p.session, answer: make(chan answer, 1)}
+	q := &question{session: p.session, ask: ask, answer: make(chan answer, 1)}
 	t.asked[ask.GetId()] = q
 	p.session.note(func(n *news) { n.asks = append(n.asks, ask) })
-	return ask.GetId(), q, nil
+	return q, nil
 }
 
 // withdraw forgets a question, also where it was not sent yet.
@@ -160,15 +187,15 @@ func (s *Server) Answer(ctx context.Context, req *v1.AnswerRequest) (*v1.AnswerR
 		return nil, status.Errorf(codes.NotFound, "nobody waits for answer %q of host %s: it may be late", req.GetId(), host)
 	}
 	delete(t.asked, req.GetId())
-	q.answer <- answered(req)
+	q.answer <- answered(q.ask, req)
 	return &v1.AnswerResponse{}, nil
 }
 
-func answered(req *v1.AnswerRequest) answer {
+func answered(ask *v1.Ask, req *v1.AnswerRequest) answer {
 	if why := req.GetError(); why != "" {
 		return answer{err: fmt.Errorf("%s: %w", text(why, maxMessage), ErrRefused)}
 	}
-	if !bytes.HasPrefix(req.GetPng(), pngSignature) {
+	if ask.GetScreenshot() != nil && !bytes.HasPrefix(req.GetPng(), pngSignature) {
 		return answer{err: fmt.Errorf("the answer is no PNG picture: %w", ErrRefused)}
 	}
 	return answer{png: req.GetPng()}

@@ -132,3 +132,51 @@ func TestScreenshotRefused(t *testing.T) {
 		}
 	})
 }
+
+func TestCallBuild(t *testing.T) {
+	inHouse(t, Config{}, func(h *house) {
+		put(h, newHost("h1"))
+		put(h, newHost("h2"))
+		a, _ := h.connect("h1")
+		call := func(host string) <-chan error {
+			got := make(chan error, 1)
+			h.group.Go(func() error {
+				got <- h.server.CallBuild(h.ctx, host, "build-1", &v1.BuildAsk{MemoryMib: 2048})
+				return nil
+			})
+			synctest.Wait()
+			return got
+		}
+		got := call("h1")
+		ask := a.next().GetAsks()[0]
+		if ask.GetId() != "build-1" || ask.GetBuild().GetMemoryMib() != 2048 {
+			t.Errorf("asked %v", ask)
+		}
+		if err := a.answer("build-1", &v1.AnswerRequest{}); err != nil {
+			t.Error(err)
+		}
+		if err := <-got; err != nil {
+			t.Errorf("agreed to: %v", err)
+		}
+		got = call("h1")
+		if err := a.answer(a.next().GetAsks()[0].GetId(), &v1.AnswerRequest{Error: "no room"}); err != nil {
+			t.Error(err)
+		}
+		if err := <-got; !errors.Is(err, ErrRefused) {
+			t.Errorf("no room: %v", err)
+		}
+		if err := <-call("h2"); !errors.Is(err, ErrUnreachable) {
+			t.Errorf("no session: %v", err)
+		}
+		got = call("h1")
+		a.next()
+		if err := <-got; !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("no answer: %v", err)
+		}
+		h.retire()
+		synctest.Wait()
+		if err := <-call("h1"); !errors.Is(err, store.ErrNotLeader) {
+			t.Errorf("not leading: %v", err)
+		}
+	})
+}

@@ -4,7 +4,7 @@
 // Here: sessions, assignments, reports, who is heard and who is not, questions to hosts. Not here: what a desktop should
 // be (pool), where it runs (placement), what images are made of: GetManifest and GetChunks are api's, from the image
 // store. It writes Desktop.status and Host.status and nothing else. orchestrator runs it while it leads; api registers its
-// methods on the agents' listener and asks it for screenshots.
+// methods on the agents' listener and asks it for screenshots; orchestrator/build has hosts called to builds.
 package dispatch
 
 import (
