@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"daybreak/orchestrator/build"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -15,6 +16,7 @@ type Sessions interface {
 	Answer(context.Context, *v1.AnswerRequest) (*v1.AnswerResponse, error)
 	// Screenshot asks a desktop's host for a picture of its screen, PNG.
 	Screenshot(ctx context.Context, desktop string) ([]byte, error)
+	build.Caller
 }
 
 // agentService is what agents call: sessions, and the goods.
@@ -22,4 +24,5 @@ type agentService struct {
 	v1.UnsafeAgentServiceServer
 	Sessions
 	*content
+	builds *build.Relay
 }

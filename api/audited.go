@@ -2,6 +2,8 @@ package api
 
 import (
 	"context"
+	"crypto/sha256"
+	"fmt"
 	"strings"
 	"time"
 
@@ -115,6 +117,12 @@ func about(message proto.Message) (object, note string) {
 	case *v1.CreateVersionRequest:
 		return "image/" + m.GetHeader().GetImage(), ""
 	case *v1.PublishRequest:
+		return "image/" + m.GetImage(), ""
+	case *v1.BuildRequest:
+		order := m.GetOrder()
+		return "image/" + order.GetImage(), strings.ToLower(strings.TrimPrefix(order.GetKind().String(), "BUILD_KIND_")) +
+			fmt.Sprintf(" of version %d, script sha256:%x", order.GetVersion(), sha256.Sum256(order.GetScript()))
+	case *v1.SealRequest:
 		return "image/" + m.GetImage(), ""
 	case *v1.CreateTokenRequest:
 		return m.GetRole().String() + "/" + m.GetSubject(), ""

@@ -9,6 +9,7 @@ import (
 
 	"daybreak/api/pki"
 	"daybreak/images"
+	"daybreak/orchestrator/build"
 	"daybreak/orchestrator/dispatch"
 	"daybreak/orchestrator/pool"
 	"daybreak/orchestrator/rollout"
@@ -33,6 +34,13 @@ func codeOf(err error) codes.Code {
 		{store.ErrBroken, codes.DataLoss},
 		{pki.ErrRequest, codes.InvalidArgument},
 		{rollout.ErrRefused, codes.FailedPrecondition},
+		{build.ErrInvalid, codes.InvalidArgument},
+		{build.ErrRefused, codes.FailedPrecondition},
+		{build.ErrBusy, codes.ResourceExhausted},
+		{build.ErrStopping, codes.Unavailable},
+		{build.ErrNotBuilding, codes.PermissionDenied},
+		{build.ErrTooMuch, codes.ResourceExhausted},
+		{build.ErrFailed, codes.Aborted},
 		{images.ErrNotFound, codes.NotFound},
 		{images.ErrInvalid, codes.InvalidArgument},
 		{images.ErrIncomplete, codes.FailedPrecondition},

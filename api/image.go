@@ -12,14 +12,15 @@ import (
 
 	"daybreak/images"
 	"daybreak/images/chunkstore"
+	"daybreak/orchestrator/build"
 	"daybreak/orchestrator/rollout"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
 const (
-	// putChunks and putBytes are how much of a stream is stored at a time: syncs cost less in groups.
-	putChunks = 128
-	putBytes  = 16 << 20
+	// groupChunks and groupBytes are how much of a stream is stored at a time: syncs cost less in groups.
+	groupChunks = 128
+	groupBytes  = 16 << 20
 	// maxIntakes bounds the manifests that are held in memory at once.
 	maxIntakes = 2
 )
@@ -29,26 +30,38 @@ type imageService struct {
 	v1.UnimplementedImageServiceServer
 	chunks chunkstore.Store
 	intake *rollout.Intake
+	// builds is nil when there are no hosts to build on.
+	builds  *build.Relay
+	cluster Cluster
 	// intakes has a token for each version that is being created.
 	intakes chan struct{}
 }
 
-func newImageService(chunks chunkstore.Store, intake *rollout.Intake) *imageService {
-	return &imageService{chunks: chunks, intake: intake, intakes: make(chan struct{}, maxIntakes)}
+func newImageService(chunks chunkstore.Store, intake *rollout.Intake, builds *build.Relay, cluster Cluster) *imageService {
+	return &imageService{chunks: chunks, intake: intake, builds: builds, cluster: cluster, intakes: make(chan struct{}, maxIntakes)}
 }
 
 // MissingChunks says which of the chunks the store lacks.
 func (s *imageService) MissingChunks(ctx context.Context, request *v1.MissingChunksRequest) (*v1.MissingChunksResponse, error) {
+	return missingChunks(ctx, s.chunks, request)
+}
+
+func missingChunks(ctx context.Context, chunks chunkstore.Store, request *v1.MissingChunksRequest) (*v1.MissingChunksResponse, error) {
 	digests, err := images.SplitDigests(request.GetDigests())
 	if err != nil {
 		return nil, err
 	}
-	missing, err := s.chunks.Missing(ctx, digests)
+	missing, err := chunks.Missing(ctx, digests)
 	return &v1.MissingChunksResponse{Digests: images.JoinDigests(missing)}, err
 }
 
 // PutChunks stores the chunks of a stream.
 func (s *imageService) PutChunks(stream grpc.ClientStreamingServer[v1.PutChunksRequest, v1.PutChunksResponse]) error {
+	return putChunks(stream, s.chunks, func([]images.Chunk) error { return nil })
+}
+
+// putChunks stores the chunks of a stream, group by group, each if admit has nothing against it.
+func putChunks(stream grpc.ClientStreamingServer[v1.PutChunksRequest, v1.PutChunksResponse], chunks chunkstore.Store, admit func([]images.Chunk) error) error {
 	response := &v1.PutChunksResponse{}
 	for {
 		group, err := receiveChunks(stream)
@@ -56,7 +69,10 @@ func (s *imageService) PutChunks(stream grpc.ClientStreamingServer[v1.PutChunksR
 		if err != nil && !last {
 			return err
 		}
-		grown, err := s.chunks.Put(stream.Context(), group)
+		if err := admit(group); err != nil {
+			return err
+		}
+		grown, err := chunks.Put(stream.Context(), group)
 		if err != nil {
 			return err
 		}
@@ -71,7 +87,7 @@ func (s *imageService) PutChunks(stream grpc.ClientStreamingServer[v1.PutChunksR
 // receiveChunks collects messages until there is enough to store; io.EOF comes with the last of them.
 func receiveChunks(stream grpc.ClientStreamingServer[v1.PutChunksRequest, v1.PutChunksResponse]) ([]images.Chunk, error) {
 	var group []images.Chunk
-	for size := 0; len(group) < putChunks && size < putBytes; {
+	for size := 0; len(group) < groupChunks && size < groupBytes; {
 		request, err := stream.Recv()
 		if err != nil {
 			return group, err

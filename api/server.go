@@ -28,6 +28,7 @@ import (
 	"daybreak/api/pki"
 	"daybreak/images/chunkstore"
 	"daybreak/images/sign"
+	"daybreak/orchestrator/build"
 	"daybreak/orchestrator/rollout"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
@@ -126,12 +127,17 @@ func (s *Server) register(config Config, handle *store.Store, goods *content) er
 	}
 	v1.RegisterObjectServiceServer(s.people, &objectService{store: handle, closing: s.closing})
 	v1.RegisterAdminServiceServer(s.people, admin)
+	var builds *build.Relay
 	if config.Chunks != nil {
-		intake, err := rollout.NewIntake(store.Open(config.Backend, store.WriterRollout), config.Chunks, config.Publisher, config.Trusted)
+		objects := store.Open(config.Backend, store.WriterRollout)
+		intake, err := rollout.NewIntake(objects, config.Chunks, config.Publisher, config.Trusted)
 		if err != nil {
 			return err
 		}
-		v1.RegisterImageServiceServer(s.people, newImageService(config.Chunks, intake))
+		if builds, err = s.newRelay(config, intake, objects); err != nil {
+			return err
+		}
+		v1.RegisterImageServiceServer(s.people, newImageService(config.Chunks, intake, builds, config.Cluster))
 		v1.RegisterRolloutServiceServer(s.people, &rolloutService{})
 	}
 	if config.Claims != nil {
@@ -139,7 +145,7 @@ func (s *Server) register(config Config, handle *store.Store, goods *content) er
 	}
 	if config.Sessions != nil {
 		v1.RegisterDesktopServiceServer(s.people, &desktopService{explain: config.Explain, sessions: config.Sessions, cluster: config.Cluster})
-		v1.RegisterAgentServiceServer(s.agents, &agentService{Sessions: config.Sessions, content: goods})
+		v1.RegisterAgentServiceServer(s.agents, &agentService{Sessions: config.Sessions, content: goods, builds: builds})
 	}
 	reflection.Register(s.people)
 	return nil

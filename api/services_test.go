@@ -57,6 +57,8 @@ func (f fakeSessions) Screenshot(_ context.Context, desktop string) ([]byte, err
 	return []byte(desktop), f.err
 }
 
+func (f fakeSessions) CallBuild(context.Context, string, string, *v1.BuildAsk) error { return f.err }
+
 // withAll gives a server every service.
 func withAll(t *testing.T) func(*Config) {
 	chunks, _ := newChunks(t)

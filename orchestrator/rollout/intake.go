@@ -47,6 +47,8 @@ type Draft struct {
 	Parent uint32
 	// By is who brings it.
 	By string
+	// Log is the digest of the chunk that holds the output of the patch, empty for none.
+	Log string
 	// Manifest as it was received.
 	Manifest []byte
 	// OriginImage and OriginSignatures are those of a version out of a bundle: its image's name where it was published, and
@@ -86,6 +88,7 @@ func (in *Intake) CreateVersion(ctx context.Context, now time.Time, draft Draft)
 	version := &v1.ImageVersion{
 		Digest: manifest.Digest().String(), SizeBytes: manifest.Size(), StoredBytes: stored, Parent: draft.Parent,
 		State: v1.VersionState_VERSION_STATE_DRAFT, Note: draft.Note, Created: timestamppb.New(now), By: draft.By, Signatures: signatures,
+		Log: draft.Log,
 	}
 	image, err := store.Modify(ctx, in.objects, draft.Image, func(image *v1.Image) error { return addVersion(image, version) })
 	if err != nil {
