@@ -53,7 +53,7 @@ func applicable(wanted store.Object) error {
 	case *v1.JoinToken:
 		instead = "use \"daybreak token create\""
 	case *v1.Rollout:
-		instead = "nobody makes rollouts yet: publish a version with \"daybreak image publish\", and new desktops run it"
+		instead = "they begin by themselves when a version is published (\"daybreak image publish\") or a pool names another one; see \"daybreak rollout\""
 	case *v1.Event:
 		instead = "events are written by the orchestrator"
 	}

@@ -124,6 +124,14 @@ func about(message proto.Message) (object, note string) {
 			fmt.Sprintf(" of version %d, script sha256:%x", order.GetVersion(), sha256.Sum256(order.GetScript()))
 	case *v1.SealRequest:
 		return "image/" + m.GetImage(), ""
+	case *v1.StartRolloutRequest:
+		return "pool/" + m.GetPool(), ""
+	case *v1.RollBackRequest:
+		return "pool/" + m.GetPool(), m.GetReason()
+	case *v1.PauseRolloutRequest:
+		return "pool/" + m.GetPool(), ""
+	case *v1.ResumeRolloutRequest:
+		return "pool/" + m.GetPool(), ""
 	case *v1.CreateTokenRequest:
 		return m.GetRole().String() + "/" + m.GetSubject(), ""
 	case *v1.DrainHostRequest:

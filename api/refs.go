@@ -22,6 +22,9 @@ func (s *objectService) check(ctx context.Context, next, current store.Object) (
 		return s.checkCalendar(ctx, next, before)
 	case *v1.Pool:
 		before, _ := current.(*v1.Pool)
+		if mistakes := checkPolicy(next.GetSpec()); len(mistakes) > 0 {
+			return nil, invalid(mistakes...)
+		}
 		if before != nil {
 			if err := checkPoolChange(before.GetSpec(), next.GetSpec()); err != nil {
 				return nil, err

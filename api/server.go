@@ -127,6 +127,9 @@ func (s *Server) register(config Config, handle *store.Store, goods *content) er
 	}
 	v1.RegisterObjectServiceServer(s.people, &objectService{store: handle, closing: s.closing})
 	v1.RegisterAdminServiceServer(s.people, admin)
+	v1.RegisterRolloutServiceServer(s.people, &rolloutService{
+		steward: rollout.NewSteward(store.Open(config.Backend, store.WriterRollout), handle),
+	})
 	var builds *build.Relay
 	if config.Chunks != nil {
 		objects := store.Open(config.Backend, store.WriterRollout)
@@ -138,7 +141,6 @@ func (s *Server) register(config Config, handle *store.Store, goods *content) er
 			return err
 		}
 		v1.RegisterImageServiceServer(s.people, newImageService(config.Chunks, intake, builds, config.Cluster))
-		v1.RegisterRolloutServiceServer(s.people, &rolloutService{})
 	}
 	if config.Claims != nil {
 		v1.RegisterClaimServiceServer(s.people, &claimService{claims: config.Claims})

@@ -1,0 +1,74 @@
+package api
+
+import (
+	"fmt"
+
+	"daybreak/orchestrator/calendar"
+	"daybreak/orchestrator/rollout"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// checkPolicy finds what the rules in the .proto cannot say of how a pool moves between versions.
+func checkPolicy(spec *v1.PoolSpec) []mistake {
+	var mistakes []mistake
+	if floor := spec.GetMinReady(); floor > 0 && floor >= spec.GetDesktops() {
+		mistakes = append(mistakes, mistake{"spec.min_ready", fmt.Sprintf(
+			"%d is not less than spec.desktops, %d: no desktop could ever be given another version", floor, spec.GetDesktops())})
+	}
+	policy := spec.GetRollout()
+	mistakes = append(mistakes, checkWaves(policy.GetWaves(), int(spec.GetDesktops()))...)
+	if window := policy.GetWindow(); window != nil {
+		mistakes = append(mistakes, checkWindow(window, spec.GetCalendar())...)
+	}
+	return mistakes
+}
+
+// checkWaves looks at the order of waves. One as large as the one before it, in a small pool, is left out when the rollout
+// runs; one that is smaller is a mistake.
+func checkWaves(waves []string, desktops int) []mistake {
+	var mistakes []mistake
+	last := 0
+	for i, word := range waves {
+		field := fmt.Sprintf("spec.rollout.waves[%d]", i)
+		size, err := rollout.WaveSize(word, desktops)
+		switch {
+		case err != nil:
+			mistakes = append(mistakes, mistake{field, err.Error()})
+			continue
+		case i > 0 && sameKind(waves[i-1], word) && !rises(waves[i-1], word):
+			mistakes = append(mistakes, mistake{field, fmt.Sprintf("%q is not more than %q before it", word, waves[i-1])})
+		case desktops > 0 && size < last:
+			mistakes = append(mistakes, mistake{field, fmt.Sprintf("%q is %d of %d desktops, less than the %d of the wave before it", word, size, desktops, last)})
+		case i == 0 && (word == "100%" || desktops > 1 && size >= desktops):
+			mistakes = append(mistakes, mistake{field, fmt.Sprintf(
+				"%q is the whole pool, which has %d desktops: the first wave must leave some, so that a bad version harms few", word, desktops)})
+		}
+		last = max(last, size)
+	}
+	return mistakes
+}
+
+func isPercent(word string) bool { return word[len(word)-1] == '%' }
+
+func sameKind(a, b string) bool { return isPercent(a) == isPercent(b) }
+
+// rises compares two waves of one kind, both without a leading zero.
+func rises(a, b string) bool { return len(a) < len(b) || len(a) == len(b) && a < b }
+
+func checkWindow(window *v1.Window, calendarName string) []mistake {
+	var mistakes []mistake
+	if window.GetFrom() == window.GetTo() {
+		mistakes = append(mistakes, mistake{"spec.rollout.window.to", fmt.Sprintf(
+			"%s is also when it begins; leave the window out if the pool may be changed at any time", window.GetTo())})
+	}
+	const field = "spec.rollout.window.time_zone"
+	switch zone := window.GetTimeZone(); {
+	case calendarName != "" && zone != "":
+		mistakes = append(mistakes, mistake{field, fmt.Sprintf("leave it out: the window is in the time zone of calendar %q", calendarName)})
+	case calendarName == "" && zone == "":
+		mistakes = append(mistakes, mistake{field, "is needed since the pool has no calendar; write an IANA name such as \"Asia/Tokyo\", or name a calendar in spec.calendar"})
+	case zone != "" && !calendar.IsZone(zone):
+		mistakes = append(mistakes, mistake{field, fmt.Sprintf("%q is no time zone; write an IANA name such as \"Asia/Tokyo\"", zone)})
+	}
+	return mistakes
+}
