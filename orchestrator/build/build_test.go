@@ -44,6 +44,9 @@ func TestPatch(t *testing.T) {
 				got.Write(piece)
 				want -= len(piece)
 			}
+			if v := a.assignment; v.GetOrder().GetVersion() == 0 || len(v.GetDigest()) != 64 || len(v.GetSignatures()) != 1 {
+				t.Errorf("nothing that a host could trust: %v", v)
+			}
 			makes(a)
 		}
 		b := h.build(patch(func(o *v1.BuildOrder) {

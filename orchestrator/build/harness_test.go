@@ -22,6 +22,7 @@ import (
 
 	"daybreak/images"
 	"daybreak/images/chunkstore"
+	"daybreak/images/sign"
 	"daybreak/orchestrator/rollout"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
@@ -115,7 +116,11 @@ func (h *house) furnish() {
 	}
 	h.mirror = store.NewMirror(h.backend)
 	h.objects = store.Open(h.backend, store.WriterRollout)
-	if h.intake, err = rollout.NewIntake(h.objects, h.chunks, nil, nil); err != nil {
+	key, err := sign.NewKey()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if h.intake, err = rollout.NewIntake(h.objects, h.chunks, key, nil); err != nil {
 		h.t.Fatal(err)
 	}
 	h.relay = NewRelay(Deps{
