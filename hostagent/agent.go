@@ -50,6 +50,8 @@ type Config struct {
 	// Publishers are those whose image versions may run here. Nil checks nothing, for tests and simulations only; without keys
 	// nothing new is run.
 	Publishers *sign.Publishers
+	// Builder does builds. Nil: this host does none.
+	Builder Builder
 	// Rand gives numbers from 0 up to 1. Nil means the usual source.
 	Rand func() float64
 	// Hints delivers a value when something may have happened to a VM: a reason to look, never a fact. Nil gives none.
@@ -153,6 +155,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.takeStock(ctx)
 	group.Go(func() error { return a.sessions(ctx) })
 	group.Go(func() error { return a.fetcher.run(ctx) })
+	if a.cfg.Builder != nil {
+		group.Go(func() error { return a.cfg.Builder.Run(ctx) })
+	}
 	group.Go(func() error {
 		if err := a.adoptAll(ctx); err != nil {
 			return err

@@ -26,6 +26,8 @@ var (
 	ErrCorrupt = errors.New("content does not match its digest")
 	// ErrPermanent: trying again cannot help; the incarnation has failed.
 	ErrPermanent = errors.New("cannot be done on this host")
+	// ErrGuest: the guest's agent answered, and it was not what was asked for: it refused, or cannot do it.
+	ErrGuest = errors.New("the guest's answer cannot be used")
 	// ErrTimeout: a call did not come back in time. What it was to do may have happened.
 	ErrTimeout = errors.New("no answer in time: outcome unknown")
 )
@@ -36,6 +38,9 @@ type Life struct {
 	Desktop    string
 	UID        string
 	Generation int64
+	// Build: a VM that makes or checks an image version, and no desktop; Desktop is the image's name then. Hypervisor and
+	// Disks list such lives apart.
+	Build bool
 }
 
 // Machine is all that a VM is made of. Every field was checked before it comes here.
@@ -52,11 +57,16 @@ type Machine struct {
 	Base    string
 	Overlay string
 	Data    string
+	// Paths of the overlay, and of its raw base, that a build's appliance works on; the guest finds it by TargetSerial.
+	Target, TargetBase string
 	// Path of the VNC server's UNIX socket.
 	VNC string
 	// Emulate runs the guest without KVM: tests only.
 	Emulate bool
 }
+
+// TargetSerial is the serial of the disk that a build's appliance works on.
+const TargetSerial = "daybreak-target"
 
 // DomainState is what the hypervisor says of a VM.
 type DomainState int

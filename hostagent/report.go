@@ -80,6 +80,9 @@ func (a *Agent) compose(since uint64) (*v1.ReportRequest, uint64) {
 		BootsInFlight: uint32(a.governor.inFlight()), Running: uint32(a.view.running()),
 		PsiCpu: load.PSICPU, PsiMemory: load.PSIMemory, PsiIo: load.PSIIO,
 	}
+	if a.cfg.Builder != nil {
+		request.Usage.BuildMemoryMib = a.cfg.Builder.MemoryMiB()
+	}
 	request.Images = a.inventory.bases[:min(len(a.inventory.bases), maxImages)]
 	for _, disk := range a.inventory.data {
 		if !known[disk.GetDesktopUid()] && len(request.KeptDisks) < maxKept {
@@ -148,11 +151,15 @@ func (s *session) answerOne(ctx context.Context, ask *v1.Ask) error {
 	askCtx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	answer := &v1.AnswerRequest{SessionId: s.id, Id: ask.GetId()}
-	png, err := s.agent.picture(askCtx, ask)
+	var err error
+	if ask.GetBuild() != nil {
+		err = s.callBuild(ask)
+	} else {
+		answer.Png, err = s.agent.picture(askCtx, ask)
+	}
 	if err != nil {
 		answer.Error = cleanText(err.Error(), 1024)
 	}
-	answer.Png = png
 	callCtx, cancelCall := context.WithTimeout(ctx, callTimeout)
 	defer cancelCall()
 	_, err = s.client.Answer(callCtx, answer)

@@ -33,6 +33,7 @@ const (
 type session struct {
 	agent  *Agent
 	id     string
+	server string
 	client v1.AgentServiceClient
 	log    zerolog.Logger
 	// sequence that the assignments have come to.
@@ -76,7 +77,7 @@ func (a *Agent) session(ctx context.Context, server string) error {
 	}
 	defer func() { _ = conn.Close() }()
 	s := &session{
-		agent: a, id: uuid.NewString(), client: v1.NewAgentServiceClient(conn), asks: make(chan *v1.Ask, 64),
+		agent: a, id: uuid.NewString(), server: server, client: v1.NewAgentServiceClient(conn), asks: make(chan *v1.Ask, 64),
 		log: a.log.With().Str("server", server).Logger(),
 	}
 	ctx, cancel := context.WithCancelCause(ctx)

@@ -28,6 +28,7 @@ type options struct {
 	AllowRootQEMU   bool     `mapstructure:"allow-root-qemu"`
 	AllowUnconfined bool     `mapstructure:"allow-unconfined"`
 	MaxBoots        int      `mapstructure:"max-boots"`
+	MaxBuilds       int      `mapstructure:"max-builds"`
 	MetricsListen   string   `mapstructure:"metrics-listen"`
 	PublisherKey    []string `mapstructure:"publisher-key"`
 
@@ -49,6 +50,7 @@ func addFlags(flags *pflag.FlagSet) {
 	flags.Bool("allow-unconfined", false, "accept a host on which neither AppArmor nor SELinux confines QEMU, or without its seccomp sandbox")
 	flags.Int("max-boots", 0, "desktops that may boot at once (default: the number of CPUs, at least 2)")
 	flags.StringSlice("publisher-key", nil, "file of the public key (PEM) of a publisher whose images may run here (daybreak publisher key prints it), in place of those pinned at enrolment; may be repeated")
+	flags.Int("max-builds", 1, "image builds (patches and checks) that may run at once; 0 for a host that does none")
 	flags.String("metrics-listen", "127.0.0.1:7446", "address of /metrics, /healthz and /readyz, in the clear; empty for none")
 }
 
@@ -96,6 +98,9 @@ func (o options) complete() (options, error) {
 	}
 	if o.MaxBoots < 0 || o.MaxBoots > 4096 {
 		return options{}, fmt.Errorf("--max-boots %d: want 0 to 4096", o.MaxBoots)
+	}
+	if o.MaxBuilds < 0 || o.MaxBuilds > 64 {
+		return options{}, fmt.Errorf("--max-builds %d: want 0 to 64", o.MaxBuilds)
 	}
 	o.zones = map[string]string{}
 	for _, pair := range o.Zone {

@@ -36,6 +36,7 @@ func TestOptions(t *testing.T) {
 		{"two tokens", "give one of them", []string{"--server", "cp:7444", "--name", "kvm1", "--token", "x", "--token-file", "y"}},
 		{"relative directory", "absolute path", []string{"--server", "cp:7444", "--name", "kvm1", "--data-dir", "x"}},
 		{"boots below zero", "want 0 to 4096", []string{"--server", "cp:7444", "--name", "kvm1", "--max-boots", "-1"}},
+		{"too many builds", "want 0 to 64", []string{"--server", "cp:7444", "--name", "kvm1", "--max-builds", "65"}},
 		{"log level", "--log-level", []string{"--server", "cp:7444", "--name", "kvm1", "--log-level", "loud"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -21,6 +21,7 @@ import (
 
 	"daybreak/cmd/observe"
 	"daybreak/hostagent"
+	"daybreak/hostagent/build"
 	"daybreak/hostagent/disk"
 	"daybreak/hostagent/libvirt"
 	"daybreak/proto/identity"
@@ -81,12 +82,13 @@ type parts struct {
 	meter   hostagent.Meter
 }
 
-// during runs work while background runs; the end of work ends both.
+// during runs work while background runs; the end of work ends both. Background outlives ctx until work has ended, which
+// may have to take something away.
 func during(ctx context.Context, background, work func(context.Context) error) error {
 	group, ctx := errgroup.WithContext(ctx)
-	ctx, cancel := context.WithCancel(ctx)
+	behind, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	group.Go(func() error { return quiet(background(ctx)) })
+	group.Go(func() error { return quiet(background(behind)) })
 	group.Go(func() error {
 		defer cancel()
 		return quiet(work(ctx))
@@ -196,9 +198,13 @@ func serve(ctx context.Context, o options, virt *libvirt.Host, posture libvirt.P
 	dial := func(server string) (*grpc.ClientConn, error) {
 		return grpc.NewClient(server, grpc.WithTransportCredentials(credentials.NewTLS(id.TLS())))
 	}
+	builder, err := newBuilder(o, virt, disks, build.Config{VNCDir: vnc, Emulate: platform.Emulate, Publishers: trusted}, log)
+	if err != nil {
+		return err
+	}
 	agent, err := hostagent.New(hostagent.Config{
 		Version: versionText(), Servers: o.Server, Dial: dial, Zones: o.zones, VNCDir: vnc, MaxBoots: o.MaxBoots,
-		Platform: platform, Publishers: trusted,
+		Platform: platform, Builder: builder, Publishers: trusted,
 		Hints: virt.Hints(), Ready: func() { tellSystemd(log) }, Registerer: registry, Log: log,
 	}, host.journal, virt, virt, disks, host.meter)
 	if err != nil {
@@ -216,6 +222,15 @@ func serve(ctx context.Context, o options, virt *libvirt.Host, posture libvirt.P
 		group.Go(func() error { return observe.Run(ctx, listener, registry, agent.Unwell, agent.Unwell) })
 	}
 	return group.Wait()
+}
+
+// newBuilder returns nil when the host is to do no builds.
+func newBuilder(o options, virt *libvirt.Host, disks *disk.Store, cfg build.Config, log zerolog.Logger) (hostagent.Builder, error) {
+	if o.MaxBuilds == 0 {
+		return nil, nil
+	}
+	cfg.Max, cfg.Zones = o.MaxBuilds, o.zones
+	return build.New(cfg, virt, virt, disks, log)
 }
 
 // listenMetrics returns nil when nothing is to be shown.

@@ -27,7 +27,11 @@ func (s *Store) CreateOverlay(ctx context.Context, life hostagent.Life, digest s
 	if err != nil {
 		return "", "", fmt.Errorf("create overlay of %s: %w", life.Desktop, err)
 	}
-	base, overlay = s.path(dirBases, baseName(d)), s.path(dirOverlays, overlayName(life))
+	base, overlay = s.path(dirBases, baseName(d)), s.overlayPath(life)
+	if life.Build {
+		// No more than the disk itself and its tables: a build asks for much, as nobody knows what its script does.
+		reserve = min(reserve, uint64(size)+uint64(size)/64+1<<20)
+	}
 	switch known, isKnown, err := aboutOf(overlay); {
 	case err == nil && isKnown && known.base != d:
 		return "", "", fmt.Errorf("create overlay of %s generation %d: there is one on base %s, wanted %s: %w",
@@ -81,7 +85,16 @@ func (s *Store) create(ctx context.Context, path, what string, reserve uint64, f
 
 // Overlays lists the lives whose overlay lies in the store.
 func (s *Store) Overlays(ctx context.Context) ([]hostagent.Life, error) {
-	entries, err := os.ReadDir(s.path(dirOverlays))
+	return s.overlaysIn(ctx, dirOverlays)
+}
+
+// BuildOverlays lists the lives of builds whose overlay lies in the store.
+func (s *Store) BuildOverlays(ctx context.Context) ([]hostagent.Life, error) {
+	return s.overlaysIn(ctx, dirBuilds)
+}
+
+func (s *Store) overlaysIn(ctx context.Context, dir string) ([]hostagent.Life, error) {
+	entries, err := os.ReadDir(s.path(dir))
 	if err != nil {
 		return nil, fmt.Errorf("list overlays: %w", err)
 	}
@@ -94,24 +107,37 @@ func (s *Store) Overlays(ctx context.Context) ([]hostagent.Life, error) {
 		if !ok {
 			continue
 		}
-		known, _, err := aboutOf(s.path(dirOverlays, entry.Name()))
+		known, _, err := aboutOf(s.path(dir, entry.Name()))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
 			return nil, fmt.Errorf("list overlays: %w", err)
 		}
-		lives = append(lives, hostagent.Life{Desktop: known.desktop, UID: uid, Generation: generation})
+		lives = append(lives, hostagent.Life{Desktop: known.desktop, UID: uid, Generation: generation, Build: dir == dirBuilds})
 	}
 	return lives, nil
 }
 
-// TrashOverlay moves the overlay of a life to the trash. Absent is success.
+// overlayPath is where the overlay of a life lies. Those of builds lie apart.
+func (s *Store) overlayPath(life hostagent.Life) string {
+	if life.Build {
+		return s.path(dirBuilds, overlayName(life))
+	}
+	return s.path(dirOverlays, overlayName(life))
+}
+
+// TrashOverlay moves the overlay of a life to the trash; that of a build, which nobody will ask for, it removes. Absent is
+// success.
 func (s *Store) TrashOverlay(_ context.Context, life hostagent.Life) error {
 	if err := checkLife(life); err != nil {
 		return fmt.Errorf("trash overlay: %w", err)
 	}
-	if err := s.trash(s.path(dirOverlays, overlayName(life)), kindOverlay); err != nil {
+	do := func(path string) error { return s.trash(path, kindOverlay) }
+	if life.Build {
+		do = remove
+	}
+	if err := do(s.overlayPath(life)); err != nil {
 		return fmt.Errorf("trash overlay of %s generation %d: %w", life.Desktop, life.Generation, err)
 	}
 	return nil

@@ -89,7 +89,7 @@ func (s *Store) promised(ctx context.Context) (uint64, error) {
 	for c := range s.claims {
 		sum += c.bytes
 	}
-	for _, dir := range []string{dirOverlays, dirData} {
+	for _, dir := range []string{dirOverlays, dirBuilds, dirData} {
 		entries, err := os.ReadDir(s.path(dir))
 		if err != nil {
 			return 0, err
@@ -98,7 +98,7 @@ func (s *Store) promised(ctx context.Context) (uint64, error) {
 			if err := ctx.Err(); err != nil {
 				return 0, err
 			}
-			left, err := growth(s.path(dir, entry.Name()), dir == dirOverlays)
+			left, err := growth(s.path(dir, entry.Name()), dir != dirData)
 			// One that went to the trash meanwhile grows no more.
 			if errors.Is(err, fs.ErrNotExist) {
 				continue

@@ -59,6 +59,7 @@ var _ hostagent.Disks = (*Store)(nil)
 const (
 	dirBases    = "bases"
 	dirOverlays = "overlays"
+	dirBuilds   = "builds"
 	dirData     = "data"
 	dirTrash    = "trash"
 	dirTmp      = "tmp"
@@ -107,7 +108,7 @@ func (s *Store) makeDirs() error {
 	if err := os.MkdirAll(s.cfg.Root, 0o711); err != nil {
 		return fmt.Errorf("make store: %w", err)
 	}
-	for _, dir := range []string{dirBases, dirOverlays, dirData, dirTrash, dirTmp} {
+	for _, dir := range []string{dirBases, dirOverlays, dirBuilds, dirData, dirTrash, dirTmp} {
 		if err := os.Mkdir(s.path(dir), 0o711); err != nil && !errors.Is(err, os.ErrExist) {
 			return fmt.Errorf("make store: %w", err)
 		}

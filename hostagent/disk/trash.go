@@ -47,6 +47,21 @@ func (s *Store) trash(path string, k kind) error {
 	return s.moveToTrash(path, k)
 }
 
+// remove removes a file. Absent is success. A file that a QEMU has open is left alone.
+func remove(path string) error {
+	inUse, err := locked(path)
+	if err == nil && inUse {
+		return fmt.Errorf("%s is in use by a running QEMU", path)
+	}
+	if err == nil {
+		err = os.Remove(path)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
 func (s *Store) moveToTrash(path string, k kind) error {
 	name := fmt.Sprintf("%s.%s.%d", k, filepath.Base(path), time.Now().UnixNano())
 	if err := unix.Renameat2(unix.AT_FDCWD, path, unix.AT_FDCWD, s.path(dirTrash, name), unix.RENAME_NOREPLACE); err != nil {

@@ -72,7 +72,7 @@ func (h *Host) EnsureBase(ctx context.Context, digest string, from hostagent.Sou
 		progress(90 + percent)
 	}
 	h.mu.Lock()
-	h.bases[digest] = manifest.Size()
+	h.bases[digest], h.manifests[digest] = manifest.Size(), manifest
 	h.tally.Fetches++
 	h.mu.Unlock()
 	progress(100)
@@ -142,10 +142,13 @@ func (h *Host) CreateOverlay(ctx context.Context, life hostagent.Life, digest st
 			}
 			return nil
 		}
+		if life.Build {
+			reserve = min(reserve, h.bases[digest])
+		}
 		if h.full || h.available() < reserve {
 			return fmt.Errorf("create overlay: %w", hostagent.ErrNoSpace)
 		}
-		h.overlays[keyOf(life)] = &overlay{life: life, digest: digest, reserve: reserve}
+		h.overlays[keyOf(life)] = &overlay{life: life, digest: digest, reserve: reserve, written: map[int][]byte{}}
 		return nil
 	})
 	if err != nil {
@@ -183,6 +186,9 @@ func (h *Host) TrashOverlay(ctx context.Context, life hostagent.Life) error {
 			return fmt.Errorf("trash overlay of %s generation %d: it is in use", life.Desktop, life.Generation)
 		}
 		delete(h.overlays, keyOf(life))
+		if life.Build {
+			return nil
+		}
 		h.trash = append(h.trash, trashed{what: overlayPath(life), at: time.Now()})
 		h.tally.Trashed[life]++
 		return nil
@@ -209,10 +215,16 @@ func (h *Host) TrashData(ctx context.Context, uid string) error {
 
 // Overlays implements hostagent.Disks.
 func (h *Host) Overlays(ctx context.Context) ([]hostagent.Life, error) {
+	return h.overlaysOf(ctx, false)
+}
+
+func (h *Host) overlaysOf(ctx context.Context, builds bool) ([]hostagent.Life, error) {
 	var lives []hostagent.Life
 	err := h.call(ctx, OpList, hostagent.Life{}, func() error {
 		for _, o := range h.overlays {
-			lives = append(lives, o.life)
+			if o.life.Build == builds {
+				lives = append(lives, o.life)
+			}
 		}
 		return nil
 	})

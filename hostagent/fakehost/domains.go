@@ -27,6 +27,9 @@ func (h *Host) Domains(ctx context.Context) ([]hostagent.Domain, error) {
 			return nil
 		}
 		for _, d := range h.domains {
+			if d.machine.Build {
+				continue
+			}
 			list = append(list, hostagent.Domain{Life: d.machine.Life, VMUUID: d.machine.VMUUID, State: d.state})
 		}
 		return nil
@@ -60,7 +63,7 @@ func (h *Host) Start(ctx context.Context, m hostagent.Machine) error {
 			return fmt.Errorf("start domain: open %s: %w", m.Overlay, hostagent.ErrPermanent)
 		}
 		boot := h.cfg.Boot(m.Life)
-		h.domains[keyOf(m.Life)] = &domain{machine: m, state: hostagent.DomainRunning, boot: boot, ready: time.Now().Add(boot.After)}
+		h.domains[keyOf(m.Life)] = &domain{machine: m, state: hostagent.DomainRunning, boot: boot, ready: time.Now().Add(boot.After), files: map[string][]byte{}}
 		h.tally.Starts[m.Life]++
 		return nil
 	})
@@ -79,6 +82,7 @@ func (h *Host) Shutdown(ctx context.Context, life hostagent.Life) error {
 				h.mu.Lock()
 				defer h.mu.Unlock()
 				if h.domains[keyOf(life)] == d {
+					d.poweredOff = true
 					delete(h.domains, keyOf(life))
 				}
 			})

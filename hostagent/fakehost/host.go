@@ -1,7 +1,7 @@
 // Package fakehost is a KVM host in memory: VMs that boot by the clock, a guest agent, disks, instruments, and switches
 // for everything that can go wrong on a real one.
 //
-// Here: one Host that implements hostagent's Hypervisor, Guest, Disks and Meter as hosttest demands, and a tally of what
+// Here: one Host that implements hostagent's Hypervisor, Guest, Disks and Meter, and what builds need, as hosttest demands, and a tally of what
 // was done to it. Not here: anything a real host would need. Tests and the simulator call it, no command does. It keeps
 // time with package time only, so that it runs in a testing/synctest bubble.
 package fakehost
@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"daybreak/hostagent"
+	"daybreak/hostagent/build"
+	"daybreak/images"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -36,6 +38,12 @@ const (
 	OpTrashOverlay  Op = "trash-overlay"
 	OpTrashData     Op = "trash-data"
 	OpList          Op = "list" // of bases, overlays, data disks, space
+	OpBuilds        Op = "builds"
+	OpBegin         Op = "begin"
+	OpEnded         Op = "ended"
+	OpPut           Op = "put"
+	OpGet           Op = "get"
+	OpChanges       Op = "changes"
 )
 
 // Fault is what goes wrong with one call. The zero value is nothing.
@@ -75,6 +83,10 @@ type Config struct {
 	Boot func(hostagent.Life) Boot
 	// Fault says what goes wrong with a call; nil means nothing. Life is zero where a call is about none.
 	Fault func(Op, hostagent.Life) Fault
+	// Program is what Begin runs; nil means that it does nothing but exit as the readiness probe does.
+	Program func(*Program)
+	// System is what guests say they are, but for their host name.
+	System build.System
 	// Trash is how long what was moved there is kept. 0 means a week.
 	Trash time.Duration
 }
@@ -83,15 +95,17 @@ type Config struct {
 type Host struct {
 	cfg Config
 
-	mu       sync.Mutex
-	boots    int
-	domains  map[key]*domain
-	bases    map[string]uint64
-	overlays map[key]*overlay
-	data     map[string]*dataDisk
-	trash    []trashed
-	empty    int
-	full     bool
+	mu      sync.Mutex
+	boots   int
+	domains map[key]*domain
+	bases   map[string]uint64
+	// manifests are those of bases that were fetched.
+	manifests map[string]*images.Manifest
+	overlays  map[key]*overlay
+	data      map[string]*dataDisk
+	trash     []trashed
+	empty     int
+	full      bool
 	// down: the hypervisor's daemon is not there. hung: it is there and does not answer.
 	down, hung bool
 	tally      Tally
@@ -100,15 +114,23 @@ type Host struct {
 type key struct {
 	uid        string
 	generation int64
+	build      bool
 }
 
-func keyOf(life hostagent.Life) key { return key{uid: life.UID, generation: life.Generation} }
+func keyOf(life hostagent.Life) key {
+	return key{uid: life.UID, generation: life.Generation, build: life.Build}
+}
 
 type domain struct {
 	machine hostagent.Machine
 	state   hostagent.DomainState
 	ready   time.Time
 	boot    Boot
+	// files of the guest, by path, and the programs that were begun, by process id less 1.
+	files    map[string][]byte
+	programs []*Program
+	// poweredOff: the guest's own doing.
+	poweredOff bool
 }
 
 type overlay struct {
@@ -116,6 +138,8 @@ type overlay struct {
 	digest   string
 	reserve  uint64
 	volatile bool
+	// written are the pieces of the disk that the guest wrote.
+	written map[int][]byte
 }
 
 type dataDisk struct {
@@ -145,6 +169,9 @@ var (
 	_ hostagent.Guest      = (*Host)(nil)
 	_ hostagent.Disks      = (*Host)(nil)
 	_ hostagent.Meter      = (*Host)(nil)
+	_ build.Hypervisor     = (*Host)(nil)
+	_ build.Guest          = (*Host)(nil)
+	_ build.Disks          = (*Host)(nil)
 )
 
 // New makes a host.
@@ -171,7 +198,7 @@ func New(cfg Config) *Host {
 		cfg.Trash = 7 * 24 * time.Hour
 	}
 	return &Host{
-		cfg: cfg, domains: map[key]*domain{}, bases: map[string]uint64{}, overlays: map[key]*overlay{}, data: map[string]*dataDisk{},
+		cfg: cfg, domains: map[key]*domain{}, bases: map[string]uint64{}, manifests: map[string]*images.Manifest{}, overlays: map[key]*overlay{}, data: map[string]*dataDisk{},
 		tally: Tally{Starts: map[hostagent.Life]int{}, Destroys: map[hostagent.Life]int{}, Trashed: map[hostagent.Life]int{}},
 	}
 }

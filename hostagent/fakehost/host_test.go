@@ -2,6 +2,7 @@ package fakehost_test
 
 import (
 	"bytes"
+	"strconv"
 	"testing"
 	"time"
 
@@ -25,7 +26,7 @@ func TestContract(t *testing.T) {
 			}
 		})
 		return &hosttest.Rig{
-			Hypervisor: host, Guest: host, Disks: host,
+			Hypervisor: host, Guest: host, Disks: host, Builds: host, BuildGuest: host, BuildDisks: host,
 			Image:        hosttest.NewImage(t, bytes.NewReader(make([]byte, 2*images.ChunkBytes)), 2*images.ChunkBytes),
 			ImageVersion: fakehost.ImageVersion, Argv: []string{"hello"}, Output: "hello\n", VNCDir: "/fake/vnc",
 			Patience: 5 * time.Second, Deadline: time.Second,
@@ -43,6 +44,9 @@ func TestContract(t *testing.T) {
 				return func() { host.SetFull(false) }
 			},
 			WriteMuch: []string{fakehost.WriteMuch},
+			WriteFile: func(path, content string, status int) []string {
+				return []string{fakehost.WriteFile, path, content, strconv.Itoa(status)}
+			},
 		}
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"daybreak/hostagent"
+	"daybreak/hostagent/build"
 )
 
 // Rig is a host under test, with what the suite needs to know of it.
@@ -19,6 +20,10 @@ type Rig struct {
 	Hypervisor hostagent.Hypervisor
 	Guest      hostagent.Guest
 	Disks      hostagent.Disks
+	// Builds, BuildGuest and BuildDisks are the same host's, as builds see it.
+	Builds     build.Hypervisor
+	BuildGuest build.Guest
+	BuildDisks build.Disks
 	// Image boots to a guest whose agent answers.
 	Image *Image
 	// ImageVersion is what the guest says of itself; empty where it says nothing.
@@ -26,6 +31,8 @@ type Rig struct {
 	// Argv is a program in the guest, and Output what it prints before it exits with 0.
 	Argv   []string
 	Output string
+	// WriteFile makes the arguments of a program in the guest that writes content to path and exits with status.
+	WriteFile func(path, content string, status int) []string
 	// Emulate, Bridge and VNC's directory as Machine has them.
 	Emulate bool
 	Bridge  string

@@ -31,6 +31,8 @@ func Run(t *testing.T, open func(t *testing.T) *Rig) {
 	t.Run("HypervisorKilled", r.testHypervisorKilled)
 	t.Run("HypervisorHangs", r.testHypervisorHangs)
 	t.Run("StoreFull", r.testStoreFull)
+	t.Run("Build", r.testBuild)
+	t.Run("BuildKilled", r.testBuildKilled)
 }
 
 func (r *Rig) testNothingThere(t *testing.T) {

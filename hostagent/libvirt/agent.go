@@ -29,7 +29,7 @@ const (
 )
 
 // errGuest: the guest's agent answered, and it was not what was asked for.
-var errGuest = errors.New("the guest's answer cannot be used")
+var errGuest = hostagent.ErrGuest
 
 // ask sends one command to the guest's agent and reads its answer into reply, which may be nil.
 func (h *Host) ask(ctx context.Context, life hostagent.Life, command string, arguments, reply any) error {
@@ -44,11 +44,15 @@ func (h *Host) ask(ctx context.Context, life hostagent.Life, command string, arg
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
+	line, timeout := h.guests, h.cfg.GuestTimeout
+	if life.Build {
+		line, timeout = h.builds, buildTimeout
+	}
 	if wait := h.patience.left(life, time.Now()); wait > 0 {
 		return fmt.Errorf("%s: it kept us waiting and is left alone for %v: %w", what, wait.Round(time.Second), hostagent.ErrTimeout)
 	}
 	answer := make(chan string, 1)
-	err = h.guests.do(ctx, h.cfg.GuestTimeout, "agent "+life.UID, what, func(c *lv.Connect) error {
+	err = line.do(ctx, timeout, "agent "+life.UID, what, func(c *lv.Connect) error {
 		text, err := h.send(c, life, string(request))
 		if err != nil {
 			return fmt.Errorf("%s: %w", what, err)
@@ -73,9 +77,15 @@ func (h *Host) send(c *lv.Connect, life hostagent.Life, request string) (string,
 		return "", err
 	}
 	defer free(d)
+	seconds := lv.DomainQemuAgentCommandTimeout(agentSeconds)
+	if life.Build {
+		seconds = buildAgentSeconds
+	}
 	begun := time.Now()
-	text, err := d.QemuAgentCommand(request, agentSeconds, 0)
-	h.patience.judge(life, begun, time.Now())
+	text, err := d.QemuAgentCommand(request, seconds, 0)
+	if !life.Build {
+		h.patience.judge(life, begun, time.Now())
+	}
 	if errors.Is(err, lv.ERR_AGENT_COMMAND_TIMEOUT) || errors.Is(err, lv.ERR_AGENT_UNSYNCED) {
 		return "", fmt.Errorf("%w: %w", err, hostagent.ErrTimeout)
 	}

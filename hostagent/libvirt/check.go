@@ -78,10 +78,15 @@ func (cfg Config) checkMachine(m hostagent.Machine) error {
 		refuse(m.MemoryMiB >= minMemoryMiB && m.MemoryMiB <= maxMemoryMiB, "%d MiB of memory are not %d to %d", m.MemoryMiB, minMemoryMiB, maxMemoryMiB),
 		refuse(!m.Emulate || cfg.AllowEmulation, "emulated guests are not isolated from the host and are not allowed here"),
 		checkPath("VNC socket", m.VNC, maxSocketPath),
+		refuse(m.Target == "" && m.TargetBase == "" || m.Build && m.Data == "" && m.Target != "" && m.TargetBase != "",
+			"a disk to work on is for builds, with its base and without a data disk"),
 	)
 	disks := map[string]string{"base": m.Base, "overlay": m.Overlay}
 	if m.Data != "" {
 		disks["data disk"] = m.Data
+	}
+	if m.Target != "" {
+		disks["target"] = m.Target
 	}
 	seen := map[string]bool{}
 	for what, path := range disks {
@@ -89,6 +94,10 @@ func (cfg Config) checkMachine(m hostagent.Machine) error {
 			refuse(strings.HasPrefix(path, strings.TrimSuffix(cfg.Store, "/")+"/"), "path of the %s, %.120q, is not in the store %s", what, path, cfg.Store),
 			refuse(!seen[path], "%.120q is given for two disks", path))
 		seen[path] = true
+	}
+	if m.Target != "" { // which may be on the base that the appliance is on
+		err = errors.Join(err, checkPath("target's base", m.TargetBase, maxPath),
+			refuse(strings.HasPrefix(m.TargetBase, strings.TrimSuffix(cfg.Store, "/")+"/"), "path of the target's base, %.120q, is not in the store %s", m.TargetBase, cfg.Store))
 	}
 	return err
 }

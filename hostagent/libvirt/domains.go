@@ -11,10 +11,19 @@ import (
 	"daybreak/hostagent"
 )
 
-// Domains lists our VMs: those whose metadata says so. One whose metadata cannot be read fails the list, since nothing is
-// known then; one with other metadata is somebody else's.
+// Domains lists our desktops' VMs: those whose metadata says so. One whose metadata cannot be read fails the list, since
+// nothing is known then; one with other metadata is somebody else's.
 func (h *Host) Domains(ctx context.Context) ([]hostagent.Domain, error) {
-	var found []hostagent.Domain
+	found, err := h.list(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	h.patience.keepOnly(found)
+	return found, nil
+}
+
+func (h *Host) list(ctx context.Context, builds bool) ([]hostagent.Domain, error) {
+	listed := make(chan []hostagent.Domain, 1)
 	err := h.lists.do(ctx, h.cfg.ListTimeout, "", "list VMs", func(c *lv.Connect) error {
 		all, err := c.ListAllDomains(0)
 		if err != nil {
@@ -22,7 +31,7 @@ func (h *Host) Domains(ctx context.Context) ([]hostagent.Domain, error) {
 		}
 		var ours []hostagent.Domain
 		for i := range all {
-			d, isOurs, err := describe(&all[i])
+			d, isOurs, err := describe(&all[i], builds)
 			if err != nil {
 				freeAll(all[i:])
 				return fmt.Errorf("list VMs: %w", err)
@@ -32,15 +41,13 @@ func (h *Host) Domains(ctx context.Context) ([]hostagent.Domain, error) {
 			}
 			free(&all[i])
 		}
-		found = ours
+		listed <- ours
 		return nil
 	})
-	// After a deadline the call may still be writing.
 	if err != nil {
 		return nil, err
 	}
-	h.patience.keepOnly(found)
-	return found, nil
+	return <-listed, nil
 }
 
 func free(d *lv.Domain) {
@@ -54,8 +61,8 @@ func freeAll(all []lv.Domain) {
 }
 
 // describe reads whose a domain is and what it does. One that is gone meanwhile is not ours.
-func describe(d *lv.Domain) (_ hostagent.Domain, ours bool, _ error) {
-	life, ours, err := lifeOf(d)
+func describe(d *lv.Domain, build bool) (_ hostagent.Domain, ours bool, _ error) {
+	life, ours, err := lifeOf(d, build)
 	if err != nil || !ours {
 		return hostagent.Domain{}, false, err
 	}
@@ -73,16 +80,17 @@ func describe(d *lv.Domain) (_ hostagent.Domain, ours bool, _ error) {
 	return hostagent.Domain{Life: life, VMUUID: uuid, State: stateOf(state, reason)}, true, nil
 }
 
-// lifeOf reads whose a domain is.
-func lifeOf(d *lv.Domain) (_ hostagent.Life, ours bool, _ error) {
-	text, err := d.GetMetadata(lv.DOMAIN_METADATA_ELEMENT, metadataURI, lv.DOMAIN_AFFECT_CURRENT)
+// lifeOf reads whose a domain is: which desktop's, or which build's.
+func lifeOf(d *lv.Domain, build bool) (_ hostagent.Life, ours bool, _ error) {
+	_, uri := elementOf(build)
+	text, err := d.GetMetadata(lv.DOMAIN_METADATA_ELEMENT, uri, lv.DOMAIN_AFFECT_CURRENT)
 	if errors.Is(err, lv.ERR_NO_DOMAIN_METADATA) || errors.Is(err, lv.ERR_NO_DOMAIN) {
 		return hostagent.Life{}, false, nil
 	}
 	if err != nil {
 		return hostagent.Life{}, false, fmt.Errorf("read metadata: %w", err)
 	}
-	life, err := parseLife(text)
+	life, err := parseLife(text, build)
 	return life, err == nil, nil
 }
 
@@ -115,7 +123,7 @@ func find(c *lv.Connect, life hostagent.Life) (*lv.Domain, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look up VM of %s: %w", life.Desktop, err)
 	}
-	have, ours, err := lifeOf(d)
+	have, ours, err := lifeOf(d, life.Build)
 	if err == nil && (!ours || have.UID != life.UID || have.Generation != life.Generation) {
 		err = fmt.Errorf("VM of %s generation %d: %w", life.Desktop, life.Generation, hostagent.ErrNotFound)
 	}
@@ -145,6 +153,9 @@ func (h *Host) Start(ctx context.Context, m hostagent.Machine) error {
 	xml, err := h.cfg.domainXML(m)
 	if err != nil {
 		return err
+	}
+	if m.Build {
+		h.ends.expect(m.VMUUID)
 	}
 	return h.change(ctx, m.Life, "start VM", func(c *lv.Connect) error {
 		if running, err := present(c, m); running || err != nil {
@@ -178,7 +189,7 @@ func present(c *lv.Connect, m hostagent.Machine) (running bool, err error) {
 			}
 			continue
 		}
-		d, ours, describeErr := describe(found.d)
+		d, ours, describeErr := describe(found.d, m.Build)
 		free(found.d)
 		switch {
 		case describeErr != nil:

@@ -265,7 +265,7 @@ func newRig(t *testing.T) (*hosttest.Rig, *libvirt.Host) {
 	noKVM := libvirt.ProbeKVM(t.Context(), posture.Emulator, posture.UID, posture.GID, 10*time.Second)
 	t.Logf("posture %+v, KVM: %v", posture, noKVM)
 	return &hosttest.Rig{
-		Hypervisor: host, Guest: host, Disks: disks,
+		Hypervisor: host, Guest: host, Disks: disks, Builds: host, BuildGuest: host, BuildDisks: disks,
 		Image: l.golden(t), ImageVersion: imageVersion, Argv: []string{"/bin/echo", "warm", "desktops"}, Output: "warm desktops\n",
 		Emulate: noKVM != nil, Bridge: "br-office", VNCDir: vnc, Patience: 3 * time.Minute, Deadline: 20 * time.Second,
 		KillGuest:      func(life hostagent.Life) { signalQEMU(t, life, syscall.SIGKILL) },
@@ -276,6 +276,9 @@ func newRig(t *testing.T) (*hosttest.Rig, *libvirt.Host) {
 			return sync.OnceFunc(func() { l.signal(t, syscall.SIGCONT) })
 		},
 		FillStore: func() func() { return l.fill(t) },
+		WriteFile: func(path, content string, status int) []string {
+			return []string{"/bin/sh", "-c", `printf %s "$2" >"$1"; exit "$3"`, "sh", path, content, strconv.Itoa(status)}
+		},
 		WriteMuch: []string{"/bin/dd", "if=/dev/urandom", "of=/much", "bs=1M", "count=40", "conv=fsync"},
 	}, host
 }

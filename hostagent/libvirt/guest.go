@@ -18,6 +18,7 @@ import (
 const (
 	maxOutput    = 4 << 10
 	maxArguments = 64
+	maxArgument  = 16 << 10
 	maxAddresses = 16
 	// A guest that lists more than this is not read to the end.
 	maxInterfaces = 64
@@ -34,13 +35,8 @@ func (h *Host) Ping(ctx context.Context, life hostagent.Life) error {
 // Exec runs a program in the guest without a shell, and returns its exit status and the first 4 KiB of its output. A
 // program that a signal ended has status 128 and the signal's number more, as in a shell.
 func (h *Host) Exec(ctx context.Context, life hostagent.Life, argv []string) (int, string, error) {
-	if len(argv) == 0 || len(argv) > maxArguments || argv[0] == "" {
-		return 0, "", fmt.Errorf("run in guest: %d arguments are not 1 to %d: %w", len(argv), maxArguments, hostagent.ErrPermanent)
-	}
-	for _, a := range argv {
-		if !utf8.ValidString(a) || len(a) > 4096 {
-			return 0, "", fmt.Errorf("run in guest: argument %.80q is not UTF-8 of at most 4096 bytes: %w", a, hostagent.ErrPermanent)
-		}
+	if err := checkArguments(argv); err != nil {
+		return 0, "", err
 	}
 	var started struct {
 		PID *int64 `json:"pid"`
@@ -66,6 +62,18 @@ func (h *Host) Exec(ctx context.Context, life hostagent.Life, argv []string) (in
 			return 0, "", late(ctx, fmt.Sprintf("run %q in guest of %s", argv[0], life.Desktop))
 		}
 	}
+}
+
+func checkArguments(argv []string) error {
+	if len(argv) == 0 || len(argv) > maxArguments || argv[0] == "" {
+		return fmt.Errorf("run in guest: %d arguments are not 1 to %d: %w", len(argv), maxArguments, hostagent.ErrPermanent)
+	}
+	for _, a := range argv {
+		if !utf8.ValidString(a) || len(a) > maxArgument {
+			return fmt.Errorf("run in guest: argument %.80q is not UTF-8 of at most %d bytes: %w", a, maxArgument, hostagent.ErrPermanent)
+		}
+	}
+	return nil
 }
 
 // execStatus is the answer to guest-exec-status.

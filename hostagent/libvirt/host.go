@@ -36,9 +36,11 @@ type Host struct {
 	log   zerolog.Logger
 	hints chan struct{}
 	// Kinds of calls, so that guests that keep their agent waiting, or a QEMU that hangs, never keep the list of what runs
-	// from us, nor rescues, which end such a QEMU.
-	lists, changes, guests, rescues *line
-	patience                        *patience
+	// from us, nor rescues, which end such a QEMU; nor a build's guest, which may keep us waiting longer, a desktop's.
+	lists, changes, guests, rescues, builds *line
+
+	patience *patience
+	ends     *ends
 }
 
 var (
@@ -66,9 +68,9 @@ func Open(cfg Config, log zerolog.Logger) (*Host, error) {
 	if err := lv.EventRegisterDefaultImpl(); err != nil {
 		return nil, fmt.Errorf("open libvirt: load the client library (package libvirt0): %w", err)
 	}
-	h := &Host{cfg: cfg, log: log.With().Str("libvirt", cfg.URI).Logger(), hints: make(chan struct{}, 1), patience: newPatience()}
+	h := &Host{cfg: cfg, log: log.With().Str("libvirt", cfg.URI).Logger(), hints: make(chan struct{}, 1), patience: newPatience(), ends: newEnds()}
 	h.lists, h.changes, h.guests = newLine("lists", 1), newLine("changes", 4), newLine("guests", 4)
-	h.rescues = newLine("rescues", 1)
+	h.rescues, h.builds = newLine("rescues", 1), newLine("builds", 2)
 	return h, nil
 }
 
@@ -77,7 +79,7 @@ func Open(cfg Config, log zerolog.Logger) (*Host, error) {
 func (h *Host) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return runEvents(ctx) })
-	for _, w := range slices.Concat(h.lists.wires, h.changes.wires, h.guests.wires, h.rescues.wires) {
+	for _, w := range slices.Concat(h.lists.wires, h.changes.wires, h.guests.wires, h.rescues.wires, h.builds.wires) {
 		g.Go(func() error { return h.keepUp(ctx, w) })
 	}
 	g.Go(func() error { return h.mend(ctx) })
@@ -115,7 +117,10 @@ func runEvents(ctx context.Context) error {
 
 // watch has libvirt tell us when something happens. Lists are the truth; events only say when to look.
 func (h *Host) watch(c *lv.Connect) error {
-	_, lifecycle := c.DomainEventLifecycleRegister(nil, func(*lv.Connect, *lv.Domain, *lv.DomainEventLifecycle) { h.hint() })
+	_, lifecycle := c.DomainEventLifecycleRegister(nil, func(_ *lv.Connect, d *lv.Domain, e *lv.DomainEventLifecycle) {
+		h.ends.hear(d, e)
+		h.hint()
+	})
 	_, agent := c.DomainEventAgentLifecycleRegister(nil, func(*lv.Connect, *lv.Domain, *lv.DomainEventAgentLifecycle) { h.hint() })
 	_, ioError := c.DomainEventIOErrorReasonRegister(nil, func(*lv.Connect, *lv.Domain, *lv.DomainEventIOErrorReason) { h.hint() })
 	if err := errors.Join(lifecycle, agent, ioError); err != nil {

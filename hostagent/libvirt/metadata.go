@@ -12,6 +12,8 @@ import (
 // says, proves nothing.
 const (
 	metadataURI = "urn:daybreak:domain:1"
+	// A build's VM has another element, so that no list of desktops ever holds it.
+	buildURI = "urn:daybreak:build:1"
 	// A libvirtd could hand us anything: what is longer than this is none of ours.
 	maxMetadata = 4096
 )
@@ -25,13 +27,22 @@ type lifeElement struct {
 	Generation int64  `xml:"generation,attr"`
 }
 
+// elementOf names the element of a desktop's life or of a build, and its namespace.
+func elementOf(build bool) (name, uri string) {
+	if build {
+		return "build", buildURI
+	}
+	return "life", metadataURI
+}
+
 // encodeLife writes the metadata of a life.
 func encodeLife(life hostagent.Life) (string, error) {
 	if err := checkLife(life); err != nil {
 		return "", err
 	}
+	element, uri := elementOf(life.Build)
 	text, err := xml.Marshal(lifeElement{
-		XMLName: xml.Name{Local: "daybreak:life"}, Namespace: metadataURI,
+		XMLName: xml.Name{Local: "daybreak:" + element}, Namespace: uri,
 		Desktop: life.Desktop, UID: life.UID, Generation: life.Generation,
 	})
 	if err != nil {
@@ -43,7 +54,7 @@ func encodeLife(life hostagent.Life) (string, error) {
 var errNotOurs = errors.New("not metadata of ours")
 
 // parseLife reads what encodeLife wrote. libvirt, asked for the element of our namespace, gives it without the namespace.
-func parseLife(text string) (hostagent.Life, error) {
+func parseLife(text string, build bool) (hostagent.Life, error) {
 	if len(text) > maxMetadata {
 		return hostagent.Life{}, fmt.Errorf("read metadata: %d bytes: %w", len(text), errNotOurs)
 	}
@@ -51,10 +62,11 @@ func parseLife(text string) (hostagent.Life, error) {
 	if err := xml.Unmarshal([]byte(text), &e); err != nil {
 		return hostagent.Life{}, fmt.Errorf("read metadata: %w: %w", err, errNotOurs)
 	}
-	if name := e.XMLName; name.Local != "life" || name.Space != "" && name.Space != metadataURI {
+	element, uri := elementOf(build)
+	if name := e.XMLName; name.Local != element || name.Space != "" && name.Space != uri {
 		return hostagent.Life{}, fmt.Errorf("read metadata: element %.80q: %w", name.Local, errNotOurs)
 	}
-	life := hostagent.Life{Desktop: e.Desktop, UID: e.UID, Generation: e.Generation}
+	life := hostagent.Life{Desktop: e.Desktop, UID: e.UID, Generation: e.Generation, Build: build}
 	if err := checkLife(life); err != nil {
 		return hostagent.Life{}, fmt.Errorf("read metadata: %w: %w", err, errNotOurs)
 	}

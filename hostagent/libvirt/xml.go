@@ -17,6 +17,9 @@ const tbCacheMiB = 128
 
 // domainName is unique per host, so that libvirt itself refuses a second VM of a desktop, whatever its generation.
 func domainName(life hostagent.Life) string {
+	if life.Build {
+		return "build-" + life.Desktop + "-" + life.UID
+	}
 	return life.Desktop + "-" + life.UID[:8]
 }
 
@@ -97,10 +100,7 @@ func devices(m hostagent.Machine) *libvirtxml.DomainDeviceList {
 
 // disks gives the whole chain with its formats, and its end: neither libvirt nor QEMU ever looks into a file to find out.
 func disks(m hostagent.Machine) []libvirtxml.DomainDisk {
-	system := disk("vda", "qcow2", m.Overlay)
-	system.BackingStore = &libvirtxml.DomainDiskBackingStore{
-		Format: &libvirtxml.DomainDiskFormat{Type: "raw"}, Source: source(m.Base), BackingStore: &libvirtxml.DomainDiskBackingStore{},
-	}
+	system := overlay("vda", m.Overlay, m.Base)
 	system.Boot = &libvirtxml.DomainDeviceBoot{Order: 1}
 	all := []libvirtxml.DomainDisk{system}
 	if m.Data != "" {
@@ -108,7 +108,20 @@ func disks(m hostagent.Machine) []libvirtxml.DomainDisk {
 		data.Serial = dataSerial
 		all = append(all, data)
 	}
+	if m.Target != "" {
+		target := overlay("vdb", m.Target, m.TargetBase)
+		target.Serial = hostagent.TargetSerial
+		all = append(all, target)
+	}
 	return all
+}
+
+func overlay(target, path, base string) libvirtxml.DomainDisk {
+	d := disk(target, "qcow2", path)
+	d.BackingStore = &libvirtxml.DomainDiskBackingStore{
+		Format: &libvirtxml.DomainDiskFormat{Type: "raw"}, Source: source(base), BackingStore: &libvirtxml.DomainDiskBackingStore{},
+	}
+	return d
 }
 
 func disk(target, format, path string) libvirtxml.DomainDisk {

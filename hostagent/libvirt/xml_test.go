@@ -39,6 +39,15 @@ func TestDomainXML(t *testing.T) {
 		"data":     func(m *hostagent.Machine) { m.Data = "/var/lib/daybreak-agent/store/data/" + m.UID + ".raw" },
 		"no-nic":   func(m *hostagent.Machine) { m.Bridge = "" },
 		"emulated": func(m *hostagent.Machine) { m.Emulate, m.VCPUs, m.MemoryMiB = true, 1, 128 },
+		"build": func(m *hostagent.Machine) {
+			m.Life = hostagent.Life{Desktop: "office", UID: m.UID, Generation: 1, Build: true}
+			m.Bridge = ""
+		},
+		"appliance": func(m *hostagent.Machine) {
+			m.Life = hostagent.Life{Desktop: "micro", UID: m.UID, Generation: 1, Build: true}
+			m.Target = "/var/lib/daybreak-agent/store/builds/0b6c7d8e-9f00-4a1b-8c2d-3e4f5a6b7c8d.1.qcow2"
+			m.TargetBase, m.Bridge = m.Base, ""
+		},
 		"japanese": func(m *hostagent.Machine) {
 			m.Overlay = `/var/lib/daybreak-agent/store/市役所 & "総務" <課>/o.qcow2`
 		},
@@ -98,7 +107,7 @@ func checkHardened(t *testing.T, text string, m hostagent.Machine) {
 	if ends := strings.Count(text, "<backingStore></backingStore>"); ends != len(dev.Disks) {
 		t.Errorf("%d of %d chains have an end", ends, len(dev.Disks))
 	}
-	life, err := parseLife(d.Metadata.XML)
+	life, err := parseLife(d.Metadata.XML, m.Build)
 	if err != nil || life != m.Life {
 		t.Errorf("metadata read back: %+v, %v", life, err)
 	}
@@ -205,7 +214,7 @@ func TestMetadata(t *testing.T) {
 		`<life desktop="office-12" uid="6f9f3d0c-6a3d-4f0e-9a55-0123456789ab" generation="4711"/>`,
 		"\n  " + strings.NewReplacer("daybreak:life", "d:life", "xmlns:daybreak", "xmlns:d").Replace(text) + "\n",
 	} {
-		got, err := parseLife(form)
+		got, err := parseLife(form, false)
 		if err != nil || !reflect.DeepEqual(got, life) {
 			t.Errorf("%s was read as %+v, %v", form, got, err)
 		}
@@ -213,9 +222,10 @@ func TestMetadata(t *testing.T) {
 	for _, foreign := range []string{
 		"", "<", "<life/>", `<life xmlns="urn:other" desktop="a" uid="6f9f3d0c-6a3d-4f0e-9a55-0123456789ab" generation="1"/>`,
 		strings.Replace(text, "4711", "0", 1), strings.Replace(text, "4711", "-1", 1), strings.Replace(text, "4711", "9223372036854775808", 1),
+		strings.Replace(text, "daybreak:life", "daybreak:build", 1), strings.Replace(text, "domain:1", "build:1", 1),
 		strings.Replace(text, "office-12", "../etc", 1), strings.Replace(text, "6f9f", "6F9F", 1), text + strings.Repeat(" ", maxMetadata),
 	} {
-		if got, err := parseLife(foreign); !errors.Is(err, errNotOurs) {
+		if got, err := parseLife(foreign, false); !errors.Is(err, errNotOurs) {
 			t.Errorf("%.80q was read as %+v, %v", foreign, got, err)
 		}
 	}
@@ -229,7 +239,7 @@ func FuzzParseLife(f *testing.F) {
 	f.Add(text)
 	f.Add(`<!DOCTYPE a [<!ENTITY b "c">]><life xmlns="urn:daybreak:domain:1" desktop="&b;"/>`)
 	f.Fuzz(func(t *testing.T, text string) {
-		life, err := parseLife(text)
+		life, err := parseLife(text, false)
 		if err != nil {
 			return
 		}

@@ -34,10 +34,10 @@ func Disk(ctx context.Context, file *os.File, codec *images.Codec, sink Sink, pr
 		return nil, Progress{}, fmt.Errorf("read %s: %w", file.Name(), err)
 	}
 	p := &packer{
-		file: file, size: size, codec: codec, sink: sink,
+		disk: file, file: file, size: size, codec: codec, sink: sink,
 		digests: make([]images.Digest, images.Count(size)), progress: progress, at: Progress{Size: size},
 	}
-	if err := p.run(ctx); err != nil {
+	if err := p.run(ctx, p.walk); err != nil {
 		return nil, p.at, fmt.Errorf("pack %s: %w", file.Name(), err)
 	}
 	after, err := file.Stat()
@@ -52,12 +52,16 @@ func Disk(ctx context.Context, file *os.File, codec *images.Codec, sink Sink, pr
 }
 
 type packer struct {
+	disk io.ReaderAt
+	// file is disk where that is a raw one.
 	file  *os.File
 	size  uint64
 	codec *images.Codec
 	sink  Sink
-	// digests by index; every worker writes those of its own groups.
+	// digests by index; every worker writes those of its own groups. They begin as those of the parent, or as zeros.
 	digests []images.Digest
+	// only are the pieces to be read; nil means all.
+	only []bool
 
 	progress func(Progress)
 	mu       sync.Mutex
@@ -67,12 +71,12 @@ type packer struct {
 // span is pieces [from, to) of the disk that hold data.
 type span struct{ from, to int }
 
-func (p *packer) run(ctx context.Context) error {
+func (p *packer) run(ctx context.Context, walk func(context.Context, chan<- span) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	spans := make(chan span)
 	group.Go(func() error {
 		defer close(spans)
-		return p.walk(ctx, spans)
+		return walk(ctx, spans)
 	})
 	// One more than there are CPUs, since some wait for the sink.
 	for range min(runtime.GOMAXPROCS(0)+1, maxWorkers) {
@@ -153,16 +157,25 @@ func (w *worker) pack(ctx context.Context, s span) error {
 	where := map[images.Digest]int{} // into plain
 	var read uint64
 	for i := s.from; i < s.to; i++ {
+		if !w.touched(i) {
+			continue
+		}
 		plain, err := w.read(i, i-s.from)
 		if err != nil {
 			return err
 		}
 		read += uint64(len(plain))
-		if images.AllZero(plain) {
+		digest := images.Digest{}
+		if !images.AllZero(plain) {
+			digest = images.Sum(plain)
+		}
+		if w.digests[i] == digest { // zeros, or what the parent has at this place
 			continue
 		}
-		digest := images.Sum(plain)
 		w.digests[i] = digest
+		if digest.IsZero() {
+			continue
+		}
 		if _, again := where[digest]; !again {
 			where[digest] = i - s.from
 			want = append(want, digest)
@@ -180,10 +193,15 @@ func (w *worker) pack(ctx context.Context, s span) error {
 	}
 	w.advance(func(at *Progress) {
 		at.Scanned = min(at.Scanned+read, at.Size)
+		at.Read += read
 		at.Sent += sent
 		at.Stored += stored
 	})
 	return ctx.Err()
+}
+
+func (p *packer) touched(index int) bool {
+	return p.only == nil || p.only[index]
 }
 
 // read reads a piece into the worker's own memory.
@@ -194,7 +212,7 @@ func (w *worker) read(index, slot int) ([]byte, error) {
 	offset := int64(index) * images.ChunkBytes
 	plain := w.plain[slot][:min(images.ChunkBytes, w.size-uint64(offset))]
 	w.plain[slot] = plain
-	n, err := w.file.ReadAt(plain, offset)
+	n, err := w.disk.ReadAt(plain, offset)
 	if errors.Is(err, io.EOF) && n < len(plain) {
 		return nil, fmt.Errorf("it became shorter: %w", ErrChanged)
 	}

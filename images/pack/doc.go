@@ -1,7 +1,8 @@
 // Package pack cuts a raw disk into the chunks and the manifest of an image version.
 //
-// Here: walking the data of a sparse file, hashing and compressing on all CPUs. Not here: where chunks go (a Sink says it),
-// what a file is (images/inspect), making other formats raw (images/convert). push and tests call it.
+// Here: walking the data of a sparse file, or what an overlay holds; hashing and compressing on all CPUs. Not here: where chunks go (a Sink says it),
+// what a file is (images/inspect), making other formats raw (images/convert), the format of overlays (hostagent/disk). push,
+// hostagent/build and tests call it.
 package pack
 
 import (
@@ -32,6 +33,8 @@ type Sink interface {
 type Progress struct {
 	// Scanned of Size; holes count as scanned.
 	Scanned, Size uint64
+	// Read of them was read and hashed.
+	Read uint64
 	// Sent is compressed bytes that the sink did not have.
 	Sent uint64
 	// Stored is bytes that the store grew by.

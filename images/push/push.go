@@ -1,7 +1,7 @@
 // Package push sends a raw disk to a control plane as a new version of an image.
 //
-// Here: the client's side of ImageService. Not here: cutting the disk into chunks (images/pack), connecting and showing
-// progress (cmd), the server's side (api, orchestrator/rollout). Only cmd and tests call it.
+// Here: the client's side of ImageService, whose part that takes chunks AgentService has too. Not here: cutting the disk into chunks (images/pack), connecting and showing
+// progress (cmd), the server's side (api, orchestrator/rollout). cmd, hostagent/build and tests call it.
 package push
 
 import (
@@ -32,7 +32,7 @@ const (
 func Disk(ctx context.Context, conn grpc.ClientConnInterface, codec *images.Codec, file *os.File, header *v1.VersionHeader,
 	progress func(pack.Progress)) (*v1.CreateVersionResponse, error) {
 	client := v1.NewImageServiceClient(conn)
-	manifest, _, err := pack.Disk(ctx, file, codec, &sink{client: client}, progress)
+	manifest, _, err := pack.Disk(ctx, file, codec, To(client), progress)
 	if err != nil {
 		return nil, err
 	}
@@ -67,9 +67,20 @@ func create(ctx context.Context, client v1.ImageServiceClient, header *v1.Versio
 	return response, nil
 }
 
-// sink is ImageService as pack sees it.
+// Service is the part of ImageService, and of AgentService, that takes chunks in.
+type Service interface {
+	MissingChunks(ctx context.Context, in *v1.MissingChunksRequest, opts ...grpc.CallOption) (*v1.MissingChunksResponse, error)
+	PutChunks(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[v1.PutChunksRequest, v1.PutChunksResponse], error)
+}
+
+// To gives chunks to a service.
+func To(service Service) pack.Sink {
+	return &sink{client: service}
+}
+
+// sink is a service as pack sees it.
 type sink struct {
-	client v1.ImageServiceClient
+	client Service
 }
 
 func (s *sink) Missing(ctx context.Context, digests []images.Digest) ([]images.Digest, error) {
