@@ -45,6 +45,9 @@ func (a *app) describe(ctx context.Context, conn *grpc.ClientConn, kind v1.Kind,
 	if err != nil {
 		return err
 	}
+	if r, ok := o.(*v1.Rollout); ok {
+		return a.describeRollout(ctx, conn, r)
+	}
 	events, err := eventsOf(ctx, conn, kind, name)
 	if err != nil {
 		return err

@@ -21,7 +21,7 @@ import (
 
 func (a *app) imageCommand() *cobra.Command {
 	return group("image", "Bring golden images in, and publish their versions",
-		a.imageInspectCommand(), a.imageImportCommand(), a.imageVersionsCommand(), a.imagePublishCommand())
+		a.imageInspectCommand(), a.imageImportCommand(), a.imageVersionsCommand(), a.imagePublishCommand(), a.imageRollbackCommand())
 }
 
 func (a *app) imageImportCommand() *cobra.Command {

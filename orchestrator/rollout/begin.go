@@ -14,8 +14,8 @@ import (
 // maxReason is the proto's bound of RolloutSpec.reason, in characters.
 const maxReason = 512
 
-// ordinal returns n of a rollout named pool-n.
-func ordinal(r *v1.Rollout) int {
+// Ordinal returns n of a rollout named pool-n.
+func Ordinal(r *v1.Rollout) int {
 	name := r.GetMeta().GetName()
 	n, err := strconv.Atoi(name[strings.LastIndexByte(name, '-')+1:])
 	if err != nil {
@@ -28,7 +28,7 @@ func ordinal(r *v1.Rollout) int {
 func newest(rollouts []*v1.Rollout) *v1.Rollout {
 	var last *v1.Rollout
 	for _, r := range rollouts {
-		if last == nil || ordinal(r) > ordinal(last) {
+		if last == nil || Ordinal(r) > Ordinal(last) {
 			last = r
 		}
 	}
@@ -41,7 +41,7 @@ func (d *decision) start(spec *v1.RolloutSpec, phase v1.RolloutPhase) {
 	spec.Reason = cut(spec.GetReason(), maxReason)
 	now := timestamppb.New(d.now)
 	d.active = &v1.Rollout{
-		Meta:   &v1.Meta{Name: fmt.Sprintf("%s-%d", spec.GetPool(), ordinal(newest(d.Rollouts))+1)},
+		Meta:   &v1.Meta{Name: fmt.Sprintf("%s-%d", spec.GetPool(), Ordinal(newest(d.Rollouts))+1)},
 		Spec:   spec,
 		Status: &v1.RolloutStatus{Phase: phase, PhaseSince: now, Started: now, SinceRevision: d.Revision},
 	}

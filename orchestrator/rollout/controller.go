@@ -220,7 +220,7 @@ func commit(ctx context.Context, st *store.Store, now time.Time, pool *v1.Pool, 
 	for i, note := range a.Notes {
 		// Events are sorted by their names, which begin with the time: what happened at once keeps its order.
 		event := store.NewEvent(now.Add(time.Duration(i)), pool, note.Reason, note.Message, note.Warning)
-		event.Meta.Labels = map[string]string{labelRollout: note.Rollout}
+		event.Meta.Labels = map[string]string{LabelRollout: note.Rollout}
 		ops = append(ops, store.Create(event))
 	}
 	return st.Commit(ctx, ops...)

@@ -12,7 +12,7 @@ import (
 	v1 "daybreak/proto/daybreak/v1"
 )
 
-// Reasons of the events that rollouts leave. Their subject is the pool, their label labelRollout names the rollout.
+// Reasons of the events that rollouts leave. Their subject is the pool, their label LabelRollout names the rollout.
 const (
 	ReasonStarted    = "RolloutStarted"
 	ReasonStaged     = "RolloutStaged"
@@ -28,8 +28,8 @@ const (
 	ReasonClosed     = "WindowClosed"
 )
 
-// labelRollout is the label of events that names the rollout they tell of.
-const labelRollout = "rollout"
+// LabelRollout is the label of events that names the rollout they tell of.
+const LabelRollout = "rollout"
 
 // Short names of the phases.
 const (
@@ -238,7 +238,7 @@ func (d *decision) outdated() []*v1.Rollout {
 			ended = append(ended, r)
 		}
 	}
-	slices.SortFunc(ended, func(a, b *v1.Rollout) int { return ordinal(b) - ordinal(a) })
+	slices.SortFunc(ended, func(a, b *v1.Rollout) int { return Ordinal(b) - Ordinal(a) })
 	return ended[min(keptRollouts, len(ended)):]
 }
 

@@ -96,7 +96,7 @@ func TestStewardPausesAndResumes(t *testing.T) {
 	refuses(t, "Pause again", err, "paused already")
 	_, err = d.Start(t.Context(), d.now, "sales", "hanako")
 	refuses(t, "Start", err, "goes on already")
-	r, err = d.Resume(t.Context(), d.now, "sales", "hanako")
+	r, err = d.Resume(t.Context(), d.now.Add(time.Second), "sales", "hanako")
 	must(t, err)
 	if r.GetSpec().GetPaused() {
 		t.Errorf("resumed: %v", r)

@@ -44,7 +44,7 @@ func columnNames(kind v1.Kind) (narrow, wide []string) {
 	case v1.Kind_KIND_CALENDAR:
 		return cut("NAME|TIME ZONE|OPEN|HOLIDAYS|BLACKOUTS|AGE"), cut("OPENINGS|PARENT")
 	case v1.Kind_KIND_ROLLOUT:
-		return cut("NAME|POOL|FROM|TO|PHASE|MOVED|FAILED|AGE"), cut("MESSAGE")
+		return cut("NAME|POOL|FROM|TO|PHASE|WAVE|MOVED|FAILED|AGE"), cut("IN USE|DONE ABOUT|BECAUSE|MESSAGE")
 	case v1.Kind_KIND_CLAIM:
 		return cut("USER|POOL|DESKTOP|SINCE"), cut("NAME")
 	case v1.Kind_KIND_EVENT:
@@ -71,12 +71,7 @@ func row(o store.Object, wide bool, now time.Time) []string {
 	case *v1.Calendar:
 		narrow, more = calendarRow(o, now)
 	case *v1.Rollout:
-		s := o.GetStatus()
-		narrow = []string{
-			name(o), o.GetSpec().GetPool(), count(o.GetSpec().GetFromVersion()), count(o.GetSpec().GetToVersion()), word(s.GetPhase()),
-			fmt.Sprintf("%d/%d", s.GetMoved(), s.GetTotal()), count(s.GetFailed()), age(o, now),
-		}
-		more = []string{s.GetMessage()}
+		narrow, more = rolloutRow(o, now)
 	case *v1.Claim:
 		narrow, more = []string{o.GetUser(), o.GetPool(), o.GetDesktop(), ago(now, o)}, []string{name(o)}
 	case *v1.Event:

@@ -189,6 +189,7 @@ func Pool(out io.Writer, pool *v1.Pool, desktops []*v1.Desktop, events []*v1.Eve
 	if s.GetHeldUntil() != nil && s.GetHeldUntil().AsTime().After(now) {
 		p.line("Held until", Moment(now, s.GetHeldUntil()))
 	}
+	p.release(pool)
 	cells := shapeCells(spec.GetShape())
 	p.line("Shape", cells[0]+" vCPU, "+cells[1]+" memory")
 	p.line("Data disk", cells[2])
