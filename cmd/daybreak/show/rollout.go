@@ -162,6 +162,9 @@ func movingWord(r *v1.Release) string {
 // policyWord is a pool's policy for rollouts in one line, with its defaults.
 func policyWord(spec *v1.PoolSpec) string {
 	policy := spec.GetRollout()
+	if spec.GetDesktops() == 0 {
+		return ""
+	}
 	var sizes []string
 	for _, size := range rollout.Waves(policy, int(spec.GetDesktops())) {
 		sizes = append(sizes, count(size))
@@ -176,7 +179,7 @@ func policyWord(spec *v1.PoolSpec) string {
 	}
 	parts := []string{
 		"waves of " + strings.Join(sizes, ", ") + " desktops, each watched for " + Span(watched),
-		fmt.Sprintf("%s when more than %d fail", failure, policy.GetMaxFailures()),
+		failure + " " + failureWord(policy.GetMaxFailures()),
 	}
 	if w := policy.GetWindow(); w != nil {
 		parts = append(parts, strings.TrimSpace(fmt.Sprintf("from %s to %s %s", w.GetFrom(), w.GetTo(), w.GetTimeZone())))
@@ -185,6 +188,13 @@ func policyWord(spec *v1.PoolSpec) string {
 		parts = append(parts, fmt.Sprintf("%d stay ready and free", spec.GetMinReady()))
 	}
 	return strings.Join(append(parts, inUseWord(policy.GetInUse())), "; ")
+}
+
+func failureWord(limit uint32) string {
+	if limit == 0 {
+		return "at the first failure"
+	}
+	return fmt.Sprintf("when more than %d fail", limit)
 }
 
 func inUseWord(policy *v1.InUse) string {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"daybreak/cmd/daybreak/show"
@@ -137,6 +138,41 @@ func events() []*v1.Event {
 	}
 }
 
+func rollouts() []*v1.Rollout {
+	return []*v1.Rollout{
+		{
+			Meta: meta("eigyo-3", time.Hour),
+			Spec: &v1.RolloutSpec{Pool: "eigyo", Image: "debian", FromVersion: 2, ToVersion: 3, Reason: "version 3 of image debian was published", Paused: true},
+			Status: &v1.RolloutStatus{
+				Phase: v1.RolloutPhase_ROLLOUT_PHASE_HALTED, PhaseSince: before(5 * time.Minute), Started: before(time.Hour), Wave: 2, Waves: 4,
+				Admitted: 3, Moved: 3, Total: 40, InUse: 4, Failed: 2, Accepted: 1, Message: "halted: 2 failures with version 3",
+				Failures: []*v1.RolloutFailure{{Desktop: "eigyo-2", Generation: 42, Host: "kvm1", Message: "the guest did not answer", At: before(6 * time.Minute)}},
+			},
+		},
+		{
+			Meta: meta("eigyo-4", time.Minute),
+			Spec: &v1.RolloutSpec{Pool: "eigyo", Image: "debian", FromVersion: 3, ToVersion: 2, Rollback: true, By: "taro", Reason: "the printer is gone"},
+			Status: &v1.RolloutStatus{
+				Phase: v1.RolloutPhase_ROLLOUT_PHASE_RUNNING, PhaseSince: before(time.Minute), Started: before(time.Minute), Wave: 1, Waves: 1,
+				Moved: 38, Total: 40, Message: "38 of 40 desktops run version 2 and are ready", EstimatedEnd: before(-3 * time.Minute),
+			},
+		},
+	}
+}
+
+// movingPool is a pool in the middle of a rollout.
+func movingPool() *v1.Pool {
+	p := pool()
+	p.Spec.Desktops, p.Spec.MinReady = 40, 5
+	p.Spec.Rollout = &v1.RolloutPolicy{
+		Window: &v1.Window{From: "22:00", To: "05:00", TimeZone: "Asia/Tokyo"}, OnFailure: v1.OnFailure_ON_FAILURE_ROLL_BACK,
+		InUse: &v1.InUse{Mode: v1.InUseMode_IN_USE_MODE_REMIND, Deferrals: 2, Deadline: durationpb.New(72 * time.Hour)},
+	}
+	p.Release = &v1.Release{Image: "debian", Version: 2, Previous: 1, Next: 3, Admitted: 4, Moving: true, Rollout: "eigyo-3"}
+	p.Status.Versions = []*v1.VersionCount{{Version: 2, Desktops: 36, Ready: 35}, {Version: 3, Desktops: 4, Ready: 4}}
+	return p
+}
+
 func tables() map[v1.Kind][]store.Object {
 	all := map[v1.Kind][]store.Object{
 		v1.Kind_KIND_ZONE: {
@@ -150,10 +186,7 @@ func tables() map[v1.Kind][]store.Object {
 			TimeZone: "Asia/Tokyo", Hours: []*v1.OfficeHours{{Days: []v1.Weekday{5, 1, 2, 3, 4}, Open: "08:30", Close: "17:15"}, {Days: []v1.Weekday{6}, Open: "09:00", Close: "12:00"}},
 			Holidays: []*v1.CalendarDay{{Date: "2026-11-23"}},
 		}}},
-		v1.Kind_KIND_ROLLOUT: {&v1.Rollout{
-			Meta: meta("r1", time.Hour), Spec: &v1.RolloutSpec{Pool: "eigyo", FromVersion: 2, ToVersion: 3},
-			Status: &v1.RolloutStatus{Phase: v1.RolloutPhase_ROLLOUT_PHASE_HALTED, Moved: 3, Total: 40, Failed: 1, Message: "1 of 4 did not get ready"},
-		}},
+		v1.Kind_KIND_ROLLOUT:    {rollouts()[0], rollouts()[1]},
 		v1.Kind_KIND_CLAIM:      {&v1.Claim{Meta: meta("c1", time.Hour), Pool: "eigyo", User: "山田 太郎", Desktop: "eigyo-1", Since: before(5 * time.Minute)}},
 		v1.Kind_KIND_JOIN_TOKEN: {&v1.JoinToken{Meta: meta("abc", 0), Role: v1.Role_ROLE_HOST, Subject: "kvm3", Expires: timestamppb.New(tokyo().Add(time.Hour))}},
 	}
@@ -205,6 +238,16 @@ func TestDescriptions(t *testing.T) {
 	if err := show.Image(&out, image(), nil, tokyo()); err != nil {
 		t.Fatal(err)
 	}
+	for _, r := range rollouts() {
+		out.WriteString("\n----\n")
+		if err := show.Rollout(&out, r, movingPool(), events()[:1], tokyo()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out.WriteString("\n----\n")
+	if err := show.Pool(&out, movingPool(), nil, nil, tokyo()); err != nil {
+		t.Fatal(err)
+	}
 	golden(t, "descriptions.txt", out.Bytes())
 }
 
@@ -224,6 +267,7 @@ func TestEmptyObjects(t *testing.T) {
 	for _, err := range []error{
 		show.Desktop(&out, &v1.Desktop{}, nil, tokyo()), show.Pool(&out, &v1.Pool{}, nil, nil, tokyo()),
 		show.Host(&out, &v1.Host{}, nil, nil, tokyo()), show.Image(&out, &v1.Image{}, nil, tokyo()),
+		show.Rollout(&out, &v1.Rollout{}, nil, nil, tokyo()),
 	} {
 		if err != nil {
 			t.Error(err)
