@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"daybreak/api/pki"
+	"daybreak/images/sign"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 	"daybreak/proto/jointoken"
@@ -47,6 +48,8 @@ type adminService struct {
 	cluster Cluster
 	// publisher is the public key that versions are signed with; nil when no images are taken in.
 	publisher []byte
+	// trusted are the publishers whose bundles are taken.
+	trusted *sign.Publishers
 }
 
 // CreateToken makes a single-use token. The store gets a hash of its secret only.
@@ -132,8 +135,13 @@ func (s *adminService) Info(ctx context.Context, _ *v1.InfoRequest) (*v1.InfoRes
 		return nil, err
 	}
 	who := callerOf(ctx)
+	var trusted [][]byte
+	for _, key := range s.trusted.Keys() {
+		trusted = append(trusted, key)
+	}
 	return &v1.InfoResponse{
 		Version: s.cluster.Version, ClusterId: s.cluster.ID, ClusterEpoch: s.cluster.Epoch, Leader: s.cluster.leader(ctx),
 		Caller: who.Name, Role: who.Role, Revision: revision, Publisher: s.publisher,
+		TrustedPublishers: trusted,
 	}, nil
 }

@@ -115,7 +115,12 @@ func about(message proto.Message) (object, note string) {
 	case *v1.ScreenshotRequest:
 		return "desktop/" + m.GetDesktop(), ""
 	case *v1.CreateVersionRequest:
-		return "image/" + m.GetHeader().GetImage(), ""
+		if origin := m.GetHeader().GetOriginImage(); origin != "" {
+			note = "out of a bundle of image " + origin
+		}
+		return "image/" + m.GetHeader().GetImage(), note
+	case *v1.GetManifestRequest:
+		return "version/" + m.GetDigest(), ""
 	case *v1.PublishRequest:
 		return "image/" + m.GetImage(), ""
 	case *v1.BuildRequest:

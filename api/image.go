@@ -33,6 +33,8 @@ type imageService struct {
 	// builds is nil when there are no hosts to build on.
 	builds  *build.Relay
 	cluster Cluster
+	// content is what goes out again.
+	content *content
 	// intakes has a token for each version that is being created.
 	intakes chan struct{}
 }

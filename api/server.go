@@ -140,7 +140,9 @@ func (s *Server) register(config Config, handle *store.Store, goods *content) er
 		if builds, err = s.newRelay(config, intake, objects); err != nil {
 			return err
 		}
-		v1.RegisterImageServiceServer(s.people, newImageService(config.Chunks, intake, builds, config.Cluster))
+		service := newImageService(config.Chunks, intake, builds, config.Cluster)
+		service.content, admin.trusted = goods, intake.Trusted()
+		v1.RegisterImageServiceServer(s.people, service)
 	}
 	if config.Claims != nil {
 		v1.RegisterClaimServiceServer(s.people, &claimService{claims: config.Claims})

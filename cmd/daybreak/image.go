@@ -21,7 +21,8 @@ import (
 
 func (a *app) imageCommand() *cobra.Command {
 	return group("image", "Bring golden images in, and publish their versions",
-		a.imageInspectCommand(), a.imageImportCommand(), a.imageVersionsCommand(), a.imagePublishCommand(), a.imageRollbackCommand())
+		a.imageInspectCommand(), a.imageImportCommand(), a.imageVersionsCommand(), a.imagePublishCommand(), a.imageRollbackCommand(),
+		a.imageExportCommand(), a.imageImportBundleCommand())
 }
 
 func (a *app) imageImportCommand() *cobra.Command {
@@ -101,7 +102,12 @@ func (a *app) importImage(ctx context.Context, conn *grpc.ClientConn, file *os.F
 		return err
 	}
 	bar.done()
-	v := made.GetVersion()
+	return a.sayImported(ctx, conn, wanted, made, last.Sent, time.Since(began))
+}
+
+// sayImported publishes what was taken in, if that is wanted, and says what became of it.
+func (a *app) sayImported(ctx context.Context, conn *grpc.ClientConn, wanted importing, made *v1.CreateVersionResponse, sent uint64, took time.Duration) error {
+	header, v := wanted.header, made.GetVersion()
 	if wanted.publish {
 		published, err := v1.NewImageServiceClient(conn).Publish(ctx, &v1.PublishRequest{Image: header.GetImage(), Version: v.GetNumber()})
 		if err != nil {
@@ -112,7 +118,7 @@ func (a *app) importImage(ctx context.Context, conn *grpc.ClientConn, file *os.F
 	if wanted.format == formatJSON {
 		return printJSON(a.out, v)
 	}
-	did := fmt.Sprintf("is new: %s, %s sent, in %s", show.Bytes(v.GetSizeBytes()), show.Bytes(last.Sent), show.Span(time.Since(began).Truncate(time.Second)))
+	did := fmt.Sprintf("is new: %s, %s sent, in %s", show.Bytes(v.GetSizeBytes()), show.Bytes(sent), show.Span(took.Truncate(time.Second)))
 	if made.GetExisted() {
 		did = "has this content already"
 	}

@@ -52,7 +52,7 @@ func TestStories(t *testing.T) {
 			return serve(t, env)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "put": put, "remove": remove, "disk": disk,
+			"exits": exits, "put": put, "remove": remove, "disk": disk, "branch": branch, "flip": flip, "cut": cut,
 		},
 	})
 }

@@ -1,7 +1,8 @@
-// Package push sends a raw disk to a control plane as a new version of an image.
+// Package push carries versions of images between files and a control plane: raw disks and bundles into it, bundles out of it.
 //
-// Here: the client's side of ImageService, whose part that takes chunks AgentService has too. Not here: cutting the disk into chunks (images/pack), connecting and showing
-// progress (cmd), the server's side (api, orchestrator/rollout). cmd, hostagent/build and tests call it.
+// Here: the client's side of ImageService, whose part that takes chunks AgentService has too. Not here: cutting a disk into
+// chunks (images/pack), what a bundle is (images/bundle), connecting and showing progress (cmd), the server's side (api,
+// orchestrator/rollout). cmd, hostagent/build and tests call it.
 package push
 
 import (

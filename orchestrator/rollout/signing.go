@@ -11,6 +11,11 @@ import (
 	v1 "daybreak/proto/daybreak/v1"
 )
 
+// Trusted are the publishers whose bundles are taken in.
+func (in *Intake) Trusted() *sign.Publishers {
+	return in.trusted
+}
+
 // signatures are what a new version says of itself: ours first, and those of its origin that hold here too. A version that
 // comes from elsewhere must have been signed there by a publisher whom this control plane trusts.
 func (in *Intake) signatures(draft Draft, digest string) ([]*v1.Signature, error) {

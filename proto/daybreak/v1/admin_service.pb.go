@@ -299,9 +299,11 @@ type InfoResponse struct {
 	// Store revision at the time of asking.
 	Revision int64 `protobuf:"varint,7,opt,name=revision,proto3" json:"revision,omitempty"`
 	// The ed25519 public key with which this control plane signs image versions; empty when it takes no images in.
-	Publisher     []byte `protobuf:"bytes,8,opt,name=publisher,proto3" json:"publisher,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Publisher []byte `protobuf:"bytes,8,opt,name=publisher,proto3" json:"publisher,omitempty"`
+	// The public keys of the publishers whose bundles this control plane takes, its own among them.
+	TrustedPublishers [][]byte `protobuf:"bytes,9,rep,name=trusted_publishers,json=trustedPublishers,proto3" json:"trusted_publishers,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *InfoResponse) Reset() {
@@ -390,6 +392,13 @@ func (x *InfoResponse) GetPublisher() []byte {
 	return nil
 }
 
+func (x *InfoResponse) GetTrustedPublishers() [][]byte {
+	if x != nil {
+		return x.TrustedPublishers
+	}
+	return nil
+}
+
 var File_daybreak_v1_admin_service_proto protoreflect.FileDescriptor
 
 const file_daybreak_v1_admin_service_proto_rawDesc = "" +
@@ -408,7 +417,7 @@ const file_daybreak_v1_admin_service_proto_rawDesc = "" +
 	"\x05drain\x18\x02 \x01(\bR\x05drain\"/\n" +
 	"\x11DrainHostResponse\x12\x1a\n" +
 	"\bdesktops\x18\x01 \x01(\rR\bdesktops\"\r\n" +
-	"\vInfoRequest\"\x86\x02\n" +
+	"\vInfoRequest\"\xc0\x02\n" +
 	"\fInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1d\n" +
 	"\n" +
@@ -418,7 +427,8 @@ const file_daybreak_v1_admin_service_proto_rawDesc = "" +
 	"\x06caller\x18\x05 \x01(\tR\x06caller\x12%\n" +
 	"\x04role\x18\x06 \x01(\x0e2\x11.daybreak.v1.RoleR\x04role\x12\x1a\n" +
 	"\brevision\x18\a \x01(\x03R\brevision\x12%\n" +
-	"\tpublisher\x18\b \x01(\fB\a\xbaH\x04z\x02\x18 R\tpublisher2\xe9\x01\n" +
+	"\tpublisher\x18\b \x01(\fB\a\xbaH\x04z\x02\x18 R\tpublisher\x128\n" +
+	"\x12trusted_publishers\x18\t \x03(\fB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\x11trustedPublishers2\xe9\x01\n" +
 	"\fAdminService\x12P\n" +
 	"\vCreateToken\x12\x1f.daybreak.v1.CreateTokenRequest\x1a .daybreak.v1.CreateTokenResponse\x12J\n" +
 	"\tDrainHost\x12\x1d.daybreak.v1.DrainHostRequest\x1a\x1e.daybreak.v1.DrainHostResponse\x12;\n" +
