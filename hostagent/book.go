@@ -26,6 +26,8 @@ type entry struct {
 	start      startMark
 	// startedAt is when STARTING began; within one process it keeps the monotonic clock's reading.
 	startedAt time.Time
+	// noticed is the id of the last notice that was shown, or given up.
+	noticed string
 	// revision of the book at which it last changed.
 	revision uint64
 }
@@ -67,7 +69,7 @@ func openBook(journal *Journal, now time.Time) (*book, error) {
 		b.revision++
 		b.desktops[key.uid] = append(b.desktops[key.uid], key.generation)
 		b.entries[key] = &entry{
-			life: rec.life, assignment: rec.assignment, status: rec.status, start: rec.start, revision: b.revision,
+			life: rec.life, assignment: rec.assignment, status: rec.status, start: rec.start, noticed: rec.noticed, revision: b.revision,
 			startedAt: timeOf(rec.status, v1.DesktopState_DESKTOP_STATE_STARTING),
 		}
 		if e := b.entries[key]; e.startedAt.After(now) {

@@ -20,31 +20,6 @@ const (
 	clockCheck = time.Minute
 )
 
-// action is the one thing a worker does next for a life.
-type action int
-
-const (
-	wait action = iota
-	fetchBase
-	createOverlay
-	createData
-	askSlot
-	start
-	ping
-	probe
-	describe
-	seek
-	shutdown
-	destroy
-	trashOverlay
-	trashData
-)
-
-var actionNames = [...]string{"wait", "fetch-base", "create-overlay", "create-data", "ask-slot", "start", "ping", "probe",
-	"describe", "seek", "shutdown", "destroy", "trash-overlay", "trash-data"}
-
-func (a action) String() string { return actionNames[a] }
-
 // step is a decision: the state that the life is in from now on, durable before do is done.
 type step struct {
 	do      action
@@ -118,6 +93,9 @@ type situation struct {
 	doubt        string
 	nextPing     time.Time
 	nextDescribe time.Time
+	// noticed is the id of the last notice that was shown, or given up.
+	noticed  string
+	nextTell time.Time
 
 	// stopAsked is when this process asked the guest to power off.
 	stopAsked      time.Time
@@ -321,11 +299,8 @@ func (s situation) running(now time.Time) step {
 		}
 	case s.status.GetState() == v1.DesktopState_DESKTOP_STATE_STARTING:
 		next = s.boot(now)
-	case !now.Before(s.nextDescribe):
-		next = s.in(v1.DesktopState_DESKTOP_STATE_READY, describe, "")
 	default:
-		next = s.in(v1.DesktopState_DESKTOP_STATE_READY, wait, "")
-		next.until = s.nextDescribe
+		next = s.serve(now)
 	}
 	next.paused = paused && s.domainState == DomainPausedIO
 	next.listen = next.listen || s.domain == presenceUnknown

@@ -30,7 +30,7 @@ const journalFormat = "daybreak-agent 1"
 const maxBatchDelay = 2 * time.Millisecond
 
 // Journal is what the agent must not forget: for each desktop the highest generation it ever saw, for each incarnation
-// its assignment, the states it reached, and whether it was ever started; the highest cluster epoch; and in which boot of
+// its assignment, the states it reached, whether it was ever started, and the last notice shown; the highest cluster epoch; and in which boot of
 // the host the control plane last said all. Every write is on the disk before it returns.
 type Journal struct {
 	db     *bbolt.DB
@@ -114,7 +114,7 @@ func checkBolt(db *bbolt.DB, path string) error {
 
 func prepareBolt(db *bbolt.DB) error {
 	return db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketMeta, bucketHighest, bucketAssignments, bucketStatuses, bucketStarts} {
+		for _, name := range [][]byte{bucketMeta, bucketHighest, bucketAssignments, bucketStatuses, bucketStarts, bucketNotices} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
@@ -184,6 +184,7 @@ type record struct {
 	assignment *v1.Assignment
 	status     *v1.DesktopStatus
 	start      startMark
+	noticed    string
 }
 
 // memory is all that the journal holds.
@@ -202,6 +203,7 @@ var (
 	bucketAssignments = []byte("assignments")
 	bucketStatuses    = []byte("statuses")
 	bucketStarts      = []byte("starts")
+	bucketNotices     = []byte("notices")
 	metaFormat        = []byte("format")
 	metaEpoch         = []byte("epoch")
 	metaTold          = []byte("told")
@@ -235,6 +237,7 @@ func (j *Journal) load() (memory, error) {
 		}{
 			{bucketHighest, (*memory).takeHighest}, {bucketStatuses, (*memory).takeStatus},
 			{bucketAssignments, (*memory).takeAssignment}, {bucketStarts, (*memory).takeStart},
+			{bucketNotices, (*memory).takeNotice},
 		} {
 			err := tx.Bucket(bucket.name).ForEach(func(k, v []byte) error {
 				if err := bucket.take(&m, k, v); err != nil {

@@ -43,12 +43,12 @@ func fill(t testing.TB, j *Journal) record {
 	t.Helper()
 	life := Life{Desktop: "office-1", UID: someUID, Generation: 7}
 	rec := record{
-		life: life, assignment: testAssignment(someUID, 7, wantReady), start: startMark{phase: startConfirmed, bootID: "boot"},
+		life: life, assignment: testAssignment(someUID, 7, wantReady), start: startMark{phase: startConfirmed, bootID: "boot"}, noticed: "n1",
 		status: &v1.DesktopStatus{Generation: 7, State: ready, Times: []*v1.StateTime{{State: ready, At: timestamppb.New(noon)}}},
 	}
 	err := j.write(func(tx journalTx) error {
 		return errors.Join(tx.putEpoch(3), tx.putHighest(someUID, 9), tx.putAssignment(keyOf(life), rec.assignment),
-			tx.putStatus(life, rec.status), tx.putStart(keyOf(life), rec.start))
+			tx.putStatus(life, rec.status), tx.putStart(keyOf(life), rec.start), tx.putNotice(keyOf(life), rec.noticed))
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +75,7 @@ func TestJournalRemembers(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := m.lives[keyOf(want.life)]
-	if m.epoch != 3 || m.highest[someUID] != 9 || got == nil || got.life != want.life || got.start != want.start {
+	if m.epoch != 3 || m.highest[someUID] != 9 || got == nil || got.life != want.life || got.start != want.start || got.noticed != want.noticed {
 		t.Fatalf("read %+v, %+v", m, got)
 	}
 	if diff := cmp.Diff(want.assignment, got.assignment, protocmp.Transform()) + cmp.Diff(want.status, got.status, protocmp.Transform()); diff != "" {

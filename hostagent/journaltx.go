@@ -38,8 +38,12 @@ func (t journalTx) putStart(key lifeKey, mark startMark) error {
 	return t.tx.Bucket(bucketStarts).Put(encodeKey(key), seal(append([]byte{byte(mark.phase)}, mark.bootID...)))
 }
 
+func (t journalTx) putNotice(key lifeKey, id string) error {
+	return t.tx.Bucket(bucketNotices).Put(encodeKey(key), seal([]byte(id)))
+}
+
 func (t journalTx) forget(key lifeKey) error {
-	for _, bucket := range [][]byte{bucketAssignments, bucketStatuses, bucketStarts} {
+	for _, bucket := range [][]byte{bucketAssignments, bucketStatuses, bucketStarts, bucketNotices} {
 		if err := t.tx.Bucket(bucket).Delete(encodeKey(key)); err != nil {
 			return err
 		}

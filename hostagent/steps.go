@@ -38,7 +38,7 @@ func (w *worker) do(ctx context.Context, e entry, p *progress, do action) error 
 		return w.start(ctx, e, p)
 	case seek:
 		return w.seek(ctx, e, p)
-	case ping, probe, describe:
+	case ping, probe, describe, tell:
 		return w.question(ctx, e, p, do)
 	case shutdown:
 		return w.shutdown(ctx, e, p)
@@ -138,6 +138,8 @@ func (w *worker) question(ctx context.Context, e entry, p *progress, do action) 
 		err = w.probe(ctx, e, p)
 	case describe:
 		return w.describe(ctx, e, p)
+	case tell:
+		return w.tell(ctx, e, p)
 	}
 	now := time.Now()
 	p.nextPing = now.Add(min(max(now.Sub(e.startedAt)/20, minPing), maxPing))

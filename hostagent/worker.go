@@ -37,13 +37,17 @@ type progress struct {
 	// acted is the number of the newest list begun when the worker last changed something about the VM.
 	acted uint64
 	// sought: asked for by name after two lists lacked it, the hypervisor did not know the VM.
-	sought         bool
-	answered       bool
-	proven         bool
-	doubt          string
-	nextPing       time.Time
-	described      int
-	nextDescribe   time.Time
+	sought       bool
+	answered     bool
+	proven       bool
+	doubt        string
+	nextPing     time.Time
+	described    int
+	nextDescribe time.Time
+	// telling is the id of the notice that was tried to be shown so many times.
+	telling        string
+	tellings       int
+	nextTell       time.Time
 	stopAsked      time.Time
 	overlayTrashed bool
 	dataTrashed    bool
@@ -173,7 +177,7 @@ func (w *worker) situation(now time.Time, e entry, p *progress, lives []entry) s
 		assignment: e.assignment, frozen: a.frozen() != "", status: e.status, start: e.start, startedAt: e.startedAt,
 		bootID: a.bootID, told: a.book.toldIn(a.bootID), newest: a.book.newest(e.life), overlay: p.overlay != "", data: p.data != "",
 		slot: a.governor.has(keyOf(e.life)), maxBoots: a.cfg.MaxBoots, answered: p.answered, proven: p.proven, doubt: p.doubt,
-		nextPing: p.nextPing, nextDescribe: p.nextDescribe, stopAsked: p.stopAsked, overlayTrashed: p.overlayTrashed,
+		nextPing: p.nextPing, nextDescribe: p.nextDescribe, noticed: e.noticed, nextTell: p.nextTell, stopAsked: p.stopAsked, overlayTrashed: p.overlayTrashed,
 		dataTrashed: p.dataTrashed, trouble: p.trouble, untrusted: p.untrusted,
 	}
 	s.domain, s.domainState = w.look(e, p)
@@ -269,7 +273,7 @@ func (w *worker) perform(ctx context.Context, e entry, p *progress, do action) {
 	}
 	switch {
 	case ctx.Err() != nil:
-	case do == ping, do == probe, do == describe, do == seek:
+	case do == ping, do == probe, do == describe, do == tell, do == seek:
 		// The guest's silence is no trouble of the host's; doubt says it.
 	case err == nil:
 		p.succeed()

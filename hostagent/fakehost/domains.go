@@ -9,6 +9,7 @@ import (
 	"image"
 	"image/png"
 	"slices"
+	"strings"
 	"time"
 
 	"daybreak/hostagent"
@@ -132,7 +133,8 @@ func (h *Host) Ping(ctx context.Context, life hostagent.Life) error {
 	return h.guest(ctx, OpPing, life, func(*domain) error { return nil })
 }
 
-// Exec implements hostagent.Guest: every program is the probe, but for WriteMuch.
+// Exec implements hostagent.Guest: every program is the probe, but for WriteMuch and those that show
+// a text in a guest.
 func (h *Host) Exec(ctx context.Context, life hostagent.Life, argv []string) (status int, output string, err error) {
 	if len(argv) == 0 {
 		return 0, "", errors.New("run program in guest: none was given")
@@ -141,6 +143,13 @@ func (h *Host) Exec(ctx context.Context, life hostagent.Life, argv []string) (st
 		if argv[0] == WriteMuch && h.full {
 			d.state = hostagent.DomainPausedIO
 			return fmt.Errorf("run program in guest: %w", hostagent.ErrTimeout)
+		}
+		if slices.Contains(d.boot.Lacks, argv[0]) {
+			return fmt.Errorf("run program in guest: there is no %s", argv[0])
+		}
+		if slices.Contains([]string{"/usr/lib/daybreak/notice", "/usr/bin/wall", `C:\Windows\System32\msg.exe`}, argv[0]) {
+			h.tally.Shown[life] = append(h.tally.Shown[life], strings.Join(argv, " "))
+			return nil
 		}
 		status, output = d.boot.Probe, d.boot.Output
 		return nil

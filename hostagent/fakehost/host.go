@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -67,6 +68,8 @@ type Boot struct {
 	// Probe is what the readiness probe exits with and prints.
 	Probe  int
 	Output string
+	// Lacks are programs that the guest does not have.
+	Lacks []string
 }
 
 // Config says what host it is. The zero value is a host of 4 CPUs and 16 GiB whose guests boot in 5 seconds.
@@ -158,6 +161,8 @@ type Tally struct {
 	Destroys map[hostagent.Life]int
 	Trashed  map[hostagent.Life]int
 	Fetches  int
+	// Shown are the programs that were run to show a text in a guest, with their arguments.
+	Shown map[hostagent.Life][]string
 	// Clashes are starts that were refused because another life of the desktop ran.
 	Clashes []string
 	// Wrongs are acts that break an invariant, whatever asked for them; a host that has any has failed its test.
@@ -199,7 +204,8 @@ func New(cfg Config) *Host {
 	}
 	return &Host{
 		cfg: cfg, domains: map[key]*domain{}, bases: map[string]uint64{}, manifests: map[string]*images.Manifest{}, overlays: map[key]*overlay{}, data: map[string]*dataDisk{},
-		tally: Tally{Starts: map[hostagent.Life]int{}, Destroys: map[hostagent.Life]int{}, Trashed: map[hostagent.Life]int{}},
+		tally: Tally{Starts: map[hostagent.Life]int{}, Destroys: map[hostagent.Life]int{}, Trashed: map[hostagent.Life]int{},
+			Shown: map[hostagent.Life][]string{}},
 	}
 }
 
@@ -323,6 +329,7 @@ func (h *Host) Tally() Tally {
 	t := Tally{
 		Starts: map[hostagent.Life]int{}, Destroys: map[hostagent.Life]int{}, Trashed: map[hostagent.Life]int{},
 		Fetches: h.tally.Fetches, Clashes: append([]string(nil), h.tally.Clashes...), Wrongs: append([]string(nil), h.tally.Wrongs...),
+		Shown: maps.Clone(h.tally.Shown),
 	}
 	for from, to := range map[*map[hostagent.Life]int]map[hostagent.Life]int{
 		&h.tally.Starts: t.Starts, &h.tally.Destroys: t.Destroys, &h.tally.Trashed: t.Trashed,
