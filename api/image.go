@@ -156,7 +156,7 @@ func receiveManifest(stream grpc.ClientStreamingServer[v1.CreateVersionRequest, 
 
 // Publish makes a draft ready and lets the image point to it.
 func (s *imageService) Publish(ctx context.Context, request *v1.PublishRequest) (*v1.PublishResponse, error) {
-	version, err := s.intake.Publish(ctx, request.GetImage(), request.GetVersion())
+	version, err := s.intake.Publish(ctx, time.Now(), request.GetImage(), request.GetVersion())
 	if err != nil {
 		return nil, err
 	}

@@ -112,8 +112,9 @@ func (c *Controller) reconcile(ctx context.Context, st *store.Store, name string
 		return 0, c.forget(ctx, st, view, name)
 	}
 	now := time.Now()
-	actions := Decide(now, snapshotOf(view, pool))
-	revision, err := commit(ctx, st, now, pool, actions)
+	snapshot := snapshotOf(view, pool)
+	actions := Decide(now, snapshot)
+	revision, err := commit(ctx, st, now, pool, snapshot.Image, actions)
 	if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrExists) {
 		return conflictPause, nil
 	}
@@ -198,12 +199,15 @@ func windowOf(view *store.View, pool *v1.Pool) (w *calendar.Window, why string) 
 
 // commit writes what was decided in one transaction: the release, the rollouts and the events that tell of it. It holds
 // only if none of what it changes was changed meanwhile.
-func commit(ctx context.Context, st *store.Store, now time.Time, pool *v1.Pool, a Actions) (int64, error) {
+func commit(ctx context.Context, st *store.Store, now time.Time, pool *v1.Pool, image *v1.Image, a Actions) (int64, error) {
 	var ops []store.Op
 	if a.Release != nil {
 		changed := proto.CloneOf(pool)
 		changed.Release = a.Release
 		ops = append(ops, store.Update(changed))
+		if image != nil && begins(pool.GetRelease(), a.Release) {
+			ops = append(ops, store.Update(image)) // see Retire
+		}
 	}
 	for _, r := range a.Create {
 		if a.Release == nil {
@@ -224,4 +228,18 @@ func commit(ctx context.Context, st *store.Store, now time.Time, pool *v1.Pool, 
 		ops = append(ops, store.Create(event))
 	}
 	return st.Commit(ctx, ops...)
+}
+
+// begins: a release names a version that the one before it did not.
+func begins(before, after *v1.Release) bool {
+	for _, number := range []uint32{after.GetVersion(), after.GetNext(), after.GetPrevious()} {
+		known := []uint32{0, before.GetVersion(), before.GetNext(), before.GetPrevious()}
+		if before.GetImage() != after.GetImage() {
+			known = known[:1]
+		}
+		if !slices.Contains(known, number) {
+			return true
+		}
+	}
+	return false
 }

@@ -21,6 +21,10 @@ import (
 // maxVersions is how many versions an image can have, as in its proto.
 const maxVersions = 1000
 
+// recordTime is how long a version may take from its manifest to its record. It and markAge are together less than what a
+// store spares after a manifest was put, see chunkstore.Store.
+const recordTime = 30 * time.Minute
+
 // Intake takes versions in. Safe for concurrent use.
 type Intake struct {
 	objects *store.Store
@@ -58,41 +62,52 @@ type Draft struct {
 }
 
 // CreateVersion makes a draft version of an image, and the image if it is new. The chunks must be in the store. When the
-// image has this content already it returns that version, and existed. Either way the version is signed afterwards. Errors
-// wrap images.ErrInvalid, images.ErrIncomplete, images.ErrFull, ErrRefused, or the store's sentinels.
+// image has this content already it returns that version, and existed. Either way the version is signed afterwards, and its
+// content is there. Errors wrap images.ErrInvalid, images.ErrIncomplete, images.ErrFull, ErrRefused, or the store's sentinels.
 func (in *Intake) CreateVersion(ctx context.Context, now time.Time, draft Draft) (made *v1.ImageVersion, existed bool, err error) {
-	manifest, err := images.Parse(draft.Manifest)
+	made, existed, err = in.createVersion(ctx, now, draft)
 	if err != nil {
 		return nil, false, fmt.Errorf("create version of image %s: %w", draft.Image, err)
+	}
+	return made, existed, nil
+}
+
+func (in *Intake) createVersion(ctx context.Context, now time.Time, draft Draft) (made *v1.ImageVersion, existed bool, err error) {
+	manifest, err := images.Parse(draft.Manifest)
+	if err != nil {
+		return nil, false, err
 	}
 	signatures, err := in.signatures(draft, manifest.Digest().String())
 	if err != nil {
-		return nil, false, fmt.Errorf("create version of image %s: %w", draft.Image, err)
+		return nil, false, err
 	}
-	// First the content, durably, then the object that promises it.
+	// First the content, durably, then the object that promises it: soon, since garbage collection spares for a while only what
+	// nothing names yet.
+	ctx, cancel := context.WithTimeout(ctx, recordTime)
+	defer cancel()
 	if err := in.chunks.PutManifest(ctx, manifest); err != nil {
-		return nil, false, fmt.Errorf("create version of image %s: %w", draft.Image, err)
+		return nil, false, err
 	}
 	before, err := in.image(ctx, draft.Image)
 	if err != nil {
 		return nil, false, err
 	}
 	if known := byDigest(before, manifest.Digest()); known != nil {
-		known, err := in.resign(ctx, draft.Image, known, signatures)
+		known, err := in.again(ctx, now, draft.Image, known, signatures)
 		return known, true, err
 	}
 	stored, err := in.newBytes(ctx, before, manifest)
 	if err != nil {
-		return nil, false, fmt.Errorf("create version of image %s: %w", draft.Image, err)
+		return nil, false, err
 	}
 	version := &v1.ImageVersion{
 		Digest: manifest.Digest().String(), SizeBytes: manifest.Size(), StoredBytes: stored, Parent: draft.Parent,
-		State: v1.VersionState_VERSION_STATE_DRAFT, Note: draft.Note, Created: timestamppb.New(now), By: draft.By, Signatures: signatures,
-		Log: draft.Log,
+		State: v1.VersionState_VERSION_STATE_DRAFT, StateSince: timestamppb.New(now), Note: draft.Note, Created: timestamppb.New(now), By: draft.By,
+		Signatures: signatures, Log: draft.Log,
 	}
 	image, err := store.Modify(ctx, in.objects, draft.Image, func(image *v1.Image) error { return addVersion(image, version) })
 	if err != nil {
-		return nil, false, fmt.Errorf("create version of image %s: %w", draft.Image, err)
+		return nil, false, err
 	}
 	made = byDigest(image, manifest.Digest())
 	return made, made.GetNumber() != version.GetNumber(), nil
@@ -156,11 +171,17 @@ func (in *Intake) newBytes(ctx context.Context, image *v1.Image, manifest *image
 		if len(fresh) == 0 {
 			break
 		}
+		if v.GetCollected() {
+			continue
+		}
 		digest, err := images.ParseDigest(v.GetDigest())
 		if err != nil {
 			return 0, err
 		}
 		earlier, err := in.chunks.GetManifest(ctx, digest)
+		if errors.Is(err, images.ErrNotFound) {
+			continue // collected a moment ago
+		}
 		if err != nil {
 			return 0, fmt.Errorf("read version %d: %w", v.GetNumber(), err)
 		}
@@ -169,44 +190,4 @@ func (in *Intake) newBytes(ctx context.Context, image *v1.Image, manifest *image
 		}
 	}
 	return in.chunks.Size(ctx, slices.Collect(maps.Keys(fresh)))
-}
-
-// Publish makes a draft ready and lets the image point to it, so that new incarnations run it. A version that is ready
-// already becomes the current one again. Errors wrap ErrRefused or the store's sentinels.
-func (in *Intake) Publish(ctx context.Context, image string, number uint32) (*v1.ImageVersion, error) {
-	published, err := store.Modify(ctx, in.objects, image, func(image *v1.Image) error {
-		v := version(image, number)
-		if v == nil {
-			return fmt.Errorf("there is no such version: %w", store.ErrNotFound)
-		}
-		if image.GetMeta().GetDeletion() != nil {
-			return fmt.Errorf("the image is being deleted: %w", ErrRefused)
-		}
-		if err := in.trusted.Check(image.GetMeta().GetName(), v.GetDigest(), v.GetSignatures()); err != nil {
-			return fmt.Errorf("%w: import the same disk again, and it is signed: %w", err, ErrRefused)
-		}
-		switch v.GetState() {
-		case v1.VersionState_VERSION_STATE_DRAFT, v1.VersionState_VERSION_STATE_READY:
-			v.State = v1.VersionState_VERSION_STATE_READY
-			image.Status.Current = number
-			return nil
-		default:
-			return fmt.Errorf("it is %s, and only a draft or a ready version can be published: %w", stateWord(v.GetState()), ErrRefused)
-		}
-	})
-	if err != nil {
-		return nil, fmt.Errorf("publish version %d of image %s: %w", number, image, err)
-	}
-	return version(published, number), nil
-}
-
-func stateWord(state v1.VersionState) string {
-	switch state {
-	case v1.VersionState_VERSION_STATE_RETIRED:
-		return "retired"
-	case v1.VersionState_VERSION_STATE_WITHDRAWN:
-		return "withdrawn"
-	default:
-		return state.String()
-	}
 }

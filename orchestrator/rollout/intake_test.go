@@ -96,7 +96,7 @@ func TestCreateVersion(t *testing.T) {
 	}
 	one := &v1.ImageVersion{
 		Number: 1, Digest: images.Sum(first).String(), SizeBytes: 3 * images.ChunkBytes, StoredBytes: sizes['a'] + sizes['b'],
-		State: v1.VersionState_VERSION_STATE_DRAFT, Note: "first", Created: timestamppb.New(noon()), By: "admin",
+		State: v1.VersionState_VERSION_STATE_DRAFT, StateSince: timestamppb.New(noon()), Note: "first", Created: timestamppb.New(noon()), By: "admin",
 		Signatures: h.signed(t, "debian", first),
 	}
 	got, existed, err := h.intake.CreateVersion(t.Context(), noon(), rollout.Draft{Image: "debian", Note: "first", By: "admin", Manifest: first})
@@ -104,7 +104,7 @@ func TestCreateVersion(t *testing.T) {
 	// Only what is new counts as stored.
 	two := &v1.ImageVersion{
 		Number: 2, Digest: images.Sum(second).String(), SizeBytes: 4 * images.ChunkBytes, StoredBytes: more['c'] + more['d'],
-		State: v1.VersionState_VERSION_STATE_DRAFT, Parent: 1, Created: timestamppb.New(noon()), Signatures: h.signed(t, "debian", second),
+		State: v1.VersionState_VERSION_STATE_DRAFT, StateSince: timestamppb.New(noon()), Parent: 1, Created: timestamppb.New(noon()), Signatures: h.signed(t, "debian", second),
 	}
 	got, existed, err = h.intake.CreateVersion(t.Context(), noon(), rollout.Draft{Image: "debian", Parent: 1, Manifest: second})
 	want(got, existed, false, err, two)
@@ -184,7 +184,7 @@ func TestPublish(t *testing.T) {
 		}
 	}
 	for _, number := range []uint32{1, 2, 2, 1} { // the last one goes back
-		v, err := h.intake.Publish(t.Context(), "debian", number)
+		v, err := h.intake.Publish(t.Context(), noon(), "debian", number)
 		if err != nil || v.GetState() != v1.VersionState_VERSION_STATE_READY || v.GetNumber() != number {
 			t.Fatalf("Publish %d: %v, %v", number, v, err)
 		}
@@ -194,11 +194,11 @@ func TestPublish(t *testing.T) {
 		}
 	}
 	for _, number := range []uint32{0, 3} {
-		if _, err := h.intake.Publish(t.Context(), "debian", number); !errors.Is(err, store.ErrNotFound) {
+		if _, err := h.intake.Publish(t.Context(), noon(), "debian", number); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("Publish %d: %v, want ErrNotFound", number, err)
 		}
 	}
-	if _, err := h.intake.Publish(t.Context(), "windows", 1); !errors.Is(err, store.ErrNotFound) {
+	if _, err := h.intake.Publish(t.Context(), noon(), "windows", 1); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("Publish of no image: %v", err)
 	}
 	for _, state := range []v1.VersionState{v1.VersionState_VERSION_STATE_RETIRED, v1.VersionState_VERSION_STATE_WITHDRAWN} {
@@ -208,7 +208,7 @@ func TestPublish(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := h.intake.Publish(t.Context(), "debian", 2); !errors.Is(err, rollout.ErrRefused) {
+		if _, err := h.intake.Publish(t.Context(), noon(), "debian", 2); !errors.Is(err, rollout.ErrRefused) {
 			t.Errorf("Publish of a version that is %v: %v", state, err)
 		}
 	}

@@ -3,8 +3,12 @@ package rollout
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"daybreak/images/sign"
 	"daybreak/orchestrator/store"
@@ -33,29 +37,35 @@ func (in *Intake) signatures(draft Draft, digest string) ([]*v1.Signature, error
 	return merge([]*v1.Signature{ours}, in.trusted.Valid(draft.Image, digest, draft.OriginSignatures)), nil
 }
 
-// resign adds to a version that is there what it lacks of signatures.
-func (in *Intake) resign(ctx context.Context, image string, known *v1.ImageVersion, signatures []*v1.Signature) (*v1.ImageVersion, error) {
-	if !slices.ContainsFunc(signatures, func(s *v1.Signature) bool { return !has(known.GetSignatures(), s) }) {
-		return known, nil
-	}
-	changed, err := store.Modify(ctx, in.objects, image, func(image *v1.Image) error {
-		v := version(image, known.GetNumber())
-		if v == nil {
-			return fmt.Errorf("version %d is gone: %w", known.GetNumber(), store.ErrNotFound)
+// again gives a version whose content was sent again the signatures that it lacks. If its content had been collected it is a
+// draft anew. The image is written in any case: a collection that found the version old before its content was sent again must
+// look again.
+func (in *Intake) again(ctx context.Context, now time.Time, image string, known *v1.ImageVersion, signatures []*v1.Signature) (*v1.ImageVersion, error) {
+	for attempt := 1; ; attempt++ {
+		current, err := store.Get[*v1.Image](ctx, in.objects, image)
+		if err != nil {
+			return nil, err
+		}
+		changed := proto.CloneOf(current)
+		v := version(changed, known.GetNumber())
+		switch {
+		case v == nil:
+			return nil, fmt.Errorf("version %d is gone: %w", known.GetNumber(), store.ErrNotFound)
+		case v.GetState() == v1.VersionState_VERSION_STATE_WITHDRAWN && v.GetCollected():
+			return nil, fmt.Errorf("version %d has this content and was withdrawn: %w", v.GetNumber(), ErrRefused)
+		case v.GetCollected():
+			v.Collected = false
+			setState(now, v, v1.VersionState_VERSION_STATE_DRAFT)
 		}
 		v.Signatures = merge(signatures, v.GetSignatures())
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("sign version %d of image %s: %w", known.GetNumber(), image, err)
+		_, err = in.objects.Commit(ctx, store.Update(changed))
+		if err == nil {
+			return v, nil
+		}
+		if !errors.Is(err, store.ErrConflict) || attempt == changeAttempts {
+			return nil, fmt.Errorf("take version %d in again: %w", known.GetNumber(), err)
+		}
 	}
-	return version(changed, known.GetNumber()), nil
-}
-
-func has(signatures []*v1.Signature, one *v1.Signature) bool {
-	return slices.ContainsFunc(signatures, func(s *v1.Signature) bool {
-		return bytes.Equal(s.GetKey(), one.GetKey()) && bytes.Equal(s.GetSignature(), one.GetSignature())
-	})
 }
 
 // merge puts more after first, each publisher once and as many as a version can carry.

@@ -58,7 +58,7 @@ func TestPublishAsksForSignature(t *testing.T) {
 		"borrowed":          {{Key: good.GetKey(), Signature: word(t, stranger, "debian", manifest).GetSignature()}},
 	} {
 		h.setSignatures(t, signatures...)
-		_, err := h.intake.Publish(t.Context(), "debian", 1)
+		_, err := h.intake.Publish(t.Context(), noon(), "debian", 1)
 		if !errors.Is(err, rollout.ErrRefused) || !errors.Is(err, sign.ErrUntrusted) || !strings.Contains(err.Error(), "import the same disk again") {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -66,7 +66,7 @@ func TestPublishAsksForSignature(t *testing.T) {
 		if err != nil || !existed || !bytes.Equal(known.GetSignatures()[0].GetSignature(), good.GetSignature()) {
 			t.Errorf("%s: brought again: %v, %v", name, known, err)
 		}
-		if _, err := h.intake.Publish(t.Context(), "debian", 1); err != nil {
+		if _, err := h.intake.Publish(t.Context(), noon(), "debian", 1); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -1,4 +1,5 @@
-// Package storetest is the contract of an image store, as tests. Here: what every store of chunks and manifests must do.
+// Package storetest is the contract of an image store, as tests. Here: what every store of chunks and manifests must do, and
+// a store in memory whose clock the test moves.
 // Not here: what only one kind of store can get wrong. Only tests call it.
 package storetest
 
