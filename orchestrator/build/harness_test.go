@@ -130,7 +130,7 @@ func (h *house) furnish() {
 	h.relay.maxOutput = 4 << 20 // virtual hours do not make bytes cheaper
 	first := h.disk("aaaa")
 	h.version(first)
-	if _, err := h.intake.Publish(h.ctx, "office", 1); err != nil {
+	if _, err := h.intake.Publish(h.ctx, time.Now(), "office", 1); err != nil {
 		h.t.Fatal(err)
 	}
 	for _, o := range []store.Object{

@@ -44,6 +44,9 @@ func (in *Intake) mark(ctx context.Context, image string, number uint32, check s
 		if v == nil {
 			return fmt.Errorf("there is no such version: %w", store.ErrNotFound)
 		}
+		if v.GetCollected() {
+			return fmt.Errorf("its content is no longer in the image store: %w", ErrRefused)
+		}
 		v.Check = check
 		if letters := []rune(check); len(letters) > maxCheck {
 			v.Check = string(letters[:maxCheck-1]) + "…"

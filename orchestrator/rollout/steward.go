@@ -179,7 +179,7 @@ func (s *Steward) pause(ctx context.Context, now time.Time, pool, by string, pau
 			reason, did = ReasonPaused, "is paused"
 		}
 		d.note(reason, false, "%s %s, asked for by %s", d.title(), did, by)
-		revision, err := commit(ctx, s.api, now, snapshot.Pool, Actions{Update: []*v1.Rollout{d.active}, Notes: d.notes})
+		revision, err := commit(ctx, s.api, now, snapshot.Pool, snapshot.Image, Actions{Update: []*v1.Rollout{d.active}, Notes: d.notes})
 		if err != nil {
 			return nil, err
 		}
@@ -202,7 +202,7 @@ func (s *Steward) act(ctx context.Context, now time.Time, pool string, do func(*
 		if err := do(d); err != nil {
 			return nil, err
 		}
-		revision, err := commit(ctx, s.objects, now, snapshot.Pool, d.actions())
+		revision, err := commit(ctx, s.objects, now, snapshot.Pool, snapshot.Image, d.actions())
 		if err != nil {
 			return nil, err
 		}
