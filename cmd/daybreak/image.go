@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,7 +21,8 @@ import (
 func (a *app) imageCommand() *cobra.Command {
 	return group("image", "Bring golden images in, and publish their versions",
 		a.imageInspectCommand(), a.imageImportCommand(), a.imageVersionsCommand(), a.imagePublishCommand(), a.imageRollbackCommand(),
-		a.imageExportCommand(), a.imageImportBundleCommand())
+		a.imageExportCommand(), a.imageImportBundleCommand(),
+		a.imagePatchCommand(), a.imageSealCommand(), a.imageCheckCommand(), a.imageLogCommand())
 }
 
 func (a *app) imageImportCommand() *cobra.Command {
@@ -165,12 +165,12 @@ func (a *app) imagePublishCommand() *cobra.Command {
 		Example: "  daybreak image publish debian 4",
 		Args:    exactly("NAME", "VERSION"), ValidArgsFunction: a.completeNames(v1.Kind_KIND_IMAGE),
 		RunE: func(c *cobra.Command, args []string) error {
-			number, err := strconv.ParseUint(args[1], 10, 32)
-			if err != nil || number == 0 {
-				return wrongUsage("VERSION is a number from 1 on, found %q", args[1])
+			number, err := versionNumber(args[1])
+			if err != nil {
+				return err
 			}
 			return a.withConn(func(conn *grpc.ClientConn) error {
-				_, err := v1.NewImageServiceClient(conn).Publish(c.Context(), &v1.PublishRequest{Image: args[0], Version: uint32(number)})
+				_, err := v1.NewImageServiceClient(conn).Publish(c.Context(), &v1.PublishRequest{Image: args[0], Version: number})
 				return a.say(fmt.Sprintf("image/%s version %d is published and current", args[0], number), err)
 			})
 		},

@@ -52,7 +52,7 @@ func TestStories(t *testing.T) {
 			return serve(t, env)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "put": put, "remove": remove, "disk": disk, "branch": branch, "flip": flip, "cut": cut,
+			"exits": exits, "waitfor": waitFor, "put": put, "remove": remove, "disk": disk, "branch": branch, "flip": flip, "cut": cut,
 		},
 	})
 }
@@ -83,11 +83,12 @@ func serve(t *testing.T, env *testscript.Env) error {
 	}
 	backend := store.NewMemory()
 	mirror := store.NewMirror(backend)
+	hosts := &sessions{codec: codec}
 	server, err := api.NewServer(api.Config{
 		Log: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.ErrorLevel), Registerer: prometheus.NewRegistry(),
 		Backend: backend, Mirror: mirror, CA: ca, Audit: trail, Chunks: chunks, Publisher: publisher,
 		Cluster: api.Cluster{Version: "story", ID: "cluster-1", Epoch: 1},
-		Claims:  pool.NewClaimer(store.Open(backend, store.WriterPool), mirror), Sessions: sessions{}, Explain: explain,
+		Claims:  pool.NewClaimer(store.Open(backend, store.WriterPool), mirror), Sessions: hosts, Explain: explain,
 	})
 	if err != nil {
 		return err
@@ -96,12 +97,22 @@ func serve(t *testing.T, env *testscript.Env) error {
 	if err != nil {
 		return err
 	}
+	agents, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	conn, err := connectAgent(ca, agents.Addr().String())
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(context.Background())
+	hosts.ctx, hosts.agents = ctx, v1.NewAgentServiceClient(conn)
 	ended := make(chan error, 2)
 	go func() { ended <- mirror.Run(ctx) }()
-	go func() { ended <- server.Run(ctx, []net.Listener{listener}, nil) }()
+	go func() { ended <- server.Run(ctx, []net.Listener{listener}, []net.Listener{agents}) }()
 	env.Defer(func() {
 		cancel()
+		_ = conn.Close()
 		for range 2 {
 			if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
 				t.Error(err)
@@ -169,10 +180,7 @@ func enter(ca *pki.CA, id pki.Identity, now time.Time) (clientconfig.Context, er
 	}, err
 }
 
-// sessions stands for the hosts: it has one picture for one desktop.
-type sessions struct{ api.Sessions }
-
-func (sessions) Screenshot(_ context.Context, desktop string) ([]byte, error) {
+func (*sessions) Screenshot(_ context.Context, desktop string) ([]byte, error) {
 	switch desktop {
 	case "sales-1":
 		var picture bytes.Buffer
@@ -206,6 +214,20 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("exit status %d, want %d", got, want)
 	}
+}
+
+// waitFor runs a command until it ends with 0: what it needs is under way.
+func waitFor(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: waitfor COMMAND…")
+	}
+	for range 200 {
+		if ts.Exec(args[0], args[1:]...) == nil {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	ts.Fatalf("%v never ended with 0", args)
 }
 
 // put stores the objects of files as they stand, with all that only the orchestrator may write.
