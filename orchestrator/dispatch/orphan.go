@@ -76,7 +76,7 @@ func assignment(d *v1.Desktop) *v1.Assignment {
 		Incarnation: &v1.Incarnation{
 			Generation: in.GetGeneration(), Image: in.GetImage(), Version: in.GetVersion(), Digest: in.GetDigest(),
 			Shape: in.GetShape(), Readiness: in.GetReadiness(), Host: in.GetHost(), Desired: in.GetDesired(),
-			StartAt: in.GetStartAt(), DataDisposal: in.GetDataDisposal(),
+			StartAt: in.GetStartAt(), DataDisposal: in.GetDataDisposal(), Signatures: in.GetSignatures(), Notice: in.GetNotice(),
 		},
 	}
 }
