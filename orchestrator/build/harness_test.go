@@ -374,7 +374,8 @@ func (h *house) versions() []string {
 	return list
 }
 
-// reasons are those of the events about the image, sorted: in virtual time they may all have happened at once.
+// reasons are those of the events about the image, but for the publication of the first version, sorted: in virtual time
+// they may all have happened at once.
 func (h *house) reasons() string {
 	h.t.Helper()
 	events, _, err := store.List[*v1.Event](h.t.Context(), h.objects)
@@ -383,7 +384,9 @@ func (h *house) reasons() string {
 	}
 	var list []string
 	for _, e := range events {
-		list = append(list, e.GetReason())
+		if e.GetReason() != rollout.ReasonPublished {
+			list = append(list, e.GetReason())
+		}
 	}
 	slices.Sort(list)
 	return strings.Join(list, " ")
