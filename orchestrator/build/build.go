@@ -111,7 +111,7 @@ func (r *Relay) Build(by string, people People) error {
 	if err != nil {
 		return err
 	}
-	j := &job{relay: r, plan: plan, by: by, people: people, words: words, seal: make(chan struct{}, 1)}
+	j := &job{relay: r, plan: plan, by: by, people: people, words: words, seal: make(chan struct{}, 1), refused: map[string]bool{}}
 	for _, file := range order.GetFiles() {
 		j.filesLeft += file.GetSize()
 	}
@@ -131,10 +131,11 @@ func (r *Relay) newest(ctx context.Context) (*store.View, error) {
 	return r.deps.Mirror.Wait(ctx, revision)
 }
 
-// admit chooses the job's host and counts it there, or says why not.
+// admit chooses the job's host and counts it there, or says why not. It may be called again when that host refused.
 func (r *Relay) admit(view *store.View, j *job) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	delete(r.jobs, j)
 	if len(r.jobs) >= maxBuilds {
 		return fmt.Errorf("%d builds are under way, the most there can be: wait for one to end: %w", len(r.jobs), ErrBusy)
 	}
@@ -147,7 +148,7 @@ func (r *Relay) admit(view *store.View, j *job) error {
 				other.by, j.plan.image, other.host, ErrBusy)
 		}
 	}
-	host, err := j.plan.choose(view, taken)
+	host, err := j.plan.choose(view, taken, j.refused)
 	if err != nil {
 		return err
 	}

@@ -176,10 +176,33 @@ func TestHostsThatDoNotCome(t *testing.T) {
 		if text := status.Convert(end.err).Message(); !strings.Contains(text, "agreed to the build and did not come") || time.Since(began) > arrivalLimit {
 			t.Errorf("%q after %v", text, time.Since(began))
 		}
-		h.refuse = errors.New("the host has no room")
+		full := errors.New("the host has no room")
+		h.refuse = func(string) error { return full }
 		end = h.build(patch()).rest()
-		if text := status.Convert(end.err).Message(); !strings.Contains(text, "no room") {
-			t.Errorf("%q", text)
+		if text := status.Convert(end.err).Message(); !strings.Contains(text, "no room") || fmt.Sprint(h.called) != "[kvm1 kvm1 kvm2]" {
+			t.Errorf("%q after %v were called", text, h.called)
+		}
+		h.called = nil
+		end = h.build(patch(func(o *v1.BuildOrder) { o.Host = "kvm1" })).rest()
+		if text := status.Convert(end.err).Message(); !strings.Contains(text, "no room") || fmt.Sprint(h.called) != "[kvm1]" {
+			t.Errorf("named: %q after %v were called", text, h.called)
+		}
+	})
+}
+
+// A host that refuses a build has another do it; one that is still tidying up is asked again for the check.
+func TestHostsThatRefuseFirst(t *testing.T) {
+	inHouse(t, func(h *house) {
+		h.script = patches("aaba", well)
+		h.refuse = func(host string) error {
+			if host == "kvm1" || len(h.called) == 3 {
+				return errors.New("busy")
+			}
+			return nil
+		}
+		end := h.build(patch()).rest()
+		if end.result.GetVersion().GetNumber() != 2 || fmt.Sprint(h.called) != "[kvm1 kvm2 kvm2 kvm2]" {
+			t.Errorf("%v %v, called %v", end.result, end.err, h.called)
 		}
 	})
 }

@@ -52,8 +52,8 @@ type house struct {
 	mu sync.Mutex
 	// script is what an agent does that is called to a build; nil: nobody answers.
 	script func(a *agent)
-	// refuse is why hosts do not come.
-	refuse error
+	// refuse says why a host does not come; nil: it comes.
+	refuse func(host string) error
 	called []string
 }
 
@@ -210,7 +210,9 @@ func (h *house) CallBuild(_ context.Context, host, id string, _ *v1.BuildAsk) er
 	defer h.mu.Unlock()
 	h.called = append(h.called, host)
 	if h.refuse != nil {
-		return h.refuse
+		if err := h.refuse(host); err != nil {
+			return err
+		}
 	}
 	if script := h.script; script != nil {
 		h.group.Go(func() error {

@@ -7,16 +7,23 @@ import (
 	"io"
 	"strings"
 	"sync/atomic"
+	"time"
 	"unicode"
 
 	"golang.org/x/sync/errgroup"
 
 	"daybreak/images"
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
-// maxWhy bounds what an agent's words may be in an event or an error, in characters.
-const maxWhy = 700
+const (
+	// maxWhy bounds what an agent's words may be in an event or an error, in characters.
+	maxWhy = 700
+	// againLimit is how long a host may refuse to check what it has just made, and againPause how long it is left alone then.
+	againLimit = 30 * time.Second
+	againPause = 500 * time.Millisecond
+)
 
 // job is one build from its order to its end.
 type job struct {
@@ -31,20 +38,49 @@ type job struct {
 	// waiting: an interactive build waits for its admin.
 	waiting atomic.Bool
 
-	filesLeft uint64 // bytes of the order's files that are still to come
-	said      uint64 // bytes of output so far
+	refused   map[string]bool // hosts that did not want it
+	filesLeft uint64          // bytes of the order's files that are still to come
+	said      uint64          // bytes of output so far
 	log       tail
 	manifest  []byte
 }
 
-// leg does one part of the job on its host and returns how it ended. What the agent itself says is in the outcome, with
-// its error; an error means that it could not say.
-func (j *job) leg(ctx context.Context, p *plan) (*v1.BuildOutcome, error) {
-	l, agent, err := j.relay.begin(ctx, j.host, p)
-	if err != nil {
-		j.relay.end(l)
-		return nil, err
+// first calls hosts until one comes: the one that was named, or the best, then the next best.
+func (j *job) first(ctx context.Context) (*leg, Agent, error) {
+	for {
+		l, agent, err := j.relay.begin(ctx, j.host, j.plan)
+		var no *refusal
+		if !errors.As(err, &no) || j.plan.order.GetHost() != "" || errors.Is(err, store.ErrNotLeader) || ctx.Err() != nil {
+			return l, agent, err
+		}
+		j.refused[j.host] = true
+		if j.relay.admit(j.relay.deps.Mirror.View(), j) != nil {
+			return nil, nil, err // what the last one said tells more than that there is no other
+		}
 	}
+}
+
+// again calls the host that has just made a version to check it. It may still be tidying up, and then refuses.
+func (j *job) again(ctx context.Context, p *plan) (*leg, Agent, error) {
+	for began := time.Now(); ; {
+		l, agent, err := j.relay.begin(ctx, j.host, p)
+		var no *refusal
+		if !errors.As(err, &no) || errors.Is(err, store.ErrNotLeader) || time.Since(began) > againLimit {
+			return l, agent, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, nil, context.Cause(ctx)
+		case <-j.relay.deps.Closing:
+			return nil, nil, ErrStopping
+		case <-time.After(againPause):
+		}
+	}
+}
+
+// leg does one part of the job on its host, to which its agent has come, and returns how it ended. What the agent itself
+// says is in the outcome, with its error; an error means that it could not say.
+func (j *job) leg(ctx context.Context, p *plan, l *leg, agent Agent) (*v1.BuildOutcome, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	updates := listen(ctx, agent.Recv)

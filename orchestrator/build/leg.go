@@ -31,8 +31,14 @@ type leg struct {
 	room  int64
 }
 
-// begin calls the host to a leg and waits until its agent opens the stream. The caller ends the leg, whatever comes back.
-func (r *Relay) begin(ctx context.Context, host string, p *plan) (*leg, Agent, error) {
+// refusal is why a host could not be called to a build.
+type refusal struct{ err error }
+
+func (r *refusal) Error() string { return r.err.Error() }
+func (r *refusal) Unwrap() error { return r.err }
+
+// begin calls the host to a leg and waits until its agent opens the stream. Unless there is an error the caller ends the leg.
+func (r *Relay) begin(ctx context.Context, host string, p *plan) (_ *leg, _ Agent, err error) {
 	l := &leg{
 		id: uuid.NewString(), host: host, mayPut: p.order.GetKind() == v1.BuildKind_BUILD_KIND_PATCH,
 		arrived: make(chan Agent, 1), over: make(chan struct{}),
@@ -42,19 +48,24 @@ func (r *Relay) begin(ctx context.Context, host string, p *plan) (*leg, Agent, e
 	r.mu.Lock()
 	r.legs[l.id] = l
 	r.mu.Unlock()
+	defer func() {
+		if err != nil {
+			r.end(l)
+		}
+	}()
 	ask := &v1.BuildAsk{MemoryMib: p.order.GetShape().GetMemoryMib()}
 	if err := r.deps.Call.CallBuild(ctx, host, l.id, ask); err != nil {
-		return l, nil, err
+		return nil, nil, &refusal{err}
 	}
 	limit := time.NewTimer(arrivalLimit)
 	defer limit.Stop()
 	select {
 	case <-ctx.Done():
-		return l, nil, context.Cause(ctx)
+		return nil, nil, context.Cause(ctx)
 	case <-r.deps.Closing:
-		return l, nil, ErrStopping
+		return nil, nil, ErrStopping
 	case <-limit.C:
-		return l, nil, fmt.Errorf("host %s agreed to the build and did not come to it within %v: %w", host, arrivalLimit, ErrFailed)
+		return nil, nil, fmt.Errorf("host %s agreed to the build and did not come to it within %v: %w", host, arrivalLimit, ErrFailed)
 	case agent := <-l.arrived:
 		return l, agent, nil
 	}

@@ -172,8 +172,9 @@ func applianceOf(view *store.View, name string) (*v1.ImageVersion, error) {
 	return usable(image, image.GetStatus().GetCurrent())
 }
 
-// choose finds the host for the build's VM, taken being the memory of other builds by host, MiB.
-func (p *plan) choose(view *store.View, taken map[string]uint64) (string, error) {
+// choose finds the host for the build's VM, taken being the memory of other builds by host, MiB, and not the hosts that
+// have refused it.
+func (p *plan) choose(view *store.View, taken map[string]uint64, not map[string]bool) (string, error) {
 	bases := map[string]uint64{p.version.GetDigest(): p.version.GetSizeBytes()}
 	if p.appliance != nil {
 		bases[p.appliance.GetDigest()] = p.appliance.GetSizeBytes()
@@ -183,7 +184,7 @@ func (p *plan) choose(view *store.View, taken map[string]uint64) (string, error)
 		files += file.GetSize()
 	}
 	host, why := placement.ForBuild(view, placement.Build{
-		Host: p.order.GetHost(), Zone: p.order.GetZone(), Bases: bases, MemoryMiB: p.memoryMiB(),
+		Host: p.order.GetHost(), Not: not, Zone: p.order.GetZone(), Bases: bases, MemoryMiB: p.memoryMiB(),
 		DiskMiB: uint64(p.order.GetShape().GetOverlayReserveMib()) + mebibytes(files), Taken: taken,
 	})
 	if host == "" {

@@ -21,32 +21,40 @@ func (j *job) run(ctx context.Context) error {
 	if j.plan.order.GetKind() == v1.BuildKind_BUILD_KIND_CHECK {
 		begun, failed = "CheckStarted", "CheckFailed"
 	}
-	number := j.plan.version.GetNumber()
-	what := fmt.Sprintf("%s of version %d on host %s, by %s", j.plan.word(), number, j.host, j.by)
-	text := what
+	what := func() string {
+		return fmt.Sprintf("%s of version %d on host %s, by %s", j.plan.word(), j.plan.version.GetNumber(), j.host, j.by)
+	}
+	l, agent, err := j.first(ctx)
+	if err != nil {
+		return j.ended(ctx, failed, what(), err)
+	}
+	text := what()
 	if note := j.plan.order.GetNote(); note != "" {
 		text += ": " + note
 	}
 	j.event(ctx, begun, text, false)
-	if err := j.progress("on host " + j.host + ", from version " + fmt.Sprint(number)); err != nil {
-		return j.ended(ctx, failed, what, err)
+	result, err := j.result(ctx, l, agent)
+	if err != nil {
+		return j.ended(ctx, failed, what(), err)
 	}
-	var result *v1.BuildResult
-	var err error
-	if j.plan.order.GetKind() == v1.BuildKind_BUILD_KIND_CHECK {
-		result, err = j.runCheck(ctx)
-	} else {
-		result, err = j.runPatch(ctx)
+	// It is done, whether or not the admin still hears it: the version tells.
+	return j.tell(&v1.BuildResponse{Say: &v1.BuildResponse_Result{Result: result}})
+}
+
+// result does the job with the agent that has come to its first leg.
+func (j *job) result(ctx context.Context, l *leg, agent Agent) (*v1.BuildResult, error) {
+	if err := j.progress(fmt.Sprintf("on host %s, from version %d", j.host, j.plan.version.GetNumber())); err != nil {
+		j.relay.end(l)
+		return nil, err
 	}
-	if err == nil {
-		err = j.tell(&v1.BuildResponse{Say: &v1.BuildResponse_Result{Result: result}})
-		if err == nil {
-			return nil
-		}
-		// It is done all the same: the version tells.
-		return err
+	outcome, err := j.leg(ctx, j.plan, l, agent)
+	switch {
+	case err != nil:
+		return nil, err
+	case j.plan.order.GetKind() == v1.BuildKind_BUILD_KIND_CHECK:
+		return j.checked(ctx, outcome)
 	}
-	return j.ended(ctx, failed, what, err)
+	return j.patched(ctx, outcome)
 }
 
 // ended writes down why a job failed, and returns it.
@@ -60,12 +68,8 @@ func (j *job) ended(ctx context.Context, reason, what string, err error) error {
 	return err
 }
 
-// runCheck boots a version that there is. One that fails keeps its state: to withdraw it is for people to decide.
-func (j *job) runCheck(ctx context.Context) (*v1.BuildResult, error) {
-	outcome, err := j.leg(ctx, j.plan)
-	if err != nil {
-		return nil, err
-	}
+// checked is for a check of a version that there is. One that fails keeps its state: to withdraw it is for people to decide.
+func (j *job) checked(ctx context.Context, outcome *v1.BuildOutcome) (*v1.BuildResult, error) {
 	version, err := j.settle(ctx, j.plan.version, outcome, nil, false)
 	if err != nil {
 		return nil, err
@@ -73,12 +77,9 @@ func (j *job) runCheck(ctx context.Context) (*v1.BuildResult, error) {
 	return &v1.BuildResult{Version: version, SentBytes: outcome.GetSentBytes(), ReadBytes: outcome.GetReadBytes()}, nil
 }
 
-// runPatch makes a version and checks it.
-func (j *job) runPatch(ctx context.Context) (*v1.BuildResult, error) {
-	patch, err := j.leg(ctx, j.plan)
+// patched makes a version of what a patch came to, and checks it.
+func (j *job) patched(ctx context.Context, patch *v1.BuildOutcome) (*v1.BuildResult, error) {
 	switch {
-	case err != nil:
-		return nil, err
 	case patch.GetError() != "":
 		return nil, fmt.Errorf("host %s: %s: %w", j.host, clean(patch.GetError(), maxWhy), ErrFailed)
 	case j.filesLeft > 0:
@@ -102,11 +103,7 @@ func (j *job) runPatch(ctx context.Context) (*v1.BuildResult, error) {
 		result.Version = made // an earlier patch came to the same content, and it was checked then
 		return result, nil
 	}
-	if err := j.progress(fmt.Sprintf("version %d is made: booting it as a check", made.GetNumber())); err != nil {
-		return nil, j.abandon(ctx, made, err)
-	}
-	next := j.plan.check(made)
-	check, err := j.leg(ctx, next)
+	check, err := j.check(ctx, made)
 	if err != nil {
 		return nil, j.abandon(ctx, made, err)
 	}
@@ -114,6 +111,19 @@ func (j *job) runPatch(ctx context.Context) (*v1.BuildResult, error) {
 		return nil, err
 	}
 	return result, nil
+}
+
+// check boots a version that was just made.
+func (j *job) check(ctx context.Context, made *v1.ImageVersion) (*v1.BuildOutcome, error) {
+	if err := j.progress(fmt.Sprintf("version %d is made: booting it as a check", made.GetNumber())); err != nil {
+		return nil, err
+	}
+	plan := j.plan.check(made)
+	l, agent, err := j.again(ctx, plan)
+	if err != nil {
+		return nil, err
+	}
+	return j.leg(ctx, plan, l, agent)
 }
 
 // parse reads the manifest that the host sent.

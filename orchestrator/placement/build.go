@@ -14,6 +14,8 @@ const weightHeld = 3.0
 type Build struct {
 	// Host is the only one that will do; empty: any.
 	Host string
+	// Not are hosts that will not do, whatever they have: they said so.
+	Not map[string]bool
 	// Zone of its one NIC; empty: it has none.
 	Zone string
 	// Bases by digest, with the bytes that each takes where it is not yet.
@@ -30,7 +32,7 @@ func ForBuild(view *store.View, b Build) (chosen, why string) {
 	refusals := make([]refusal, len(filters))
 	best, points, known := "", 0.0, 0
 	for _, h := range open(view).hosts {
-		if b.Host != "" && h.name() != b.Host {
+		if b.Host != "" && h.name() != b.Host || b.Not[h.name()] {
 			continue
 		}
 		known++
