@@ -156,8 +156,8 @@ func snapshotOf(view *store.View, pool *v1.Pool) Snapshot {
 		names[desktop.GetMeta().GetName()] = true
 	}
 	for _, event := range store.All[*v1.Event](view) {
-		if event.GetMeta().GetLabels()[attemptLabel] == "" {
-			continue
+		if reason := event.GetReason(); reason != ReasonReplaced && reason != ReasonHeldBack || event.GetMeta().GetLabels()[attemptLabel] == "" {
+			continue // most are about something else, and there can be thousands
 		}
 		ofPool := event.GetSubjectKind() == "pool" && event.GetSubject() == pool.GetMeta().GetName()
 		if ofPool || event.GetSubjectKind() == "desktop" && names[event.GetSubject()] {

@@ -167,5 +167,5 @@ func (d *decision) budget() int {
 // room that a failed one takes.
 func onTheWay(desktop *v1.Desktop) bool {
 	inc := desktop.GetIncarnation()
-	return inc.GetReason() != reasonNew && inc.GetHost() != "" && isStarting(State(desktop))
+	return inc.GetReason() != reasonNew && inc.GetUnplacedReason() == "" && isStarting(State(desktop))
 }

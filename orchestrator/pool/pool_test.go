@@ -206,7 +206,8 @@ func TestUnplacedDoNotBlockMending(t *testing.T) {
 	})
 	w.change("sales-1", func(d *v1.Desktop) { d.Incarnation.Host = "h2" })
 	delete(w.hosts, "h2")
-	w.round() // renews sales-1, and nobody places it
+	w.round() // renews sales-1, and no host takes it
+	w.change("sales-1", func(d *v1.Desktop) { d.Incarnation.UnplacedReason = "no host fits" })
 	w.report("sales-2", v1.DesktopState_DESKTOP_STATE_FAILED, "no")
 	if got := changedNames(w.round().Retire); !slices.Equal(got, []string{"sales-2"}) {
 		t.Errorf("retired %v", got)
@@ -328,6 +329,8 @@ func TestReleasedBeforeItHadAHost(t *testing.T) {
 	w.hosts = map[string]bool{"h2": true}
 	w.round()
 	w.release("sales-1")
+	w.place("sales-2", "h2")
+	w.report("sales-2", v1.DesktopState_DESKTOP_STATE_READY, "")
 	if got := changedNames(w.round().Renew); !slices.Equal(got, []string{"sales-1"}) {
 		t.Fatalf("renewed %v: no host can say that a life without one has ended", got)
 	}

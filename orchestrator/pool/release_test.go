@@ -355,3 +355,17 @@ func TestRemindersComeInBatches(t *testing.T) {
 		t.Errorf("of what goes back, told %v, want all", changedNames(a.Amend))
 	}
 }
+
+// A life that was renewed and not placed yet counts: the next one must not be taken before it is back.
+func TestRenewedCountsBeforeItIsPlaced(t *testing.T) {
+	w := settled(t, 8, published, func(w *world) { w.pool.Spec.MaxUnavailable = 1 })
+	w.let(rolling(8))
+	name := changedNames(w.round().Retire)[0]
+	w.report(name, v1.DesktopState_DESKTOP_STATE_DELETED, "")
+	if a := w.round(); len(a.Renew) != 1 || len(a.Retire) != 0 {
+		t.Fatalf("renewed %v, retired %v", changedNames(a.Renew), changedNames(a.Retire))
+	}
+	if a := w.round(); len(a.Retire) != 0 {
+		t.Errorf("took %v before %s was back", changedNames(a.Retire), name)
+	}
+}

@@ -161,7 +161,7 @@ func snapshotOf(view *store.View, pool *v1.Pool) Snapshot {
 		mine[desktop.GetMeta().GetName()] = true
 	}
 	for _, event := range store.All[*v1.Event](view) {
-		if mine[event.GetSubject()] && tellsFailure(event) {
+		if tellsFailure(event) && mine[event.GetSubject()] {
 			s.Failed = append(s.Failed, event)
 		}
 	}
