@@ -9,6 +9,7 @@ import (
 
 	"daybreak/api/pki"
 	"daybreak/images"
+	"daybreak/images/chunkstore"
 	"daybreak/orchestrator/build"
 	"daybreak/orchestrator/dispatch"
 	"daybreak/orchestrator/pool"
@@ -46,6 +47,8 @@ func codeOf(err error) codes.Code {
 		{images.ErrIncomplete, codes.FailedPrecondition},
 		{images.ErrCorrupt, codes.DataLoss},
 		{images.ErrFull, codes.ResourceExhausted},
+		{chunkstore.ErrForeign, codes.FailedPrecondition},
+		{chunkstore.ErrUnreachable, codes.Unavailable},
 		{pool.ErrNoneReady, codes.ResourceExhausted},
 		{pool.ErrNotClaimed, codes.NotFound},
 		{pool.ErrPoolDeleted, codes.FailedPrecondition},

@@ -27,9 +27,8 @@ const (
 
 // imageService takes versions in.
 type imageService struct {
-	v1.UnimplementedImageServiceServer
+	*versions
 	chunks chunkstore.Store
-	intake *rollout.Intake
 	// builds is nil when there are no hosts to build on.
 	builds  *build.Relay
 	cluster Cluster
@@ -39,8 +38,8 @@ type imageService struct {
 	intakes chan struct{}
 }
 
-func newImageService(chunks chunkstore.Store, intake *rollout.Intake, builds *build.Relay, cluster Cluster) *imageService {
-	return &imageService{chunks: chunks, intake: intake, builds: builds, cluster: cluster, intakes: make(chan struct{}, maxIntakes)}
+func newImageService(chunks chunkstore.Store, versions *versions, builds *build.Relay, cluster Cluster) *imageService {
+	return &imageService{versions: versions, chunks: chunks, builds: builds, cluster: cluster, intakes: make(chan struct{}, maxIntakes)}
 }
 
 // MissingChunks says which of the chunks the store lacks.

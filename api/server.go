@@ -140,7 +140,11 @@ func (s *Server) register(config Config, handle *store.Store, goods *content) er
 		if builds, err = s.newRelay(config, intake, objects); err != nil {
 			return err
 		}
-		service := newImageService(config.Chunks, intake, builds, config.Cluster)
+		versions, err := newVersions(config, intake, objects)
+		if err != nil {
+			return err
+		}
+		service := newImageService(config.Chunks, versions, builds, config.Cluster)
 		service.content, admin.trusted = goods, intake.Trusted()
 		v1.RegisterImageServiceServer(s.people, service)
 	}

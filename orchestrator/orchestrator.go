@@ -17,6 +17,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
+	"daybreak/images/chunkstore"
 	"daybreak/orchestrator/dispatch"
 	"daybreak/orchestrator/placement"
 	"daybreak/orchestrator/pool"
@@ -33,6 +34,9 @@ type Deps struct {
 	Mirror *store.Mirror
 	// Dispatch serves agents, and refuses them while this daybreakd does not lead.
 	Dispatch *dispatch.Server
+	// Chunks is the image store of the cluster that Cluster names. May be nil: its garbage is not collected then.
+	Chunks  chunkstore.Store
+	Cluster string
 	// Entropy gives identities to desktops: crypto/rand.Reader.
 	Entropy io.Reader
 	Log     zerolog.Logger
@@ -77,6 +81,10 @@ func (o *Orchestrator) Lead(ctx context.Context, guard store.Guard) error {
 	group.Go(func() error { return o.placement.Run(within, open(store.WriterPlacement)) })
 	group.Go(func() error { return o.staging.Run(within, open(store.WriterRollout)) })
 	group.Go(func() error { return o.rollouts.Run(within, open(store.WriterRollout)) })
+	if o.deps.Chunks != nil {
+		collector := rollout.NewCollector(o.deps.Chunks, o.deps.Cluster, o.deps.Log)
+		group.Go(func() error { return collector.Run(within, open(store.WriterRollout)) })
+	}
 	o.deps.Log.Info().Int64("term", guard.Revision).Msg("leading")
 	err = group.Wait()
 	o.deps.Log.Info().Int64("term", guard.Revision).Msg("no longer leading")

@@ -21,6 +21,7 @@ import (
 func (a *app) imageCommand() *cobra.Command {
 	return group("image", "Bring golden images in, and publish their versions",
 		a.imageInspectCommand(), a.imageImportCommand(), a.imageVersionsCommand(), a.imagePublishCommand(), a.imageRollbackCommand(),
+		a.imageDiffCommand(), a.imageRetireCommand(), a.imageWithdrawCommand(), a.imageCollectCommand(),
 		a.imageExportCommand(), a.imageImportBundleCommand(),
 		a.imagePatchCommand(), a.imageSealCommand(), a.imageCheckCommand(), a.imageLogCommand())
 }
@@ -129,33 +130,6 @@ func (a *app) sayImported(ctx context.Context, conn *grpc.ClientConn, wanted imp
 	}
 	fmt.Fprintf(a.out, "image/%s version %d %s\n", header.GetImage(), v.GetNumber(), did)
 	return nil
-}
-
-func (a *app) imageVersionsCommand() *cobra.Command {
-	var format string
-	c := &cobra.Command{
-		Use: "versions NAME", Short: "List the versions of an image, newest first",
-		Example: "  daybreak image versions debian\n  daybreak image versions debian -o json",
-		Args:    exactly("NAME"), ValidArgsFunction: a.completeNames(v1.Kind_KIND_IMAGE),
-		RunE: func(c *cobra.Command, args []string) error {
-			return a.withConn(func(conn *grpc.ClientConn) error {
-				o, err := get(c.Context(), conn, v1.Kind_KIND_IMAGE, args[0])
-				if err != nil {
-					return err
-				}
-				image, ok := o.(*v1.Image)
-				if !ok {
-					return errEmpty
-				}
-				if format == formatJSON {
-					return printJSON(a.out, image.GetStatus())
-				}
-				return show.NewWriter(a.out).Table(show.Versions(image, time.Now()))
-			})
-		},
-	}
-	formatFlag(c, &format, formatTable, formatJSON)
-	return c
 }
 
 func (a *app) imagePublishCommand() *cobra.Command {

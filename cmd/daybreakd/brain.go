@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"daybreak/api"
+	"daybreak/images/chunkstore"
 	"daybreak/orchestrator"
 	"daybreak/orchestrator/dispatch"
 	"daybreak/orchestrator/pool"
@@ -22,14 +23,14 @@ type brain struct {
 	lead     func(ctx context.Context, guard store.Guard) error
 }
 
-func newBrain(h *house, backend store.Backend, cluster etcdstore.Cluster) (*brain, error) {
+func newBrain(h *house, backend store.Backend, chunks chunkstore.Store, cluster etcdstore.Cluster) (*brain, error) {
 	leader := func() string { return h.leader(context.Background()) }
 	sessions, err := dispatch.NewServer(dispatch.Config{Epoch: cluster.Epoch, Grace: h.options.HostGrace, Leader: leader}, api.HostOf, h.log, h.metrics)
 	if err != nil {
 		return nil, err
 	}
 	loops := orchestrator.New(orchestrator.Deps{
-		Backend: backend, Mirror: h.mirror, Dispatch: sessions, Entropy: rand.Reader, Log: h.log, Metrics: h.metrics,
+		Backend: backend, Mirror: h.mirror, Dispatch: sessions, Chunks: chunks, Cluster: cluster.ID, Entropy: rand.Reader, Log: h.log, Metrics: h.metrics,
 	})
 	return &brain{
 		claimer:  pool.NewClaimer(store.Open(backend, store.WriterPool), h.mirror),

@@ -146,7 +146,7 @@ func build(ctx context.Context, o options, log zerolog.Logger, ca *pki.CA, clien
 	if err != nil {
 		return nil, err
 	}
-	if h.brain, err = newBrain(h, backend, cluster); err != nil {
+	if h.brain, err = newBrain(h, backend, chunks, cluster); err != nil {
 		return nil, err
 	}
 	publisher, trusted, err := publishers(o, log)

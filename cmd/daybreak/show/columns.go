@@ -235,21 +235,3 @@ func days(list []v1.Weekday) string {
 	}
 	return strings.Join(parts, ",")
 }
-
-// Versions makes the table of an image's versions, newest first.
-func Versions(image *v1.Image, now time.Time) Table {
-	t := Table{Header: []string{"VERSION", "STATE", "SIZE", "NEW DATA", "PARENT", "BY", "AGE", "NOTE"}}
-	for _, v := range slices.Backward(image.GetStatus().GetVersions()) {
-		state, parent := word(v.GetState()), ""
-		if v.GetNumber() == image.GetStatus().GetCurrent() {
-			state += ", current"
-		}
-		if v.GetParent() != 0 {
-			parent = count(v.GetParent())
-		}
-		t.Rows = append(t.Rows, []string{
-			count(v.GetNumber()), state, Bytes(v.GetSizeBytes()), Bytes(v.GetStoredBytes()), parent, v.GetBy(), Age(now, v.GetCreated()), v.GetNote(),
-		})
-	}
-	return t
-}

@@ -286,7 +286,7 @@ func Image(out io.Writer, image *v1.Image, events []*v1.Event, now time.Time) er
 	} else {
 		p.line("Current", "none: nothing is published yet")
 	}
-	p.section("Versions", Versions(image, now))
+	p.section("Versions", Versions(image, nil, false, now))
 	p.events(events)
 	return p.writeTo(out)
 }
