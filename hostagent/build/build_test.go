@@ -29,7 +29,7 @@ import (
 type rig struct {
 	t       *testing.T
 	host    *fakehost.Host
-	plane   *plane
+	plane   *hosttest.Plane
 	image   *hosttest.Image
 	builder *build.Builder
 	stop    func()
@@ -43,10 +43,12 @@ func story(t *testing.T, host fakehost.Config, cfg build.Config, test func(*rig)
 		disk := make([]byte, pieces*images.ChunkBytes)
 		copy(disk, "a golden image")
 		copy(disk[7*images.ChunkBytes:], "and more of it")
-		r := &rig{t: t, host: fakehost.New(host), plane: newPlane(), image: hosttest.NewImage(t, bytes.NewReader(disk), int64(len(disk)))}
+		r := &rig{t: t, host: fakehost.New(host), image: hosttest.NewImage(t, bytes.NewReader(disk), int64(len(disk)))}
+		r.plane = hosttest.NewPlane(r.image)
+		r.plane.ID = "ask-1"
 		ctx, cancel := context.WithCancel(t.Context())
 		var group errgroup.Group
-		group.Go(func() error { return r.plane.serve(ctx) })
+		group.Go(func() error { return r.plane.Serve(ctx) })
 		defer func() {
 			r.stop()
 			cancel()
@@ -79,7 +81,7 @@ func (r *rig) start(cfg build.Config) {
 }
 
 func (r *rig) call() hostagent.BuildCall {
-	return hostagent.BuildCall{ID: "ask-1", MemoryMiB: 512, Dial: r.plane.dial, Source: r.image}
+	return hostagent.BuildCall{ID: "ask-1", MemoryMiB: 512, Dial: r.plane.Dial, Source: r.plane}
 }
 
 // order makes the plane's assignment.
@@ -88,25 +90,25 @@ func (r *rig) order(kind v1.BuildKind, change func(*v1.BuildOrder)) {
 	if change != nil {
 		change(order)
 	}
-	r.plane.task = &v1.BuildAssignment{Order: order, Digest: r.image.Digest()}
+	r.plane.Task = &v1.BuildAssignment{Order: order, Digest: r.image.Digest()}
 	if order.GetOffline() {
-		r.plane.task.ApplianceDigest = r.image.Digest()
+		r.plane.Task.ApplianceDigest = r.image.Digest()
 	}
 }
 
 // run does the build that was ordered and returns its outcome.
-func (r *rig) run() *v1.BuildOutcome {
+func (r *rig) run() hosttest.Told {
 	r.t.Helper()
 	if err := r.builder.Accept(r.call()); err != nil {
 		r.t.Fatal(err)
 	}
 	r.await("the build ends", func() bool { return r.builder.MemoryMiB() == 0 })
-	outcome := r.plane.ended()
-	if outcome == nil {
+	told := r.plane.Told()
+	if told.Outcome == nil {
 		r.t.Fatal("no outcome was told")
 	}
 	r.nothingLeft()
-	return outcome
+	return told
 }
 
 func (r *rig) await(what string, holds func() bool) {
@@ -156,7 +158,7 @@ func shell(p *fakehost.Program) {
 func TestCheck(t *testing.T) {
 	story(t, fakehost.Config{Program: shell, System: build.System{Name: "Fake 1"}}, build.Config{}, func(r *rig) {
 		r.order(v1.BuildKind_BUILD_KIND_CHECK, nil)
-		outcome := r.run()
+		outcome := r.run().Outcome
 		if outcome.GetError() != "" || outcome.GetPackages() != "netbase 6.4\n[31mred 1\n" {
 			t.Errorf("outcome %v", outcome)
 		}
@@ -174,23 +176,20 @@ func TestPatch(t *testing.T) {
 			o.Files = []*v1.BuildFile{{Path: "/srv/a", Size: uint64(len(file)) - 3, Mode: 0o755}, {Path: "/srv/b", Size: 3}}
 		})
 		for part := range slices.Chunk(file, 100_000) {
-			r.plane.then = append(r.plane.then, &v1.BuildTask{Say: &v1.BuildTask_FilePiece{FilePiece: part}})
+			r.plane.Then = append(r.plane.Then, &v1.BuildTask{Say: &v1.BuildTask_FilePiece{FilePiece: part}})
 		}
-		outcome := r.run()
-		if outcome.GetError() != "" || outcome.GetReadBytes() != images.ChunkBytes || outcome.GetSentBytes() == 0 || outcome.GetSentBytes() > 1000 {
+		told := r.run()
+		if outcome := told.Outcome; outcome.GetError() != "" || outcome.GetReadBytes() != images.ChunkBytes || outcome.GetSentBytes() == 0 || outcome.GetSentBytes() > 1000 {
 			t.Errorf("outcome %v, want one chunk read and little sent", outcome)
 		}
-		if got := string(r.plane.output); got != "patched[2J it\n" {
-			t.Errorf("output %q", got)
+		if told.Output != "patched[2J it\n" {
+			t.Errorf("output %q", told.Output)
 		}
-		manifest, err := images.Parse(r.plane.manifest)
-		if err != nil {
-			t.Fatal(err)
-		}
+		manifest := told.Manifest
 		want := make([]byte, images.ChunkBytes)
 		copy(want, "patched")
-		if manifest.Piece(3).Digest != images.Sum(want) || !manifest.Piece(7).Zero() || manifest.Piece(0).Zero() || r.plane.put != 1 {
-			t.Errorf("%d chunks were sent, pieces %v %v", r.plane.put, manifest.Piece(3), manifest.Piece(7))
+		if manifest.Piece(3).Digest != images.Sum(want) || !manifest.Piece(7).Zero() || manifest.Piece(0).Zero() || told.Put != 1 {
+			t.Errorf("%d chunks were sent, pieces %v %v", told.Put, manifest.Piece(3), manifest.Piece(7))
 		}
 	})
 }
@@ -243,8 +242,8 @@ func TestFailures(t *testing.T) {
 			}
 			story(t, c.host, c.cfg, func(r *rig) {
 				r.order(v1.BuildKind_BUILD_KIND_PATCH, c.order)
-				if outcome := r.run(); !strings.Contains(outcome.GetError(), c.want) || len(r.plane.manifest) != 0 {
-					t.Errorf("outcome %v, want %q; manifest of %d bytes", outcome, c.want, len(r.plane.manifest))
+				if told := r.run(); !strings.Contains(told.Outcome.GetError(), c.want) || told.Manifest != nil {
+					t.Errorf("outcome %v, want %q; manifest %v", told.Outcome, c.want, told.Manifest)
 				}
 			})
 		})
@@ -262,7 +261,7 @@ func TestGone(t *testing.T) {
 						o.Files = []*v1.BuildFile{{Path: "/a", Size: 10}}
 					}
 				})
-				r.plane.say = func(update *v1.BuildUpdate, _ func(*v1.BuildTask)) error {
+				r.plane.Say = func(update *v1.BuildUpdate, _ func(*v1.BuildTask)) error {
 					if strings.HasPrefix(update.GetProgress().GetText(), step) {
 						return status.Error(codes.Aborted, "Ctrl-C")
 					}
@@ -273,8 +272,8 @@ func TestGone(t *testing.T) {
 				}
 				r.await("the build ends", func() bool { return r.builder.MemoryMiB() == 0 })
 				r.nothingLeft()
-				if outcome := r.plane.ended(); outcome != nil {
-					t.Errorf("outcome %v for nobody", outcome)
+				if r.plane.Ended() {
+					t.Error("an outcome for nobody")
 				}
 			})
 		})
@@ -326,7 +325,7 @@ func TestLeftovers(t *testing.T) {
 		synctest.Wait()
 		r.nothingLeft()
 		r.order(v1.BuildKind_BUILD_KIND_CHECK, nil)
-		if outcome := r.run(); outcome.GetError() != "" {
+		if outcome := r.run().Outcome; outcome.GetError() != "" {
 			t.Errorf("afterwards: %v", outcome)
 		}
 	})

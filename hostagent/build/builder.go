@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -188,7 +191,15 @@ func (b *Builder) remove(ctx context.Context, life hostagent.Life) error {
 	if err := b.disks.TrashOverlay(ctx, life); err != nil {
 		return fmt.Errorf("take away build: %w", err)
 	}
+	if err := os.Remove(b.screen(life)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("take away build: %w", err)
+	}
 	return nil
+}
+
+// screen is where the socket of a VM's screen is. A QEMU that was killed leaves it behind.
+func (b *Builder) screen(life hostagent.Life) string {
+	return filepath.Join(b.cfg.VNCDir, life.UID+".vnc")
 }
 
 // clear is remove, tried until it succeeds or the sweep has to go on with it.

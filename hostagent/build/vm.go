@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"time"
 
 	"github.com/google/uuid"
@@ -96,7 +95,7 @@ func (j *job) start(ctx context.Context, disk overlayDisk, target *overlayDisk) 
 	m := hostagent.Machine{
 		Life: disk.life, VMUUID: id, MAC: "52:54:00:" + id[0:2] + ":" + id[2:4] + ":" + id[4:6], Bridge: j.b.cfg.Zones[j.order.GetZone()],
 		VCPUs: j.order.GetShape().GetVcpus(), MemoryMiB: memoryOf(j.order), Base: disk.base, Overlay: disk.overlay,
-		VNC: filepath.Join(j.b.cfg.VNCDir, id+".vnc"), Emulate: j.b.cfg.Emulate,
+		VNC: j.b.screen(disk.life), Emulate: j.b.cfg.Emulate,
 	}
 	if m.VCPUs == 0 {
 		m.VCPUs = 2
@@ -177,7 +176,10 @@ func (v *vm) retry(ctx context.Context, try func() error) error {
 	begun := time.Now()
 	for {
 		err := try()
-		if err == nil || errors.Is(err, hostagent.ErrGuest) || errors.Is(err, hostagent.ErrNotFound) || errors.Is(err, hostagent.ErrPermanent) {
+		if errors.Is(err, hostagent.ErrNotFound) {
+			return fmt.Errorf("the VM ended by itself: %w", err)
+		}
+		if err == nil || errors.Is(err, hostagent.ErrGuest) || errors.Is(err, hostagent.ErrPermanent) {
 			return err
 		}
 		if time.Since(begun) > guestPatience || !pause(ctx, pingEvery) {

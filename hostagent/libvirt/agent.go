@@ -89,6 +89,11 @@ func (h *Host) send(c *lv.Connect, life hostagent.Life, request string) (string,
 	if errors.Is(err, lv.ERR_AGENT_COMMAND_TIMEOUT) || errors.Is(err, lv.ERR_AGENT_UNSYNCED) {
 		return "", fmt.Errorf("%w: %w", err, hostagent.ErrTimeout)
 	}
+	var refusal lv.Error
+	// libvirt looks for an agent's error itself, and has no code of its own for it.
+	if errors.As(err, &refusal) && refusal.Code == lv.ERR_INTERNAL_ERROR && strings.Contains(refusal.Message, "unable to execute QEMU agent command") {
+		return "", fmt.Errorf("it refused: %s: %w", word(refusal.Message, 256), errGuest)
+	}
 	return text, err
 }
 

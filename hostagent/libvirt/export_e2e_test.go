@@ -12,3 +12,6 @@ import (
 func (h *Host) Monitor(life hostagent.Life) qmp.Monitor {
 	return &monitor{h: h, life: life}
 }
+
+// Config returns what the host was opened with.
+func (h *Host) Config() Config { return h.cfg }
