@@ -7,9 +7,11 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 
 	"daybreak/images"
@@ -23,12 +25,19 @@ const (
 	storeStreams = 2
 )
 
+// errStalled: a peer said nothing more in the midst of an answer.
+var errStalled = errors.New("the peer stalled")
+
 // errNoSession: images come from the control plane, and there is no session with it now.
 var errNoSession = errors.New("no session with the control plane")
 
 // remoteSource gets content over whatever session there is. It implements Source.
 type remoteSource struct {
-	fetched prometheus.Counter
+	fetched, fromPeers prometheus.Counter
+	// bandwidth limits what comes in, bytes a second; nil does not.
+	bandwidth *rate.Limiter
+	// shelf keeps what came for peers to ask for; nil when there are none.
+	shelf *shelf
 
 	mu     sync.Mutex
 	client v1.AgentServiceClient
@@ -88,13 +97,9 @@ func (s *remoteSource) Chunks(ctx context.Context, wants []Want, sink func(image
 			break
 		}
 		group.Go(func() error {
-			client, err := s.now()
-			if err != nil {
-				return fmt.Errorf("get chunks: %w", err)
-			}
-			open, err := s.ask(ctx, client, batch, sink)
+			open, err := s.fromStore(ctx, batch, sink)
 			if err == nil && len(open) > 0 {
-				err = fmt.Errorf("get chunks: the server ended %d chunks short", len(open))
+				err = errShort(len(open))
 			}
 			return err
 		})
@@ -102,13 +107,38 @@ func (s *remoteSource) Chunks(ctx context.Context, wants []Want, sink func(image
 	return group.Wait()
 }
 
+func errShort(chunks int) error {
+	return fmt.Errorf("get chunks: the server ended %d chunks short", chunks)
+}
+
+// fromStore asks the control plane for at most maxChunks chunks and returns those that it left out.
+func (s *remoteSource) fromStore(ctx context.Context, wants []Want, sink func(images.Chunk) error) (map[images.Digest]Want, error) {
+	client, err := s.now()
+	if err != nil {
+		return nil, fmt.Errorf("get chunks: %w", err)
+	}
+	return s.ask(ctx, client, false, wants, func(chunk images.Chunk) error {
+		err := sink(chunk)
+		if err == nil && s.shelf != nil {
+			// It was just found to be right, and others will ask for it.
+			s.shelf.put(chunk)
+		}
+		return err
+	})
+}
+
 // chunkClient is what gives chunks out: the control plane or a peer.
 type chunkClient interface {
 	GetChunks(ctx context.Context, in *v1.GetChunksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[v1.GetChunksResponse], error)
 }
 
+// sinkError is what the taker of a chunk said, as opposed to the giver.
+type sinkError struct{ error }
+
+func (e *sinkError) Unwrap() error { return e.error }
+
 // ask makes one call for at most maxChunks chunks and returns those that the server left out.
-func (s *remoteSource) ask(ctx context.Context, client chunkClient, wants []Want, sink func(images.Chunk) error) (open map[images.Digest]Want, err error) {
+func (s *remoteSource) ask(ctx context.Context, client chunkClient, peer bool, wants []Want, sink func(images.Chunk) error) (open map[images.Digest]Want, err error) {
 	open = make(map[images.Digest]Want, len(wants))
 	request := &v1.GetChunksRequest{}
 	offers := false
@@ -121,31 +151,64 @@ func (s *remoteSource) ask(ctx context.Context, client chunkClient, wants []Want
 	if !offers {
 		request.Bases = nil
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	stream, err := client.GetChunks(ctx, request)
 	if err != nil {
 		return open, fmt.Errorf("get chunks: %w", err)
 	}
+	counter := s.fetched
+	if peer {
+		counter = s.fromPeers
+	}
 	for len(open) > 0 {
-		answer, err := stream.Recv()
+		answer, err := receive(stream, peer, cancel)
 		if errors.Is(err, io.EOF) {
 			return open, nil
 		}
 		if err != nil {
-			return open, fmt.Errorf("get chunks: %w", err)
+			return open, fmt.Errorf("get chunks: %w", first(context.Cause(ctx), err))
 		}
 		chunk, err := expected(answer.GetChunk(), open)
 		if err != nil {
 			return open, fmt.Errorf("get chunks: %w", err)
 		}
-		s.fetched.Add(float64(len(chunk.Sealed)))
+		counter.Add(float64(len(chunk.Sealed)))
+		if err := spend(ctx, s.bandwidth, len(chunk.Sealed)); err != nil {
+			return open, fmt.Errorf("get chunks: %w", err)
+		}
 		if err := sink(chunk); err != nil {
-			return open, err
+			return open, &sinkError{err}
 		}
 		delete(open, chunk.Digest)
 	}
 	return open, nil
+}
+
+// receive waits for the next chunk, of a peer not for ever: the control plane may be slow because it is busy with others,
+// and its connection is watched by the session.
+func receive(stream grpc.ServerStreamingClient[v1.GetChunksResponse], peer bool, cancel context.CancelCauseFunc) (*v1.GetChunksResponse, error) {
+	if peer {
+		late := time.AfterFunc(stall, func() { cancel(errStalled) })
+		defer late.Stop()
+	}
+	return stream.Recv()
+}
+
+// spend waits until so many bytes may have come in or gone out.
+func spend(ctx context.Context, bandwidth *rate.Limiter, bytes int) error {
+	if bandwidth == nil {
+		return nil
+	}
+	return bandwidth.WaitN(ctx, min(bytes, bandwidth.Burst()))
+}
+
+// newBandwidth makes a limit on bytes a second; 0 means none.
+func newBandwidth(bytesPerSecond int64) *rate.Limiter {
+	if bytesPerSecond <= 0 {
+		return nil
+	}
+	return rate.NewLimiter(rate.Limit(bytesPerSecond), images.MaxSealedBytes)
 }
 
 // expected reads a chunk that came and says what is wrong with it without looking at its content.
