@@ -6,6 +6,7 @@ import (
 	"google.golang.org/grpc"
 
 	"daybreak/orchestrator/build"
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -25,4 +26,5 @@ type agentService struct {
 	Sessions
 	*content
 	builds *build.Relay
+	mirror *store.Mirror
 }

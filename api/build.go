@@ -89,8 +89,3 @@ func (s *agentService) PutChunks(stream grpc.ClientStreamingServer[v1.PutChunksR
 		return s.builds.Admit(host, size)
 	})
 }
-
-// FindPeers names hosts that give a version's content out.
-func (s *agentService) FindPeers(context.Context, *v1.FindPeersRequest) (*v1.FindPeersResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "peers are not wired yet")
-}

@@ -153,7 +153,7 @@ func (s *Server) register(config Config, handle *store.Store, goods *content) er
 	}
 	if config.Sessions != nil {
 		v1.RegisterDesktopServiceServer(s.people, &desktopService{explain: config.Explain, sessions: config.Sessions, cluster: config.Cluster})
-		v1.RegisterAgentServiceServer(s.agents, &agentService{Sessions: config.Sessions, content: goods, builds: builds})
+		v1.RegisterAgentServiceServer(s.agents, &agentService{Sessions: config.Sessions, content: goods, builds: builds, mirror: config.Mirror})
 	}
 	reflection.Register(s.people)
 	return nil

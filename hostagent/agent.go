@@ -52,6 +52,10 @@ type Config struct {
 	Publishers *sign.Publishers
 	// Builder does builds. Nil: this host does none.
 	Builder Builder
+	// FetchBandwidth is how many bytes of images a second come in at most. 0: no limit.
+	FetchBandwidth int64
+	// Peers says how images travel between hosts.
+	Peers Peers
 	// Rand gives numbers from 0 up to 1. Nil means the usual source.
 	Rand func() float64
 	// Hints delivers a value when something may have happened to a VM: a reason to look, never a fact. Nil gives none.
@@ -143,8 +147,11 @@ func New(cfg Config, journal *Journal, hypervisor Hypervisor, guest Guest, disks
 		a.log.Warn().Err(err).Msg("journal holds what another version's rules allowed")
 	}
 	a.metrics = newMetrics(cfg.Registerer, a)
-	a.source = &remoteSource{fetched: a.metrics.fetched}
-	a.fetcher = newFetcher(disks, a.source, a.log, a.fetchNews)
+	a.source = &remoteSource{fetched: a.metrics.fetched, fromPeers: a.metrics.fromPeers, bandwidth: newBandwidth(cfg.FetchBandwidth)}
+	if cfg.Peers.Listener != nil {
+		a.source.shelf = newShelf()
+	}
+	a.fetcher = newFetcher(disks, a.sourceOf, a.log, a.fetchNews)
 	return a, nil
 }
 
@@ -157,6 +164,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	group.Go(func() error { return a.fetcher.run(ctx) })
 	if a.cfg.Builder != nil {
 		group.Go(func() error { return a.cfg.Builder.Run(ctx) })
+	}
+	if a.cfg.Peers.Listener != nil {
+		group.Go(func() error { return a.servePeers(ctx) })
 	}
 	group.Go(func() error {
 		if err := a.adoptAll(ctx); err != nil {
@@ -379,13 +389,4 @@ func (a *Agent) capacity() *v1.HostCapacity {
 		LibvirtVersion: cleanText(a.cfg.Platform.LibvirtVersion, 64), QemuVersion: cleanText(a.cfg.Platform.QEMUVersion, 64),
 		SecurityModels: models,
 	}
-}
-
-func (a *Agent) zones() []string {
-	var zones []string
-	for zone := range a.cfg.Zones {
-		zones = append(zones, zone)
-	}
-	slices.Sort(zones)
-	return zones
 }

@@ -25,8 +25,9 @@ type fetchState struct {
 
 // fetcher brings bases to the host: those that desktops wait for, and those wanted ahead of their use.
 type fetcher struct {
-	disks  Disks
-	source Source
+	disks Disks
+	// source finds who gives out a version, and what to call when it was fetched.
+	source func(ctx context.Context, digest string) (source Source, done func())
 	log    zerolog.Logger
 	// news is called with a digest when its fetch ended or came a step further.
 	news func(digest string)
@@ -44,7 +45,7 @@ type baseFetch struct {
 	failures int
 }
 
-func newFetcher(disks Disks, source Source, log zerolog.Logger, news func(string)) *fetcher {
+func newFetcher(disks Disks, source func(context.Context, string) (Source, func()), log zerolog.Logger, news func(string)) *fetcher {
 	return &fetcher{
 		disks: disks, source: source, log: log, news: news, wake: make(chan struct{}, 1),
 		wanted: map[string]bool{}, asked: map[string]bool{}, bases: map[string]*baseFetch{},
@@ -162,7 +163,9 @@ func (f *fetcher) due(now time.Time) (digests []string, next time.Time) {
 }
 
 func (f *fetcher) fetch(ctx context.Context, digest string) {
-	err := f.disks.EnsureBase(ctx, digest, f.source, func(percent uint32) {
+	source, done := f.source(ctx, digest)
+	defer done()
+	err := f.disks.EnsureBase(ctx, digest, source, func(percent uint32) {
 		percent -= percent % progressStep
 		f.mu.Lock()
 		base := f.base(digest)

@@ -22,7 +22,7 @@ func (percents) EnsureBase(_ context.Context, _ string, _ Source, progress func(
 func TestFetchTellsTensOfPercents(t *testing.T) {
 	var told []uint32
 	var f *fetcher
-	f = newFetcher(percents{}, nil, zerolog.Nop(), func(digest string) { told = append(told, f.state(digest).percent) })
+	f = newFetcher(percents{}, func(context.Context, string) (Source, func()) { return nil, func() {} }, zerolog.Nop(), func(digest string) { told = append(told, f.state(digest).percent) })
 	f.fetch(t.Context(), "ab")
 	if want := []uint32{10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 0}; !slices.Equal(told, want) {
 		t.Errorf("told %v, want %v", told, want)

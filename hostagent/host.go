@@ -130,7 +130,8 @@ type Source interface {
 	// Manifest returns the encoded manifest with that digest (hex).
 	Manifest(ctx context.Context, digest string) ([]byte, error)
 	// Chunks fetches chunks and hands each to sink, in any order, from as many goroutines at once as it likes. A chunk that
-	// comes with a Base is a delta to it, and that is the one that was offered.
+	// comes with a Base is a delta to it, and that is the one that was offered. When sink says ErrCorrupt the chunk was not
+	// taken, and may be handed to it again from elsewhere; any other error of sink ends the call.
 	Chunks(ctx context.Context, wants []Want, sink func(images.Chunk) error) error
 }
 
@@ -149,6 +150,9 @@ type Disks interface {
 	// EnsureBase fetches and verifies a base unless it is there. progress is called with 0 to 100. ErrCorrupt when
 	// the source gave other content; ErrNoSpace before anything is fetched.
 	EnsureBase(ctx context.Context, digest string, from Source, progress func(percent uint32)) error
+	// Chunk returns the plain bytes of a chunk out of a verified base, or of one on its way; what it returns was checked.
+	// ErrNotFound when the host does not have it now.
+	Chunk(ctx context.Context, digest images.Digest) ([]byte, error)
 	// CreateOverlay makes the overlay of a Life on a base, promising reserve bytes to it, and returns both paths. One
 	// that is there already is left as it is.
 	CreateOverlay(ctx context.Context, life Life, digest string, reserve uint64) (base, overlay string, err error)

@@ -15,6 +15,8 @@ type metrics struct {
 	sessions prometheus.Counter
 	refused  prometheus.Counter
 	fetched  prometheus.Counter
+	// fromPeers and given count what travels between hosts.
+	fromPeers, given prometheus.Counter
 }
 
 func newMetrics(registerer prometheus.Registerer, a *Agent) *metrics {
@@ -33,7 +35,13 @@ func newMetrics(registerer prometheus.Registerer, a *Agent) *metrics {
 			Name: "daybreak_agent_fetched_bytes_total", Help: "Bytes of images fetched from the control plane, compressed.",
 		}),
 	}
-	registerer.MustRegister(m.steps, m.sessions, m.refused, m.fetched, stateCollector{a},
+	m.fromPeers = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "daybreak_agent_fetched_from_peers_bytes_total", Help: "Bytes of images fetched from other hosts, compressed.",
+	})
+	m.given = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "daybreak_agent_given_to_peers_bytes_total", Help: "Bytes of images given to other hosts, compressed.",
+	})
+	registerer.MustRegister(m.steps, m.sessions, m.refused, m.fetched, m.fromPeers, m.given, stateCollector{a},
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "daybreak_agent_session_up", Help: "1 while there is a session with the control plane.",
 		}, a.sessionUp),

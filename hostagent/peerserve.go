@@ -63,11 +63,12 @@ type peerService struct {
 	log       zerolog.Logger
 }
 
-// servePeers serves until ctx ends. It returns nil at once when nothing is given out.
+// servePeers serves until ctx ends.
 func (a *Agent) servePeers(ctx context.Context) error {
 	peers := a.cfg.Peers
-	if peers.Listener == nil {
-		return nil
+	codec, err := images.NewCodec()
+	if err != nil {
+		return fmt.Errorf("serve other hosts: %w", err)
 	}
 	if peers.Credentials == nil {
 		peers.Credentials = insecure.NewCredentials()
@@ -76,7 +77,7 @@ func (a *Agent) servePeers(ctx context.Context) error {
 		grpc.MaxHeaderListSize(16<<10), grpc.ConnectionTimeout(10*time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 2 * time.Minute, Time: 20 * time.Second, Timeout: 10 * time.Second}))
 	v1.RegisterPeerServiceServer(server, &peerService{
-		disks: a.disks, codec: a.codec, shelf: a.source.shelf, calls: make(chan struct{}, maxPeerCalls),
+		disks: a.disks, codec: codec, shelf: a.source.shelf, calls: make(chan struct{}, maxPeerCalls),
 		bandwidth: newBandwidth(peers.Bandwidth), given: a.metrics.given, log: a.log,
 	})
 	stop := context.AfterFunc(ctx, server.Stop)

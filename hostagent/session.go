@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"buf.build/go/protovalidate"
@@ -125,7 +127,7 @@ func (a *Agent) session(ctx context.Context, server string) error {
 func (a *Agent) hello(id string) *v1.WatchAssignmentsRequest {
 	return &v1.WatchAssignmentsRequest{
 		SessionId: id, AgentVersion: cleanText(a.cfg.Version, 64), BootId: cleanText(a.bootID, 64), Capacity: a.capacity(),
-		Zones: a.zones(), ClusterEpoch: a.book.seenEpoch(),
+		Zones: slices.Sorted(maps.Keys(a.cfg.Zones)), ClusterEpoch: a.book.seenEpoch(), PeerAddress: cleanText(a.cfg.Peers.Address, 262),
 	}
 }
 

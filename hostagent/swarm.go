@@ -268,6 +268,19 @@ func (s *swarm) wake() {
 	s.changed = make(chan struct{})
 }
 
+// good lists the neighbours that were not left alone.
+func (s *swarm) good() []neighbour {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var good []neighbour
+	for i, n := range s.neighbours {
+		if !s.lanes[i].gone {
+			good = append(good, n)
+		}
+	}
+	return good
+}
+
 func first(a, b error) error {
 	if a != nil {
 		return a

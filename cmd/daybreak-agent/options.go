@@ -31,9 +31,15 @@ type options struct {
 	MaxBuilds       int      `mapstructure:"max-builds"`
 	MetricsListen   string   `mapstructure:"metrics-listen"`
 	PublisherKey    []string `mapstructure:"publisher-key"`
+	FetchBandwidth  string   `mapstructure:"fetch-bandwidth"`
+	PeerListen      string   `mapstructure:"peer-listen"`
+	PeerAddress     string   `mapstructure:"peer-address"`
+	PeerBandwidth   string   `mapstructure:"peer-bandwidth"`
 
 	// zones maps the zones to their bridges; complete fills it.
 	zones map[string]string
+	// fetchBandwidth and peerBandwidth are bytes a second; complete fills them.
+	fetchBandwidth, peerBandwidth int64
 }
 
 func addFlags(flags *pflag.FlagSet) {
@@ -51,6 +57,10 @@ func addFlags(flags *pflag.FlagSet) {
 	flags.Int("max-boots", 0, "desktops that may boot at once (default: the number of CPUs, at least 2)")
 	flags.StringSlice("publisher-key", nil, "file of the public key (PEM) of a publisher whose images may run here (daybreak publisher key prints it), in place of those pinned at enrolment; may be repeated")
 	flags.Int("max-builds", 1, "image builds (patches and checks) that may run at once; 0 for a host that does none")
+	flags.String("fetch-bandwidth", "", "bytes of images a second that come in at most, for example 20MiB (default: no limit)")
+	flags.String("peer-listen", "", "address on which other hosts may fetch images from this one, host:port, by their certificates (default: none)")
+	flags.String("peer-address", "", "what other hosts are told, host:port (default: --peer-listen)")
+	flags.String("peer-bandwidth", "", "bytes of images a second that go out to other hosts at most (default: no limit)")
 	flags.String("metrics-listen", "127.0.0.1:7446", "address of /metrics, /healthz and /readyz, in the clear; empty for none")
 }
 
@@ -70,6 +80,9 @@ var (
 // complete fills in what follows from other options, and checks all.
 func (o options) complete() (options, error) {
 	if err := o.Check(); err != nil {
+		return options{}, err
+	}
+	if err := o.completePeers(); err != nil {
 		return options{}, err
 	}
 	if len(o.Server) == 0 {

@@ -37,6 +37,12 @@ func TestOptions(t *testing.T) {
 		{"relative directory", "absolute path", []string{"--server", "cp:7444", "--name", "kvm1", "--data-dir", "x"}},
 		{"boots below zero", "want 0 to 4096", []string{"--server", "cp:7444", "--name", "kvm1", "--max-boots", "-1"}},
 		{"too many builds", "want 0 to 64", []string{"--server", "cp:7444", "--name", "kvm1", "--max-builds", "65"}},
+		{"peers", "", []string{"--server", "cp:7444", "--name", "kvm1", "--peer-listen", "10.0.0.1:7447", "--peer-bandwidth", "20MiB"}},
+		{"peers by another name", "", []string{"--server", "cp:7444", "--name", "kvm1", "--peer-listen", ":7447", "--peer-address", "kvm1.example.jp:7447"}},
+		{"peers on every address", "--peer-address", []string{"--server", "cp:7444", "--name", "kvm1", "--peer-listen", ":7447"}},
+		{"peer address alone", "for --peer-listen", []string{"--server", "cp:7444", "--name", "kvm1", "--peer-address", "kvm1:7447"}},
+		{"peer address without port", "want host:port", []string{"--server", "cp:7444", "--name", "kvm1", "--peer-listen", ":7447", "--peer-address", "kvm1"}},
+		{"bandwidth", "want bytes a second", []string{"--server", "cp:7444", "--name", "kvm1", "--fetch-bandwidth", "fast"}},
 		{"log level", "--log-level", []string{"--server", "cp:7444", "--name", "kvm1", "--log-level", "loud"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

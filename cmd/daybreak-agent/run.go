@@ -202,9 +202,13 @@ func serve(ctx context.Context, o options, virt *libvirt.Host, posture libvirt.P
 	if err != nil {
 		return err
 	}
+	others, err := peers(o, id)
+	if err != nil {
+		return err
+	}
 	agent, err := hostagent.New(hostagent.Config{
 		Version: versionText(), Servers: o.Server, Dial: dial, Zones: o.zones, VNCDir: vnc, MaxBoots: o.MaxBoots,
-		Platform: platform, Builder: builder, Publishers: trusted,
+		Platform: platform, Builder: builder, Publishers: trusted, FetchBandwidth: o.fetchBandwidth, Peers: others,
 		Hints: virt.Hints(), Ready: func() { tellSystemd(log) }, Registerer: registry, Log: log,
 	}, host.journal, virt, virt, disks, host.meter)
 	if err != nil {

@@ -24,6 +24,7 @@ type options struct {
 	ImageStoreRegion      string        `mapstructure:"image-store-region"`
 	ImageStoreCredentials string        `mapstructure:"image-store-credentials"`
 	ImageStoreCA          string        `mapstructure:"image-store-ca"`
+	ImageBandwidth        string        `mapstructure:"image-bandwidth"`
 	PublisherKey          string        `mapstructure:"publisher-key"`
 	TrustKeys             []string      `mapstructure:"trust-publisher-key"`
 	Listen                []string      `mapstructure:"listen"`
@@ -36,6 +37,9 @@ type options struct {
 	EtcdCert              string        `mapstructure:"etcd-cert"`
 	EtcdKey               string        `mapstructure:"etcd-key"`
 	HostGrace             time.Duration `mapstructure:"host-grace"`
+
+	// imageBandwidth is bytes a second; complete fills it.
+	imageBandwidth int64
 }
 
 func addFlags(flags *pflag.FlagSet) {
@@ -46,6 +50,7 @@ func addFlags(flags *pflag.FlagSet) {
 	flags.String("image-store-endpoint", "", "URL of the bucket's server, https://host:port (default: Amazon S3)")
 	flags.String("image-store-region", "", "region of the bucket (default: us-east-1, which also suits servers without regions)")
 	flags.String("image-store-credentials", "", "file with the bucket's aws_access_key_id and aws_secret_access_key below [default]; not readable by everybody")
+	flags.String("image-bandwidth", "", "bytes of images a second that go out to hosts and people in all, for example 20MiB (default: no limit)")
 	flags.String("image-store-ca", "", "file of the CA certificates that sign the bucket's server (default: those of the system)")
 	flags.String("publisher-key", "", "file of the ed25519 private key (PEM, PKCS #8) that signs image versions (default: publisher.key beside the certificate authority, made at the first start). Several daybreakd of one cluster need the same key")
 	flags.StringSlice("trust-publisher-key", nil, "file of the public key (PEM) of another control plane whose bundles of image versions may be imported; may be repeated")
@@ -82,6 +87,10 @@ func (o options) complete() (options, error) {
 	}
 	if err := o.checkImageStore(); err != nil {
 		return options{}, err
+	}
+	var err error
+	if o.imageBandwidth, err = settings.ParseBandwidth(o.ImageBandwidth); err != nil {
+		return options{}, fmt.Errorf("--image-bandwidth %w", err)
 	}
 	if len(o.Listen) == 0 || len(o.AgentListen) == 0 {
 		return options{}, errors.New("--listen and --agent-listen need an address each")

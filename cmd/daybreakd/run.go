@@ -155,7 +155,7 @@ func build(ctx context.Context, o options, log zerolog.Logger, ca *pki.CA, clien
 	}
 	h.server, err = api.NewServer(api.Config{
 		Log: log.With().Str("room", "api").Logger(), Registerer: h.metrics, Backend: backend, Mirror: h.mirror, CA: ca, Names: o.names(),
-		Audit: trail, Chunks: chunks, Publisher: publisher, Trusted: trusted, Claims: h.brain.claimer, Sessions: h.brain.dispatch, Explain: h.brain.explain,
+		Audit: trail, Chunks: chunks, ImageBandwidth: o.imageBandwidth, Publisher: publisher, Trusted: trusted, Claims: h.brain.claimer, Sessions: h.brain.dispatch, Explain: h.brain.explain,
 		Cluster: api.Cluster{Version: versionText(), ID: cluster.ID, Epoch: cluster.Epoch, Leader: h.leader},
 	})
 	if err != nil {

@@ -27,6 +27,10 @@ type assembly struct {
 	room   *claim
 	report func(uint32)
 
+	// index says where each chunk is; made when it is first asked for.
+	index sync.Once
+	at    map[images.Digest]int
+
 	mu   sync.Mutex
 	have []bool
 	// Bytes that are no zeros: how many there are, and how many are in place.
@@ -90,6 +94,8 @@ func (s *Store) assemble(ctx context.Context, m *images.Manifest, from hostagent
 	if err := a.resume(ctx); err != nil {
 		return err
 	}
+	s.show(a)
+	defer s.hide(a)
 	if a.room, err = s.reserve(ctx, a.total-a.done, "base "+m.Digest().String()); err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ type gathering struct {
 	mu sync.Mutex
 	// open are those that did not come yet. Guarded by mu.
 	open map[images.Digest]bool
-	// refused is what was wrong with what came: the source may wrap that in words of its own. Guarded by mu.
+	// refused is what was first wrong with what came: the source may say that in words of its own. Guarded by mu.
 	refused error
 }
 
@@ -41,7 +41,9 @@ func (a *assembly) fetch(ctx context.Context, from hostagent.Source) error {
 		}
 		err := from.Chunks(ctx, g.wants, g.take)
 		g.mu.Lock()
-		err = first(g.refused, err)
+		if err != nil {
+			err = first(g.refused, err)
+		}
 		left := len(g.open)
 		g.mu.Unlock()
 		if err == nil && left > 0 {
@@ -98,23 +100,26 @@ func (g *gathering) offer(p images.Piece) images.Digest {
 
 // take takes a chunk in. It is called from several goroutines at once.
 func (g *gathering) take(chunk images.Chunk) error {
-	err := g.put(chunk)
+	g.mu.Lock()
+	wanted := g.open[chunk.Digest]
+	delete(g.open, chunk.Digest)
+	g.mu.Unlock()
+	err := fmt.Errorf("the source gave a chunk that nobody asked for: %w", hostagent.ErrCorrupt)
+	if wanted {
+		err = g.put(chunk)
+	}
 	if err != nil {
 		g.mu.Lock()
 		g.refused = first(g.refused, err)
+		if wanted {
+			g.open[chunk.Digest] = true
+		}
 		g.mu.Unlock()
 	}
 	return err
 }
 
 func (g *gathering) put(chunk images.Chunk) error {
-	g.mu.Lock()
-	wanted := g.open[chunk.Digest]
-	delete(g.open, chunk.Digest)
-	g.mu.Unlock()
-	if !wanted {
-		return fmt.Errorf("the source gave a chunk that nobody asked for: %w", hostagent.ErrCorrupt)
-	}
 	buf := g.store.buffers.Get().(*[images.ChunkBytes]byte)
 	defer g.store.buffers.Put(buf)
 	if chunk.Base.IsZero() {

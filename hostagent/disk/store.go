@@ -51,6 +51,10 @@ type Store struct {
 	verified map[images.Digest]stamp
 	// flights holds the bases under construction. Guarded by mu.
 	flights map[images.Digest]*flight
+	// shown are the bases on their way that chunks may be taken of. Guarded by mu.
+	shown map[images.Digest]*assembly
+	// indexes say where chunks are in bases. Guarded by mu.
+	indexes map[images.Digest]map[images.Digest]int
 }
 
 var _ hostagent.Disks = (*Store)(nil)
@@ -84,6 +88,7 @@ func Open(cfg Config, log zerolog.Logger) (*Store, error) {
 	s := &Store{
 		cfg: cfg, log: log.With().Str("store", cfg.Root).Logger(), codec: codec,
 		claims: map[*claim]struct{}{}, verified: map[images.Digest]stamp{}, flights: map[images.Digest]*flight{},
+		shown: map[images.Digest]*assembly{}, indexes: map[images.Digest]map[images.Digest]int{},
 	}
 	s.buffers.New = func() any { return new([images.ChunkBytes]byte) }
 	if err := s.makeDirs(); err != nil {

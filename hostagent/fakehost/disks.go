@@ -62,7 +62,7 @@ func (h *Host) EnsureBase(ctx context.Context, digest string, from hostagent.Sou
 	if !room {
 		return fmt.Errorf("ensure base: %w", hostagent.ErrNoSpace)
 	}
-	if err := fetch(ctx, manifest, from, progress); err != nil {
+	if err := h.fetch(ctx, manifest, from, progress); err != nil {
 		return fmt.Errorf("ensure base: %w", err)
 	}
 	for percent := range uint32(10) {
@@ -93,8 +93,8 @@ func (h *Host) pauseFetch(ctx context.Context) error {
 	}
 }
 
-// fetch gets every chunk of a manifest once, checks it, and throws it away.
-func fetch(ctx context.Context, manifest *images.Manifest, from hostagent.Source, progress func(uint32)) error {
+// fetch gets every chunk of a manifest once, checks it, and throws it away unless content is kept.
+func (h *Host) fetch(ctx context.Context, manifest *images.Manifest, from hostagent.Source, progress func(uint32)) error {
 	codec, err := images.NewCodec()
 	if err != nil {
 		return err
@@ -121,6 +121,11 @@ func fetch(ctx context.Context, manifest *images.Manifest, from hostagent.Source
 			return fmt.Errorf("%w: %w", err, hostagent.ErrCorrupt)
 		}
 		delete(missing, piece.Digest)
+		if h.cfg.KeepContent {
+			h.mu.Lock()
+			h.content[chunk.Digest] = chunk.Sealed
+			h.mu.Unlock()
+		}
 		progress(uint32(90 * (len(wants) - len(missing)) / len(wants)))
 		return nil
 	})
@@ -128,6 +133,21 @@ func fetch(ctx context.Context, manifest *images.Manifest, from hostagent.Source
 		err = fmt.Errorf("the source left out %d chunks", len(missing))
 	}
 	return err
+}
+
+// Chunk implements hostagent.Disks. It has none unless content is kept.
+func (h *Host) Chunk(_ context.Context, digest images.Digest) ([]byte, error) {
+	h.mu.Lock()
+	sealed, ok := h.content[digest]
+	h.mu.Unlock()
+	if !ok {
+		return nil, fmt.Errorf("read chunk: %w", hostagent.ErrNotFound)
+	}
+	codec, err := images.NewCodec()
+	if err != nil {
+		return nil, err
+	}
+	return codec.Open(nil, images.Chunk{Digest: digest, Sealed: sealed})
 }
 
 // CreateOverlay implements hostagent.Disks.

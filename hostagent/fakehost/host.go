@@ -90,6 +90,8 @@ type Config struct {
 	Program func(*Program)
 	// System is what guests say they are, but for their host name.
 	System build.System
+	// KeepContent keeps the content of bases, so that it can be given to other hosts.
+	KeepContent bool
 	// Trash is how long what was moved there is kept. 0 means a week.
 	Trash time.Duration
 }
@@ -104,11 +106,13 @@ type Host struct {
 	bases   map[string]uint64
 	// manifests are those of bases that were fetched.
 	manifests map[string]*images.Manifest
-	overlays  map[key]*overlay
-	data      map[string]*dataDisk
-	trash     []trashed
-	empty     int
-	full      bool
+	// content is that of bases, sealed, where it is kept.
+	content  map[images.Digest][]byte
+	overlays map[key]*overlay
+	data     map[string]*dataDisk
+	trash    []trashed
+	empty    int
+	full     bool
 	// down: the hypervisor's daemon is not there. hung: it is there and does not answer.
 	down, hung bool
 	tally      Tally
@@ -203,7 +207,8 @@ func New(cfg Config) *Host {
 		cfg.Trash = 7 * 24 * time.Hour
 	}
 	return &Host{
-		cfg: cfg, domains: map[key]*domain{}, bases: map[string]uint64{}, manifests: map[string]*images.Manifest{}, overlays: map[key]*overlay{}, data: map[string]*dataDisk{},
+		cfg: cfg, domains: map[key]*domain{}, bases: map[string]uint64{}, manifests: map[string]*images.Manifest{}, content: map[images.Digest][]byte{},
+		overlays: map[key]*overlay{}, data: map[string]*dataDisk{},
 		tally: Tally{Starts: map[hostagent.Life]int{}, Destroys: map[hostagent.Life]int{}, Trashed: map[hostagent.Life]int{},
 			Shown: map[hostagent.Life][]string{}},
 	}

@@ -70,6 +70,7 @@ func spoken(next *v1.HostStatus, f facts) {
 	next.AgentVersion = text(f.hello.GetAgentVersion(), maxWord)
 	next.Capacity = f.hello.GetCapacity()
 	next.Zones = sorted(f.hello.GetZones())
+	next.PeerAddress = text(f.hello.GetPeerAddress(), maxPeerAddress)
 	next.Images = sorted(f.report.GetImages())
 	next.Orphans = f.unknown
 	next.KeptDisks = f.report.GetKeptDisks()

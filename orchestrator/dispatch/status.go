@@ -96,6 +96,8 @@ const (
 	maxMessage = 1024
 	maxWord    = 64
 	maxAddress = 16
+	// maxPeerAddress is what the message of a host's status takes.
+	maxPeerAddress = 262
 )
 
 // clean makes what passed through a guest fit to be stored and shown, before the report is validated: a guest must not
