@@ -43,6 +43,8 @@ type plane struct {
 	mangle func(*v1.Assignments)
 	// refuse ends every Watch and Report.
 	refuse error
+	// peers are what FindPeers answers.
+	peers []*v1.Peer
 	// spoil changes chunks on their way out.
 	spoil func([]byte) []byte
 }
@@ -252,6 +254,12 @@ func (p *plane) Answer(_ context.Context, answer *v1.AnswerRequest) (*v1.AnswerR
 	defer p.mu.Unlock()
 	p.answers = append(p.answers, proto.CloneOf(answer))
 	return &v1.AnswerResponse{}, nil
+}
+
+func (p *plane) FindPeers(context.Context, *v1.FindPeersRequest) (*v1.FindPeersResponse, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return &v1.FindPeersResponse{Peers: p.peers}, nil
 }
 
 func (p *plane) GetManifest(req *v1.GetManifestRequest, stream grpc.ServerStreamingServer[v1.GetManifestResponse]) error {

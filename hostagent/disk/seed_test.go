@@ -168,3 +168,38 @@ func TestDamageIsFoundEverywhere(t *testing.T) {
 		}
 	}
 }
+
+// Chunks of a base on its way are given out as they come, those of a damaged base are not.
+func TestChunksAreGiven(t *testing.T) {
+	s, disk := open(t, Config{}), noisy(4)
+	im := image(t, disk)
+	given := 0
+	im.Spoil(func(_ images.Digest, sealed []byte) ([]byte, error) {
+		n := 0
+		for at := 0; at < len(disk); at += images.ChunkBytes {
+			digest := images.Sum(disk[at:min(len(disk), at+images.ChunkBytes)])
+			if plain, err := s.Chunk(t.Context(), digest); err == nil && images.Sum(plain) == digest {
+				n++
+			} else if !errors.Is(err, hostagent.ErrNotFound) {
+				t.Errorf("Chunk: %v", err)
+			}
+		}
+		if n != given {
+			t.Errorf("%d chunks after %d came", n, given)
+		}
+		given++
+		return sealed, nil
+	})
+	mustEnsure(t, s, im)
+	last := images.Sum(disk[4*images.ChunkBytes:])
+	if plain, err := s.Chunk(t.Context(), last); err != nil || !bytes.Equal(plain, disk[4*images.ChunkBytes:]) {
+		t.Errorf("the last piece: %d bytes, %v", len(plain), err)
+	}
+	spoilFile(t, basePath(s, im), 10)
+	if _, err := s.Chunk(t.Context(), images.Sum(disk[:images.ChunkBytes])); !errors.Is(err, hostagent.ErrNotFound) {
+		t.Errorf("a damaged chunk: %v, want ErrNotFound", err)
+	}
+	if bases, _ := s.Bases(t.Context()); len(bases) != 0 {
+		t.Error("the damaged base is trusted still")
+	}
+}

@@ -15,7 +15,7 @@ import (
 func TestContract(t *testing.T) {
 	hosttest.Run(t, func(t *testing.T) *hosttest.Rig {
 		host := fakehost.New(fakehost.Config{
-			Deadline: 200 * time.Millisecond, PowerOff: 50 * time.Millisecond,
+			KeepContent: true, Deadline: 200 * time.Millisecond, PowerOff: 50 * time.Millisecond,
 			Boot: func(hostagent.Life) fakehost.Boot {
 				return fakehost.Boot{After: 20 * time.Millisecond, Output: "hello\n"}
 			},

@@ -70,6 +70,14 @@ func (r *Rig) testBase(t *testing.T) {
 	if err := r.Disks.EnsureBase(t.Context(), im.Digest(), im, func(uint32) {}); err != nil || im.Given() != 0 {
 		t.Errorf("a base that is there was fetched again (%v)", err)
 	}
+	for digest := range im.sealed {
+		if plain, err := r.Disks.Chunk(t.Context(), digest); err != nil || images.Sum(plain) != digest {
+			t.Errorf("chunk of a base: %d bytes, %v", len(plain), err)
+		}
+	}
+	if _, err := r.Disks.Chunk(t.Context(), images.Sum([]byte("nowhere"))); !errors.Is(err, hostagent.ErrNotFound) {
+		t.Errorf("chunk that is nowhere: %v, want ErrNotFound", err)
+	}
 }
 
 func (r *Rig) testOverlay(t *testing.T) {
