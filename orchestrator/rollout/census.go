@@ -12,6 +12,7 @@ type census struct {
 	on       int           // their present life runs the wanted version
 	good     int           // of these, ready
 	starting int           // of these, on the way to ready, or about to be made anew
+	stuck    []*v1.Desktop // of these, on a silent host, without a host, or broken and held: nobody waits for them
 	inUse    []*v1.Desktop // run another version, and a user holds them
 	away     []*v1.Desktop // run another version on a host that is not heard from
 	movable  int           // run another version, and could be taken
@@ -63,8 +64,7 @@ func (c *census) count(desktop *v1.Desktop, hosts map[string]bool, to *v1.Rollou
 	}
 }
 
-// countOn counts a desktop that runs the wanted version. Nobody waits for one that is held though broken, on a silent
-// host, or without room.
+// countOn counts a desktop that runs the wanted version.
 func (c *census) countOn(desktop *v1.Desktop, state v1.DesktopState, claimed bool) {
 	released := !claimed && desktop.GetIncarnation().GetUsedBy() != ""
 	switch {
@@ -72,6 +72,7 @@ func (c *census) countOn(desktop *v1.Desktop, state v1.DesktopState, claimed boo
 		c.good++
 	case state == v1.DesktopState_DESKTOP_STATE_LOST, claimed && isBroken(state),
 		state == v1.DesktopState_DESKTOP_STATE_PENDING && desktop.GetIncarnation().GetUnplacedReason() != "":
+		c.stuck = append(c.stuck, desktop)
 	default:
 		c.starting++
 	}

@@ -31,6 +31,8 @@ func (d *decision) proceed() {
 		d.waitForHelp(c)
 	case why != "":
 		d.stop(c, why)
+	case c.seats == 0:
+		d.finish()
 	case s.GetPhase() == staging:
 		d.stage()
 	case spec.GetRollback():

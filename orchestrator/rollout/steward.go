@@ -29,25 +29,29 @@ func NewSteward(objects, api *store.Store) *Steward {
 // Start moves a pool to the version that it should run by its spec, also if that was given up before. Errors wrap
 // ErrRefused or the store's sentinels.
 func (s *Steward) Start(ctx context.Context, now time.Time, pool, by string) (*v1.Rollout, error) {
-	made, err := s.act(ctx, now, pool, func(d *decision) error {
-		switch {
-		case d.release == nil || d.target == 0:
-			return refuse("there is no version to run: %s", whyNone(d.Pool, d.Image))
-		case d.active != nil && d.active.GetSpec().GetToVersion() == d.target && d.active.GetStatus().GetPhase() == halted:
-			return refuse("%s is halted; let it go on with \"daybreak rollout resume %s\"", d.title(), pool)
-		case d.active != nil && d.active.GetSpec().GetToVersion() == d.target:
-			return refuse("%s goes on already", d.title())
-		case d.release.GetImage() != d.Pool.GetSpec().GetImage():
-			d.otherImage()
-		case d.active == nil && d.release.GetVersion() == d.target:
-			return refuse("there is nothing to move: the pool runs version %d, which is what it should; publish another version, "+
-				"or name one in the pool's spec.version", d.target)
-		default:
-			d.begin(d.target, by, fmt.Sprintf("%s asked for version %d", by, d.target))
-		}
-		return nil
-	})
+	made, err := s.act(ctx, now, pool, func(d *decision) error { return d.startFor(by) })
 	return made, wrap(err, "start a rollout of pool %s", pool)
+}
+
+// startFor begins what the pool should run because somebody asked for it.
+func (d *decision) startFor(by string) error {
+	name := d.Pool.GetMeta().GetName()
+	switch {
+	case d.release == nil || d.target == 0:
+		return refuse("there is no version to run: %s", whyNone(d.Pool, d.Image))
+	case d.release.GetImage() != d.Pool.GetSpec().GetImage():
+		d.otherImage()
+	case d.active != nil && d.active.GetSpec().GetToVersion() == d.target && d.active.GetStatus().GetPhase() == halted:
+		return refuse("%s is halted; let it go on with \"daybreak rollout resume %s\"", d.title(), name)
+	case d.active != nil && d.active.GetSpec().GetToVersion() == d.target:
+		return refuse("%s goes on already", d.title())
+	case d.active == nil && d.release.GetVersion() == d.target:
+		return refuse("there is nothing to move: the pool runs version %d, which is what it should; publish another version, "+
+			"or name one in the pool's spec.version", d.target)
+	default:
+		d.begin(d.target, by, fmt.Sprintf("%s asked for version %d", by, d.target))
+	}
+	return nil
 }
 
 func whyNone(pool *v1.Pool, image *v1.Image) string {
@@ -66,23 +70,25 @@ func whyNone(pool *v1.Pool, image *v1.Image) string {
 // RollBack takes the newest rollout of a pool back, whether it runs, is halted or is done. Errors wrap ErrRefused or the
 // store's sentinels.
 func (s *Steward) RollBack(ctx context.Context, now time.Time, pool, by, reason string) (*v1.Rollout, error) {
-	made, err := s.act(ctx, now, pool, func(d *decision) error {
-		why := reason
-		if why == "" {
-			why = by + " asked for it"
-		}
-		to, from, previous, err := d.back()
-		if err != nil {
-			return err
-		}
-		if runnable(d.Image, to) == nil {
-			return refuse("version %d of image %s, to which it would go back, may not be run any more; name another in the pool's spec.version",
-				to, d.Pool.GetSpec().GetImage())
-		}
-		d.goBack(to, previous, from, by, why, false)
-		return nil
-	})
+	made, err := s.act(ctx, now, pool, func(d *decision) error { return d.backFor(by, reason) })
 	return made, wrap(err, "roll pool %s back", pool)
+}
+
+// backFor takes the newest rollout back because somebody asked for it.
+func (d *decision) backFor(by, why string) error {
+	if why == "" {
+		why = by + " asked for it"
+	}
+	to, from, previous, err := d.back()
+	if err != nil {
+		return err
+	}
+	if runnable(d.Image, to) == nil {
+		return refuse("version %d of image %s, to which it would go back, may not be run any more; name another in the pool's spec.version",
+			to, d.Pool.GetSpec().GetImage())
+	}
+	d.goBack(to, previous, from, by, why, false)
+	return nil
 }
 
 // back finds where a rollback goes to and comes from, and what the pool has as previous then.
@@ -116,21 +122,19 @@ func (s *Steward) Resume(ctx context.Context, now time.Time, pool, by string) (*
 	if unpaused && r.GetStatus().GetPhase() != halted {
 		return r, nil
 	}
-	r, err = s.act(ctx, now, pool, func(d *decision) error {
-		if d.active == nil {
-			return refuse("no rollout of it runs")
-		}
-		if d.active.GetStatus().GetPhase() != halted {
-			return refuse("%s is neither paused nor halted", d.title())
-		}
-		return d.resume(by)
-	})
+	r, err = s.act(ctx, now, pool, func(d *decision) error { return d.resumeFor(by) })
 	return r, wrap(err, "resume the rollout of pool %s", pool)
 }
 
-// resume lets a halted rollout go on with the wave that it was in.
-func (d *decision) resume(by string) error {
+// resumeFor lets a halted rollout go on with the wave that it was in.
+func (d *decision) resumeFor(by string) error {
 	s, spec := d.active.GetStatus(), d.active.GetSpec()
+	if d.active == nil {
+		return refuse("no rollout of it runs")
+	}
+	if s.GetPhase() != halted {
+		return refuse("%s is neither paused nor halted", d.title())
+	}
 	if runnable(d.Image, spec.GetToVersion()) == nil {
 		return refuse("version %d of image %s may not be run any more; publish another one, or roll it back", spec.GetToVersion(), spec.GetImage())
 	}

@@ -19,8 +19,6 @@ func (d *decision) run(c census, sizes []int) {
 	d.release.Moving = may && number > 0
 	moved := c.off() == 0 && c.starting == 0 && c.between == 0 && c.good > 0
 	switch {
-	case c.seats == 0:
-		d.finish()
 	case number == 0 && !may:
 		d.say("%s", why)
 		d.estimate(c, sizes)
@@ -106,6 +104,10 @@ func (d *decision) sayWave(c census, why string) {
 		plural(int(s.GetAdmitted()), "desktop"), d.active.GetSpec().GetToVersion())}
 	if n := c.starting + c.between; n > 0 {
 		parts = append(parts, fmt.Sprintf("%d on the way", n))
+	}
+	if n := len(c.stuck); n > 0 {
+		parts = append(parts, fmt.Sprintf("%s with it on a silent host, without a host, or broken in its user's hands (%s)",
+			plural(n, "desktop"), some(names(c.stuck))))
 	}
 	short := c.on < int(s.GetAdmitted())
 	if floor := d.Pool.GetSpec().GetMinReady(); short && c.movable > 0 && c.free <= int(floor) && floor > 0 {
