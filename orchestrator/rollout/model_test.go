@@ -3,6 +3,8 @@ package rollout_test
 import (
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -82,34 +84,51 @@ func (w *world) poolRound() {
 			w.begin(d, "renewed")
 		}
 	}
-	for i := len(w.desktops); i < int(w.pool.GetSpec().GetDesktops()); i++ {
+	w.shrink()
+	for i := 1; len(w.desktops) < int(w.pool.GetSpec().GetDesktops()); i++ {
+		name := fmt.Sprintf("%s-%d", w.pool.GetMeta().GetName(), i)
+		if slices.ContainsFunc(w.desktops, func(d *v1.Desktop) bool { return d.GetMeta().GetName() == name }) {
+			continue
+		}
 		d := &v1.Desktop{
-			Meta: &v1.Meta{Name: fmt.Sprintf("%s-%d", w.pool.GetMeta().GetName(), i+1)},
+			Meta: &v1.Meta{Name: name},
 			Spec: &v1.DesktopSpec{Pool: w.pool.GetMeta().GetName()},
 		}
+		if w.begin(d, "new"); d.GetIncarnation() == nil {
+			break
+		}
 		w.desktops = append(w.desktops, d)
-		w.begin(d, "new")
 	}
 	budget := w.limit() - w.out()
 	for _, d := range w.desktops {
 		released := d.GetIncarnation().GetUsedBy() != "" && state(d) != lost
 		if budget > 0 && d.GetClaim() == nil && d.GetIncarnation().GetDesired() == wantReady && (state(d) == failed || released) {
 			d.Incarnation.Desired = wantDeleted
+			w.touched++
 			budget--
 		}
 	}
 	w.move(budget)
 }
 
+// shrink removes what is too many, as far as nobody holds it.
+func (w *world) shrink() {
+	w.desktops = slices.DeleteFunc(w.desktops, func(d *v1.Desktop) bool {
+		n, _ := strconv.Atoi(strings.TrimPrefix(d.GetMeta().GetName(), "sales-"))
+		return n > int(w.pool.GetSpec().GetDesktops()) && d.GetClaim() == nil
+	})
+}
+
 // begin gives a desktop its next life.
 func (w *world) begin(d *v1.Desktop, reason string) {
-	w.revision++
 	version := w.versionFor(d)
 	for _, v := range w.image.GetStatus().GetVersions() {
 		if v.GetNumber() == version && v.GetState() != v1.VersionState_VERSION_STATE_READY {
 			return // nothing to run
 		}
 	}
+	w.revision++
+	w.touched++
 	d.Incarnation = &v1.Incarnation{
 		Generation: w.revision, Image: w.pool.GetSpec().GetImage(), Version: version, Desired: wantReady, Reason: reason,
 		Created: timestamppb.New(w.now), UsedBy: d.GetClaim().GetUser(),
@@ -141,6 +160,8 @@ func (w *world) move(budget int) {
 			continue
 		}
 		inc.Desired = wantDeleted
+		w.touched++
+		w.checkMove(d)
 		quota--
 		budget--
 	}
@@ -179,16 +200,59 @@ func (w *world) checkRelease(before *v1.Release, a rollout.Actions) {
 	if active > 1 {
 		w.broken("%d rollouts at once", active)
 	}
-	r := w.pool.GetRelease()
-	same := before.GetRollout() == r.GetRollout() && r.GetRollout() != ""
-	if same && r.GetAdmitted() < before.GetAdmitted() && w.active().GetStatus().GetPhase() != v1.RolloutPhase_ROLLOUT_PHASE_HALTED {
-		w.broken("admitted falls from %d to %d", before.GetAdmitted(), r.GetAdmitted())
-	}
-	if r.GetNext() != 0 && len(w.desktops) > 1 && int(r.GetAdmitted()) >= len(w.desktops) && !w.proven(r.GetNext()) {
-		w.broken("all %d are admitted to version %d, which no desktop proved", len(w.desktops), r.GetNext())
-	}
 	for _, made := range a.Create {
 		w.checkCreated(made)
+	}
+	if a.Release == nil {
+		return
+	}
+	r, run := w.pool.GetRelease(), w.active()
+	w.checkAdmitted(before, r, run)
+	halted := run.GetStatus().GetPhase() != phaseRunning
+	if r.GetMoving() && (halted || run.GetSpec().GetPaused()) {
+		w.broken("moves while %v, paused %v", run.GetStatus().GetPhase(), run.GetSpec().GetPaused())
+	}
+	if r.GetMoving() && !r.GetRollback() && w.window != nil {
+		if inside, _ := w.window.Includes(w.now); !inside {
+			w.broken("moves outside its window")
+		}
+	}
+	if r.GetNext() != 0 && (run.GetSpec().GetToVersion() != r.GetNext() || run.GetSpec().GetRollback()) {
+		w.broken("release %v of %v", r, run)
+	}
+	if (r.GetRollout() == "") != (run == nil) || r.GetRollout() != run.GetMeta().GetName() {
+		w.broken("release names %q, and %q runs", r.GetRollout(), run.GetMeta().GetName())
+	}
+}
+
+// checkAdmitted: within a rollout ever more are admitted, but for a halt, and no more than the first wave before a desktop of
+// it is ready.
+func (w *world) checkAdmitted(before, r *v1.Release, run *v1.Rollout) {
+	same := before.GetRollout() == r.GetRollout() && r.GetRollout() != ""
+	if same && r.GetAdmitted() < before.GetAdmitted() && run.GetStatus().GetPhase() != phaseHalted {
+		w.broken("admitted falls from %d to %d", before.GetAdmitted(), r.GetAdmitted())
+	}
+	if !same && r.GetAdmitted() != 0 {
+		w.broken("begins with %d admitted", r.GetAdmitted())
+	}
+	if r.GetAdmitted() <= before.GetAdmitted() || w.resumed {
+		return
+	}
+	if before.GetAdmitted() > 0 && !w.proven(r.GetNext()) {
+		w.broken("%d are admitted to version %d, which no desktop proved", r.GetAdmitted(), r.GetNext())
+	}
+	if before.GetAdmitted() == 0 && len(w.desktops) > 1 && int(r.GetAdmitted()) >= len(w.desktops) {
+		w.broken("the first wave is all %d", r.GetAdmitted())
+	}
+}
+
+// checkMove holds the model's pool to its limits as it takes a desktop.
+func (w *world) checkMove(d *v1.Desktop) {
+	if n := w.out(); n > w.limit() {
+		w.broken("%d are out of service for %s, more than %d", n, d.GetMeta().GetName(), w.limit())
+	}
+	if state(d) == ready && d.GetClaim() == nil && d.GetIncarnation().GetUsedBy() == "" && w.free() < int(w.pool.GetSpec().GetMinReady()) {
+		w.broken("%d are ready and free once %s is taken, min_ready is %d", w.free(), d.GetMeta().GetName(), w.pool.GetSpec().GetMinReady())
 	}
 }
 

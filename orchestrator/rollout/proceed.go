@@ -135,8 +135,9 @@ func (d *decision) stage() {
 // waitsForWindow begins the message of a rollout that waits for its window; by it the loop knows that it did.
 const waitsForWindow = "waits for its window"
 
-// mayMove says whether desktops may be taken out of service now, and if not, why. It tells of windows that open and close.
-func (d *decision) mayMove() (bool, string) {
+// mayMove says whether desktops may be taken out of service now, and if not, why. It tells of windows that open and close
+// while there is something to move in them.
+func (d *decision) mayMove(c census) (bool, string) {
 	waited := strings.HasPrefix(d.active.GetStatus().GetMessage(), waitsForWindow)
 	if d.active.GetSpec().GetPaused() {
 		return false, "paused: no desktop is taken out of service before somebody resumes it"
@@ -155,9 +156,9 @@ func (d *decision) mayMove() (bool, string) {
 		d.lookAgain(until)
 	}
 	switch {
-	case inside && waited:
+	case inside && waited && c.movable > 0:
 		d.note(ReasonOpened, false, "%s goes on: its window is open until %s", d.title(), moment(until))
-	case !inside && d.release.GetMoving():
+	case !inside && d.release.GetMoving() && c.movable > 0:
 		d.note(ReasonClosed, false, "%s stands still: its window closed; it goes on at %s", d.title(), moment(until))
 	}
 	if inside {

@@ -13,14 +13,14 @@ import (
 // run goes on with waves.
 func (d *decision) run(c census, sizes []int) {
 	s := d.active.GetStatus()
-	may, why := d.mayMove()
+	may, why := d.mayMove(c)
 	number, before, next := waveOf(sizes, int(s.GetAdmitted()))
 	s.Wave = uint32(number)
 	d.release.Moving = may && number > 0
 	moved := c.off() == 0 && c.starting == 0 && c.between == 0 && c.good > 0
 	switch {
 	case number == 0 && !may:
-		d.say("%s", why)
+		d.sayLeft(c, why)
 		d.estimate(c, sizes)
 	case number == 0:
 		d.admit(sizes, next)
@@ -34,7 +34,7 @@ func (d *decision) run(c census, sizes []int) {
 	case next == 0:
 		d.sayLeft(c, why)
 	case !may:
-		d.say("%s", why)
+		d.sayLeft(c, why)
 		d.estimate(c, sizes)
 	default:
 		d.note(ReasonHealthy, false, "%s: wave %d of %d is healthy, %s version %d and are ready",
@@ -97,7 +97,7 @@ func are(n int) string {
 func (d *decision) sayWave(c census, why string) {
 	s := d.active.GetStatus()
 	if why != "" {
-		d.say("%s", why)
+		d.sayLeft(c, why)
 		return
 	}
 	parts := []string{fmt.Sprintf("wave %d of %d: %d of %s run version %d and are ready", s.GetWave(), s.GetWaves(), c.good,
@@ -105,21 +105,11 @@ func (d *decision) sayWave(c census, why string) {
 	if n := c.starting + c.between; n > 0 {
 		parts = append(parts, fmt.Sprintf("%d on the way", n))
 	}
-	if n := len(c.stuck); n > 0 {
-		parts = append(parts, fmt.Sprintf("%s with it on a silent host, without a host, or broken in its user's hands (%s)",
-			plural(n, "desktop"), some(names(c.stuck))))
-	}
-	short := c.on < int(s.GetAdmitted())
-	if floor := d.Pool.GetSpec().GetMinReady(); short && c.movable > 0 && c.free <= int(floor) && floor > 0 {
-		parts = append(parts, fmt.Sprintf("it waits until more than min_ready=%d ready desktops are free, now %d", floor, c.free))
-	}
-	if short && c.movable == 0 {
-		parts = append(parts, d.left(c)...)
-	}
+	parts = append(parts, d.left(c)...)
 	d.say("%s", strings.Join(parts, "; "))
 }
 
-// sayLeft tells which desktops of the last wave did not move.
+// sayLeft tells why nothing moves now.
 func (d *decision) sayLeft(c census, why string) {
 	if why == "" {
 		why = "all that can move have"
@@ -127,9 +117,19 @@ func (d *decision) sayLeft(c census, why string) {
 	d.say("%s", strings.Join(append([]string{why}, d.left(c)...), "; "))
 }
 
-// left are the reasons why desktops still run another version.
+// left are the reasons why desktops that could move as far as waves and windows go do not.
 func (d *decision) left(c census) []string {
 	var parts []string
+	if n := len(c.stuck); n > 0 {
+		parts = append(parts, fmt.Sprintf("%s with it on a silent host, without a host, or broken in its user's hands (%s)",
+			plural(n, "desktop"), some(names(c.stuck))))
+	}
+	if floor := d.Pool.GetSpec().GetMinReady(); c.movable > 0 && c.free <= int(floor) && floor > 0 {
+		parts = append(parts, fmt.Sprintf("more than min_ready=%d ready desktops must be free, %d are", floor, c.free))
+	}
+	if c.movable > 0 {
+		return parts
+	}
 	if n := len(c.inUse); n > 0 {
 		until := "until their users release them"
 		if force := d.release.GetForceFrom(); force != nil {
@@ -177,7 +177,7 @@ func (d *decision) finish() {
 
 // runBack goes on with a rollback: all at once within the pool's limits, without windows and without watching.
 func (d *decision) runBack(c census) {
-	may, why := d.mayMove()
+	may, why := d.mayMove(c)
 	d.release.Moving = may
 	switch {
 	case c.off() == 0 && c.starting == 0 && c.between == 0:
@@ -185,9 +185,9 @@ func (d *decision) runBack(c census) {
 	case c.movable == 0 && c.starting == 0 && c.between == 0:
 		d.sayLeft(c, why)
 	case why != "":
-		d.say("%s", why)
+		d.sayLeft(c, why)
 	default:
-		d.say("%d of %s run version %d and are ready", c.good, plural(c.live, "desktop"), d.active.GetSpec().GetToVersion())
+		d.sayLeft(c, fmt.Sprintf("%d of %s run version %d and are ready", c.good, plural(c.live, "desktop"), d.active.GetSpec().GetToVersion()))
 		d.estimate(c, []int{c.seats})
 	}
 }

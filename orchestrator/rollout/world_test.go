@@ -50,9 +50,11 @@ type world struct {
 	notes    []rollout.Note
 	window   *calendar.Window
 	again    time.Duration
+	touched  int // counts what changed
 
-	health map[uint32]health
-	wrong  []string // broken promises
+	health  map[uint32]health
+	resumed bool     // somebody asked just now that it goes on
+	wrong   []string // broken promises
 }
 
 func newWorld(seats int, policy *v1.RolloutPolicy) *world {
@@ -102,10 +104,23 @@ func (w *world) fetch() {
 	}
 }
 
-// settle lets time pass in small steps.
+// settle lets time pass: in small steps while anything happens, then to when the loop wants to look again.
 func (w *world) settle(length time.Duration) {
-	for end := w.now.Add(length); w.now.Before(end); w.now = w.now.Add(20 * time.Second) {
+	idle := 0
+	for end := w.now.Add(length); w.now.Before(end); {
+		revision := w.touched
 		w.round()
+		step := 20 * time.Second
+		if idle++; w.touched != revision {
+			idle = 0
+		}
+		if idle > 2 {
+			step = 30 * time.Minute
+			if w.again > 0 {
+				step = min(max(w.again, 20*time.Second), step)
+			}
+		}
+		w.now = w.now.Add(min(step, end.Sub(w.now)))
 	}
 }
 
@@ -140,6 +155,9 @@ func (w *world) decide() {
 func (w *world) apply(a rollout.Actions) bool {
 	w.revision++
 	before := proto.CloneOf(w.pool.GetRelease())
+	if a.Release != nil || len(a.Create)+len(a.Update)+len(a.Remove) > 0 {
+		w.touched++
+	}
 	if a.Release != nil {
 		w.pool.Release = a.Release
 	}
@@ -184,6 +202,7 @@ func (w *world) setState(d *v1.Desktop, s v1.DesktopState, message string) {
 	if d.GetStatus().GetGeneration() != inc.GetGeneration() {
 		d.Status = &v1.DesktopStatus{Generation: inc.GetGeneration()}
 	}
+	w.touched++
 	d.Status.State, d.Status.Message = s, message
 	d.Status.Times = append(d.Status.Times, &v1.StateTime{State: s, At: timestamppb.New(w.now)})
 	if s == failed {
