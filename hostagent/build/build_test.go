@@ -137,7 +137,7 @@ func shell(p *fakehost.Program) {
 		return
 	}
 	root, output := p.Argv[4], p.Argv[5]
-	at := slices.IndexFunc(p.Argv, func(a string) bool { return strings.HasSuffix(a, "/script") })
+	at := slices.IndexFunc(p.Argv, func(a string) bool { return strings.Contains(a, "/script-") })
 	script := string(p.Files[root+p.Argv[at]])
 	p.Files[output] = nil
 	switch {

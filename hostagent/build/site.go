@@ -71,14 +71,27 @@ func (s *site) file(name string) string {
 	return s.dir + "/" + name
 }
 
-// argv is how a script, which lies in a file, is run with its output in another one.
-func (s *site) argv(script []byte, arguments ...string) []string {
+// brought is a script in the guest, with a file for its output. Every run has files of its own: what an earlier one left
+// would be taken for the next one's until that has begun.
+type brought struct {
+	script, output string
+	argv           []string
+}
+
+// bring says where a script goes, and how it is run there.
+func (s *site) bring(script []byte, arguments ...string) brought {
+	s.v.runs++
 	if s.v.system.Windows {
-		return append(append([]string{cmdExe, "/d", "/c", "powershell.exe", "-NoProfile", "-NonInteractive", "-ExecutionPolicy", "Bypass", "-File",
-			s.file("script.ps1")}, arguments...), ">", s.file("output"), "2>&1")
+		b := brought{script: s.file(fmt.Sprintf("script-%d.ps1", s.v.runs)), output: s.file(fmt.Sprintf("output-%d", s.v.runs))}
+		b.argv = []string{cmdExe, "/d", "/c", "powershell.exe", "-NoProfile", "-NonInteractive", "-ExecutionPolicy", "Bypass", "-File", b.script}
+		b.argv = append(append(b.argv, arguments...), ">", b.output, "2>&1")
+		return b
 	}
-	argv := []string{"/bin/sh", "-c", runShell, "sh", s.root, linuxDir + "/output"}
-	return append(append(append(argv, interpreter(script)...), s.file("script")), arguments...)
+	inside := s.file(fmt.Sprintf("script-%d", s.v.runs))
+	b := brought{script: s.root + inside, output: fmt.Sprintf("%s/output-%d", linuxDir, s.v.runs)}
+	b.argv = append([]string{"/bin/sh", "-c", runShell, "sh", s.root, b.output}, interpreter(script)...)
+	b.argv = append(append(b.argv, inside), arguments...)
+	return b
 }
 
 // interpreter is what a script's first line names: a program and at most one argument for it. It is asked for here and not by
@@ -158,30 +171,22 @@ func (s *site) await(ctx context.Context, argv []string, follow func(context.Con
 
 // run runs a script and hands its output on while it runs. The status is the script's.
 func (s *site) run(ctx context.Context, script []byte, output func([]byte) error, arguments ...string) (status int, err error) {
-	g, life := s.v.j.b.guest, s.v.life
-	name := "script"
-	if s.v.system.Windows {
-		name = "script.ps1"
-	}
-	err = s.v.retry(ctx, func() error { return g.Put(ctx, life, s.root+s.file(name), bytes.NewReader(script)) })
+	g, life, b := s.v.j.b.guest, s.v.life, s.bring(script, arguments...)
+	err = s.v.retry(ctx, func() error { return g.Put(ctx, life, b.script, bytes.NewReader(script)) })
 	if err != nil {
 		return 0, fmt.Errorf("bring script to the guest: %w", err)
 	}
-	return s.await(ctx, s.argv(script, arguments...), s.follow(output))
+	return s.await(ctx, b.argv, s.follow(b.output, output))
 }
 
-// follow returns a function that hands on what is new in the output.
-func (s *site) follow(output func([]byte) error) func(context.Context) error {
-	g, life := s.v.j.b.guest, s.v.life
-	out, offset := linuxDir+"/output", int64(0)
-	if s.v.system.Windows {
-		out = s.file("output")
-	}
+// follow returns a function that hands on what is new in the file of an output.
+func (s *site) follow(file string, output func([]byte) error) func(context.Context) error {
+	g, life, offset := s.v.j.b.guest, s.v.life, int64(0)
 	return func(ctx context.Context) error {
 		for offset < maxOutput {
 			var piece []byte
 			err := s.v.retry(ctx, func() (err error) {
-				piece, err = g.Get(ctx, life, out, offset, followBytes)
+				piece, err = g.Get(ctx, life, file, offset, followBytes)
 				return err
 			})
 			if errors.Is(err, hostagent.ErrGuest) || err == nil && len(piece) == 0 {

@@ -37,6 +37,8 @@ type vm struct {
 	vnc    string
 	begun  time.Time
 	system System
+	// runs counts the scripts that were run in the guest.
+	runs int
 }
 
 // disk makes an overlay of a version, with space reserved for it. It is taken away at the build's end.

@@ -32,7 +32,7 @@ func TestOffline(t *testing.T) {
 			return
 		}
 		root := p.Argv[4]
-		at := slices.IndexFunc(p.Argv, func(a string) bool { return strings.HasSuffix(a, "/script") })
+		at := slices.IndexFunc(p.Argv, func(a string) bool { return strings.Contains(a, "/script-") })
 		script := string(p.Files[root+p.Argv[at]])
 		for _, name := range []string{"daybreak-target", "patch it", "dpkg-query", "machine-id", "# usage: detach"} {
 			if strings.Contains(script, name) && !(name == "daybreak-target" && strings.Contains(script, "# usage: detach")) {
