@@ -32,7 +32,8 @@ func faults() []fault {
 	return []fault{
 		{10, agentCrash}, {1, journalIsLost}, {2, agentsUpgrade}, {5, planeCrash}, {4, leaderMoves}, {10, linkFails}, {1, manyLinksFail},
 		{4, powerFails}, {12, domainsDie}, {5, hypervisorHangs}, {5, hypervisorIsFlaky}, {4, bootsAreBad}, {3, storeOfHostIsFull}, {3, guestsStandStill},
-		{5, listsAreEmpty}, {5, storeIsInTrouble}, {4, poolIsResized}, {3, hostIsUnschedulable}, {1, versionIsPublished}, {2, hostIsReplaced},
+		{5, listsAreEmpty}, {5, storeIsInTrouble}, {4, poolIsResized}, {3, hostIsUnschedulable}, {1, versionIsPublished}, {1, brokenVersionIsPublished},
+		{1, versionIsWithdrawn}, {2, rolloutIsPaused}, {1, poolIsTakenBack}, {2, hostIsReplaced},
 	}
 }
 
@@ -110,6 +111,9 @@ func manyLinksFail(s *sim) (string, func(), time.Duration) {
 
 func powerFails(s *sim) (string, func(), time.Duration) {
 	n := s.anyNode()
+	if !n.on {
+		return "", nil, 0
+	}
 	n.powerLoss()
 	return n.name + " loses power", n.powerOn, s.seconds(30, 300)
 }
@@ -209,8 +213,48 @@ func hostIsUnschedulable(s *sim) (string, func(), time.Duration) {
 }
 
 func versionIsPublished(s *sim) (string, func(), time.Duration) {
-	s.publish()
+	s.publish(sound)
 	return fmt.Sprintf("version %d is published", s.versions), nil, 0
+}
+
+// brokenVersionIsPublished brings a version that does not serve; what becomes of it is the product's and the admin's to see.
+func brokenVersionIsPublished(s *sim) (string, func(), time.Duration) {
+	f := neverReady + flaw(s.rng.IntN(int(flaws-neverReady)))
+	s.publish(f)
+	return fmt.Sprintf("version %d is published, which is %v", s.versions, f), nil, 0
+}
+
+// versionIsWithdrawn takes the newest version back, whatever it is.
+func versionIsWithdrawn(s *sim) (string, func(), time.Duration) {
+	newest := s.versions
+	if newest < 3 || s.history.state(newest) != v1.VersionState_VERSION_STATE_READY || s.history.soundVersions(s.flawOf) < 2 {
+		return "", nil, 0
+	}
+	s.withdraw(newest)
+	return fmt.Sprintf("version %d is withdrawn", newest), nil, 0
+}
+
+func rolloutIsPaused(s *sim) (string, func(), time.Duration) {
+	pool := s.pools[s.rng.IntN(len(s.pools))].name
+	if _, err := s.steward().Pause(s.ctx, time.Now(), pool, "admin"); err != nil {
+		return "", nil, 0 // nothing goes on there
+	}
+	return "rollout of pool " + pool + " is paused", func() {
+		// A halted one is for attend to look at.
+		r := s.history.activeRollout(pool)
+		if r.GetSpec().GetPaused() && r.GetStatus().GetPhase() != v1.RolloutPhase_ROLLOUT_PHASE_HALTED {
+			_, _ = s.steward().Resume(s.ctx, time.Now(), pool, "admin") // refused when another came between
+		}
+	}, s.seconds(30, 600)
+}
+
+// poolIsTakenBack: somebody does not like what a pool got, or gets.
+func poolIsTakenBack(s *sim) (string, func(), time.Duration) {
+	pool := s.pools[s.rng.IntN(len(s.pools))].name
+	if _, err := s.steward().RollBack(s.ctx, time.Now(), pool, "admin", "users ask for it"); err != nil {
+		return "", nil, 0
+	}
+	return "pool " + pool + " is taken back", nil, 0
 }
 
 // hostIsReplaced takes a host's power, lets an admin attest that it is off and delete it, and brings it back much later

@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
@@ -37,13 +38,27 @@ type history struct {
 	dataUsers map[string]string
 	highest   map[string]int64 // by uid
 	ready     map[lifeKey]bool // lives that ever were READY
+
+	rollouts        map[string]*v1.Rollout
+	turnovers       map[string]*turnover
+	states          map[uint32]v1.VersionState // of versions
+	withdrawn       map[uint32]time.Time
+	announced       map[lifeKey]time.Time     // since when a life's user has known of its restart
+	excused         map[lifeKey]bool          // lives that were taken from under their users as the policy says
+	lives           map[string]map[uint32]int // by pool and version
+	moves, restarts int
+	phases          map[v1.RolloutPhase]int // how often rollouts came to them
+	slow            func() bool             // the control plane hears late of what is stored
 }
 
-func newHistory(problem func(invariant, format string, args ...any)) *history {
+func newHistory(problem func(invariant, format string, args ...any), slow func() bool) *history {
 	return &history{
 		problem: problem, desktops: map[string]*v1.Desktop{}, claims: map[string]*v1.Claim{}, hosts: map[string]*v1.Host{},
 		pools: map[string]*v1.Pool{}, published: map[string]bool{}, users: map[lifeKey]string{}, dataUsers: map[string]string{},
 		highest: map[string]int64{}, ready: map[lifeKey]bool{},
+		rollouts: map[string]*v1.Rollout{}, turnovers: map[string]*turnover{}, states: map[uint32]v1.VersionState{},
+		withdrawn: map[uint32]time.Time{}, announced: map[lifeKey]time.Time{}, excused: map[lifeKey]bool{},
+		lives: map[string]map[uint32]int{}, phases: map[v1.RolloutPhase]int{}, slow: slow,
 	}
 }
 
@@ -66,9 +81,11 @@ func (h *history) read(batch store.Batch) error {
 			touched[h.claims[ref.Name].GetDesktop()] = true
 			delete(h.claims, ref.Name)
 		case v1.Kind_KIND_HOST:
-			delete(h.hosts, ref.Name)
+			h.removeHost(ref.Name)
 		case v1.Kind_KIND_POOL:
 			delete(h.pools, ref.Name)
+		case v1.Kind_KIND_ROLLOUT:
+			delete(h.rollouts, ref.Name)
 		}
 	}
 	for _, o := range batch.Changed {
@@ -76,7 +93,13 @@ func (h *history) read(batch store.Batch) error {
 		case *v1.Desktop:
 			was := h.desktops[o.GetMeta().GetName()]
 			h.checkDesktop(was, o)
+			before := h.standing(was)
 			h.desktops[o.GetMeta().GetName()] = o
+			h.checkTurnover(was, before, o)
+			h.noteAnnouncement(o)
+			if was.GetIncarnation().GetGeneration() != o.GetIncarnation().GetGeneration() {
+				h.checkAdmission(o)
+			}
 			if was.GetClaim().GetUser() != o.GetClaim().GetUser() {
 				touched[o.GetMeta().GetName()] = true
 			}
@@ -87,18 +110,35 @@ func (h *history) read(batch store.Batch) error {
 			h.hosts[o.GetMeta().GetName()] = o
 		case *v1.Pool:
 			h.pools[o.GetMeta().GetName()] = o
+			t := h.turnover(o.GetMeta().GetName())
+			t.pools = append(t.pools, past{time.Now(), o})
+		case *v1.Rollout:
+			h.noteRollout(o)
 		case *v1.Image:
-			for _, version := range o.GetStatus().GetVersions() {
-				if version.GetState() == v1.VersionState_VERSION_STATE_READY {
-					h.published[version.GetDigest()] = true
-				}
-			}
+			h.noteImage(o)
 		}
 	}
 	for name := range touched {
 		h.checkClaim(name)
 	}
 	return nil
+}
+
+// removeHost forgets a host; what ran there is out of service.
+func (h *history) removeHost(name string) {
+	for _, d := range h.desktops {
+		if d.GetIncarnation().GetHost() != name {
+			continue
+		}
+		t := h.turnover(d.GetSpec().GetPool())
+		switch h.standing(d) {
+		case free:
+			t.left, t.fell = append(t.left, time.Now()), append(t.fell, time.Now())
+		case elsewhere:
+			t.fell = append(t.fell, time.Now())
+		}
+	}
+	delete(h.hosts, name)
 }
 
 // over says whether a life is proven to have ended, by what is stored.
@@ -174,7 +214,7 @@ func (h *history) checkSuccession(was, is *v1.Desktop) {
 		if !h.over(was) {
 			h.problem("1", "desktop %s: generation %d began while %d may run on %s", name, new.GetGeneration(), old.GetGeneration(), old.GetHost())
 		}
-		if was.GetClaim() != nil && h.hosts[old.GetHost()] != nil {
+		if was.GetClaim() != nil && h.hosts[old.GetHost()] != nil && !h.excused[lifeOf(was)] {
 			h.problem("4", "desktop %s: generation %d of %s ended while claimed", name, old.GetGeneration(), was.GetClaim().GetUser())
 		}
 		return
@@ -221,11 +261,11 @@ func (h *history) checkClaim(name string) {
 	}
 }
 
-// claimed says who holds the life now; "" when nobody does.
+// claimed says who works on the life now; "" when nobody does, or when it is restarted as its user was told.
 func (h *history) claimed(key lifeKey, desktop string) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if d := h.desktops[desktop]; d != nil && lifeOf(d) == key {
+	if d := h.desktops[desktop]; d != nil && lifeOf(d) == key && !h.excused[key] {
 		return d.GetClaim().GetUser()
 	}
 	return ""

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -48,6 +49,8 @@ type node struct {
 	rng   *rand.Rand
 	mood  mood
 	boots map[hostagent.Life]fakehost.Boot
+	// digests are the versions of the lives that were to be started.
+	digests map[hostagent.Life]string
 
 	on     bool // has power
 	forgot bool // lost its journal once, and with it which lives had ended
@@ -58,7 +61,8 @@ type node struct {
 func newNode(s *sim, i int, zones []string) *node {
 	n := &node{
 		sim: s, name: fmt.Sprintf("host-%d", i), zones: zones, link: newLink(), on: true, boots: map[hostagent.Life]fakehost.Boot{},
-		rng: rand.New(rand.NewPCG(s.seed, uint64(i)+1000)),
+		digests: map[hostagent.Life]string{},
+		rng:     rand.New(rand.NewPCG(s.seed, uint64(i)+1000)),
 	}
 	n.path = filepath.Join(s.dir, n.name, "journal.db")
 	n.host = fakehost.New(fakehost.Config{
@@ -82,7 +86,8 @@ func (n *node) boot(life hostagent.Life) fakehost.Boot {
 	if n.mood.slow {
 		after = time.Duration(60+n.rng.IntN(300)) * time.Second
 	}
-	n.boots[life] = fakehost.Boot{After: after, Hangs: n.rng.Float64() < n.mood.never}
+	boot := fakehost.Boot{After: after, Hangs: n.rng.Float64() < n.mood.never}
+	n.boots[life] = n.sim.spoil(n, life, n.digests[life], boot)
 	return n.boots[life]
 }
 
@@ -211,6 +216,9 @@ type witness struct {
 }
 
 func (w *witness) Start(ctx context.Context, m hostagent.Machine) error {
+	w.node.mu.Lock()
+	w.node.digests[m.Life] = strings.TrimPrefix(m.Base, "/fake/bases/")
+	w.node.mu.Unlock()
 	err := w.Host.Start(ctx, m)
 	w.node.sim.truth.started(w.node, m)
 	return err

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"daybreak/hostagent"
 	"daybreak/orchestrator/store"
@@ -43,9 +44,38 @@ func TestCheckerFindsPlantedBugs(t *testing.T) {
 		}},
 		{"host is promised too much", "6", func(p *scene) { p.promise(12) }},
 		{"too many boots at once", "6", func(p *scene) { p.bootMany(maxBoots + 1) }},
+		{"version that was withdrawn begins", "5", func(p *scene) {
+			p.sim.publish(sound)
+			p.sim.withdraw(2)
+			time.Sleep(2 * slowGrace)
+			p.newLife(p.idle(), 2)
+		}},
+		{"desktop is moved while nothing moves", "7", func(p *scene) { p.retire(p.idle()) }},
+		{"pool falls under min_ready", "7", func(p *scene) { p.moving(func(o *v1.Pool) { o.Spec.MinReady, o.Spec.MaxUnavailable = 5, 5 }) }},
+		{"too many out of service", "7", func(p *scene) { p.moving(func(o *v1.Pool) { o.Spec.MinReady, o.Spec.MaxUnavailable = 0, 1 }) }},
+		{"user's desktop is moved unannounced", "7", func(p *scene) { p.retire(p.desktop) }},
+		{"user's desktop is moved too soon", "7", func(p *scene) { p.announceAndRetire() }},
+		{"nobody is told of a restart", "7", func(p *scene) {
+			p.change(func(d *v1.Desktop) { d.Claim.RestartAt = timestamppb.Now() })
+		}},
+		{"more begin than are admitted", "7", func(p *scene) { p.staged(); p.newLife(p.idle(), 2) }},
+		{"rollback is taken back", "7", func(p *scene) {
+			p.commit(store.Create(&v1.Rollout{Meta: &v1.Meta{Name: "lgwan-99"}, Spec: &v1.RolloutSpec{Pool: "lgwan", Rollback: true},
+				Status: &v1.RolloutStatus{Phase: v1.RolloutPhase_ROLLOUT_PHASE_ROLLED_BACK}}))
+		}},
+		{"broken version is given to all", "7", func(p *scene) {
+			p.sim.publish(neverReady)
+			p.sim.history.lives["lgwan"] = map[uint32]int{2: 6}
+			p.sim.checkExposure()
+		}},
 		{"NIC in another zone", "8", func(p *scene) { p.startAs(func(m *hostagent.Machine) { m.Bridge = "br-juki" }) }},
 		{"desktop in another zone", "8", func(p *scene) { p.change(func(d *v1.Desktop) { d.Spec.Zone = "juki" }) }},
 		{"VM is lost and nobody says so", "10", func(p *scene) { p.node.host.Kill(p.life) }},
+		{"pool does not come to its release", "10", func(p *scene) {
+			idle := p.idle()
+			p.commit(store.Update(with(idle, func(d *v1.Desktop) { d.Incarnation.Version = 7 })))
+			p.sim.settle()
+		}},
 		{"host never comes back", "10", func(p *scene) {
 			p.node.link.set(networkCut)
 			time.Sleep(time.Minute)
@@ -73,6 +103,7 @@ func TestCheckerFindsPlantedBugs(t *testing.T) {
 				s.check()
 				for _, found := range s.broken() {
 					if strings.Contains(found, "invariant "+row.invariant+":") {
+						t.Log(found)
 						return
 					}
 				}
@@ -113,6 +144,72 @@ func newScene(s *sim) *scene {
 func (p *scene) commit(ops ...store.Op) {
 	if _, err := p.sim.backend.Memory.Commit(p.sim.ctx, store.Guard{}, ops); err != nil {
 		p.sim.t.Fatal(err)
+	}
+}
+
+// idle is a ready desktop of the user's pool that nobody holds.
+func (p *scene) idle() *v1.Desktop {
+	p.sim.history.mu.Lock()
+	defer p.sim.history.mu.Unlock()
+	for _, d := range p.sim.history.desktops {
+		if d.GetSpec().GetPool() == p.user.pool && p.sim.history.standing(d) == free {
+			return d
+		}
+	}
+	p.sim.t.Fatal("no desktop is free")
+	return nil
+}
+
+func with(d *v1.Desktop, change func(*v1.Desktop)) *v1.Desktop {
+	d = proto.CloneOf(d)
+	change(d)
+	return d
+}
+
+func (p *scene) retire(d *v1.Desktop) {
+	p.commit(store.Update(with(d, func(d *v1.Desktop) { d.Incarnation.Desired = v1.DesiredState_DESIRED_STATE_DELETED })))
+	time.Sleep(50 * time.Millisecond)
+}
+
+// newLife begins one, whatever is left of the last.
+func (p *scene) newLife(d *v1.Desktop, version uint32) {
+	p.commit(store.Update(with(d, func(d *v1.Desktop) {
+		d.Incarnation.Generation, d.Incarnation.Host, d.Incarnation.Version = d.Incarnation.Generation+1, "", version
+	})))
+}
+
+// moving takes two ready desktops away while their pool is paused in the middle of a move.
+func (p *scene) moving(change func(*v1.Pool)) {
+	p.staged()
+	for range 2 {
+		asAdmin(p.sim, p.user.pool, change)
+		_, err := store.Modify(p.sim.ctx, store.Open(p.sim.backend.Memory, store.WriterRollout), p.user.pool, func(o *v1.Pool) error {
+			o.Release.Moving = true
+			return nil
+		})
+		if err != nil {
+			p.sim.t.Fatal(err)
+		}
+		p.retire(p.idle())
+	}
+}
+
+// announceAndRetire tells the user of a restart and does not wait.
+func (p *scene) announceAndRetire() {
+	told := with(p.desktop, func(d *v1.Desktop) {
+		d.Claim.RestartAt, d.Incarnation.Notice = timestamppb.Now(), &v1.Notice{Id: "n", Text: "now"}
+	})
+	p.sim.backend.SetGuard(store.Guard{Key: "leader", Revision: -1}) // nobody takes it back
+	p.commit(store.Update(told))
+	time.Sleep(time.Second)
+	p.retire(p.sim.history.desktop(p.life.Desktop))
+}
+
+// staged brings another version, of which no desktop may have a life yet.
+func (p *scene) staged() {
+	p.sim.publish(sound)
+	for p.sim.history.activeRollout(p.user.pool) == nil {
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 

@@ -13,7 +13,11 @@ func (s *sim) settle() bool {
 	began := time.Now()
 	s.mend(began.Add(24 * time.Hour))
 	for time.Since(began) < settleLimit {
-		time.Sleep(5 * time.Second)
+		for range 5 {
+			time.Sleep(time.Second)
+			s.tick(time.Now())
+		}
+		s.attend()
 		if s.leader() == nil {
 			s.takeOver()
 		}
@@ -25,6 +29,7 @@ func (s *sim) settle() bool {
 		}
 		if s.missing() == "" {
 			s.did(fmt.Sprintf("whole again after %v", time.Since(began)))
+			s.checkExposure()
 			return s.check()
 		}
 	}
@@ -52,6 +57,11 @@ func (s *sim) missing() string {
 	for _, p := range s.pools {
 		if count[p.name] != p.seats {
 			return fmt.Sprintf("pool %s has %d desktops of %d: %s", p.name, count[p.name], p.seats, h.pools[p.name].GetStatus().GetMessage())
+		}
+	}
+	for _, p := range s.pools {
+		if off := h.offRelease(p.name); off != "" {
+			return off
 		}
 	}
 	for _, n := range s.nodes {
@@ -118,5 +128,6 @@ func (s *sim) story(d time.Duration) {
 		s.report()
 		return
 	}
-	s.t.Logf("seed %d: %d faults, %d claims, revision %d, %s", s.seed, s.struck, s.claimed.Load(), s.history.revision, s.trace[len(s.trace)-1])
+	s.t.Logf("seed %d: %d faults, %d claims, revision %d, %s; %s", s.seed, s.struck, s.claimed.Load(), s.history.revision,
+		s.trace[len(s.trace)-1], s.history.told())
 }

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -69,12 +68,16 @@ type sim struct {
 	term    int64
 
 	versions uint32
+	flawOf   map[uint32]flaw // by version
 	claimed  atomic.Int64
 	struck   int
 
 	mu       sync.Mutex
 	planes   []*plane
 	problems []string
+	flaws    map[string]flaw // by digest
+	dooms    []doom
+	lagged   time.Time // when the store last was slow to tell
 	trace    []string
 }
 
@@ -129,9 +132,10 @@ func inSim(t *testing.T, seed uint64, hosts int, story func(*sim)) {
 			t: t, ctx: ctx, seed: seed, dir: dir, log: log, rng: rand.New(rand.NewPCG(seed, 1)),
 			dice: rand.New(rand.NewPCG(seed, 3)), group: &errgroup.Group{},
 			shelf: &shelf{manifests: map[string]*images.Manifest{}, chunks: map[images.Digest][]byte{}}, zoneOf: map[string]string{},
+			flawOf: map[uint32]flaw{}, flaws: map[string]flaw{},
 		}
 		s.backend = &troubled{Memory: store.NewMemory(), rng: rand.New(rand.NewPCG(seed, 2))}
-		s.history, s.truth = newHistory(s.problem), newTruth(s)
+		s.history, s.truth = newHistory(s.problem, s.slow), newTruth(s)
 		s.group.Go(func() error { return ignoreEnd(s.backend.Memory.Watch(ctx, nil, s.history.read)) })
 		defer func() {
 			for _, n := range s.nodes {
@@ -164,7 +168,7 @@ func (s *sim) build(hosts int) {
 		s.create(&v1.Zone{Meta: &v1.Meta{Name: zone}, Spec: &v1.ZoneSpec{DisplayName: zone}})
 	}
 	s.create(&v1.Image{Meta: &v1.Meta{Name: "debian"}})
-	s.publish()
+	s.publish(sound)
 	s.pools = []poolPlan{
 		{"lgwan", "lgwan", hosts, 1024, 0}, {"juki", "juki", max(1, hosts/2), 2048, 0}, {"net", "net", max(1, hosts/2), 1024, 0},
 		{"data", "lgwan", max(1, hosts/10), 1024, 2}, {"tight", "tight", 12, 2048, 0},
@@ -180,10 +184,11 @@ func (s *sim) build(hosts int) {
 	}
 	for _, p := range s.pools {
 		s.zoneOf[p.name] = p.zone
-		s.create(&v1.Pool{Meta: &v1.Meta{Name: p.name}, Spec: &v1.PoolSpec{Image: "debian", Zone: p.zone, Desktops: uint32(p.seats),
-			Shape: &v1.Shape{MemoryMib: p.memory, DataDiskGib: p.dataGiB}}})
+		spec := &v1.PoolSpec{Image: "debian", Zone: p.zone, Desktops: uint32(p.seats), Shape: &v1.Shape{MemoryMib: p.memory, DataDiskGib: p.dataGiB}}
+		policies()[p.name](spec)
+		s.create(&v1.Pool{Meta: &v1.Meta{Name: p.name}, Spec: spec})
 		for i := range max(1, p.seats*9/10) {
-			s.users = append(s.users, &user{sim: s, name: fmt.Sprintf("%s-user-%d", p.name, i), pool: p.name})
+			s.users = append(s.users, &user{sim: s, name: fmt.Sprintf("%s-user-%d", p.name, i), pool: p.name, stays: i%3 == 0})
 		}
 	}
 	for slot := range 2 {
@@ -192,35 +197,6 @@ func (s *sim) build(hosts int) {
 	s.planes[0].lead(s.elect())
 	for _, n := range s.nodes {
 		n.start()
-	}
-}
-
-// publish brings a new version of the image and makes it the current one.
-func (s *sim) publish() {
-	codec, err := images.NewCodec()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.versions++
-	plain := bytes.Repeat([]byte{byte(s.versions), byte(s.versions >> 8)}, images.ChunkBytes/2)
-	digest := images.Sum(plain)
-	manifest, err := images.NewManifest(images.ChunkBytes, []images.Digest{digest})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.shelf.put(manifest, digest, codec.Seal(plain))
-	_, err = store.Modify(s.ctx, store.Open(s.backend.Memory, store.WriterRollout), "debian", func(image *v1.Image) error {
-		if image.Status == nil {
-			image.Status = &v1.ImageStatus{}
-		}
-		image.Status.Versions = append(image.Status.Versions, &v1.ImageVersion{
-			Number: s.versions, Digest: manifest.Digest().String(), SizeBytes: manifest.Size(), State: v1.VersionState_VERSION_STATE_READY,
-		})
-		image.Status.Current = s.versions
-		return nil
-	})
-	if err != nil {
-		s.t.Fatal(err)
 	}
 }
 
@@ -287,6 +263,10 @@ func (s *sim) run(d time.Duration) bool {
 	for second := range int(d / time.Second) {
 		time.Sleep(time.Second)
 		s.mend(time.Now())
+		s.tick(time.Now())
+		if second%30 == 29 {
+			s.attend()
+		}
 		if s.leader() != nil {
 			leaderless = 0
 		} else if leaderless++; leaderless > s.dice.IntN(15) {
@@ -303,6 +283,22 @@ func (s *sim) run(d time.Duration) bool {
 		}
 	}
 	return s.check()
+}
+
+// tick lets the world go on by a second.
+func (s *sim) tick(now time.Time) {
+	s.collect(now)
+	if s.backend.now().lag > 0 {
+		s.mu.Lock()
+		s.lagged = now
+		s.mu.Unlock()
+	}
+}
+
+func (s *sim) slow() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.lagged.IsZero() && time.Since(s.lagged) < slowGrace
 }
 
 func (s *sim) strike(all []fault, weights int) {

@@ -25,6 +25,8 @@ type user struct {
 	sim  *sim
 	name string
 	pool string
+	// stays: works until everybody is sent home.
+	stays bool
 
 	mu   sync.Mutex
 	busy bool
@@ -41,7 +43,11 @@ func (u *user) step(leave bool) {
 		return
 	}
 	switch {
-	case u.told == toldHeld && !leave && u.sim.dice.IntN(3) > 0:
+	case u.told == toldHeld && !leave && (u.stays || u.sim.dice.IntN(3) > 0):
+		if u.sim.history.desktop(u.held.GetMeta().GetName()).GetClaim().GetRestartAt() != nil && u.sim.dice.IntN(2) == 0 {
+			u.busy = true
+			u.sim.group.Go(func() error { u.putOff(p); return nil })
+		}
 		return // works on
 	case u.told == toldHeld || u.told == toldUnsure && leave:
 		u.busy = true
@@ -96,6 +102,23 @@ func (u *user) hear(a answer) {
 		// Nothing was given, or the other click got it.
 	default:
 		u.told = toldUnsure
+	}
+}
+
+// putOff asks for more time before a restart.
+func (u *user) putOff(p *plane) {
+	ctx, cancel := context.WithTimeout(p.ctx, 15*time.Second)
+	defer cancel()
+	began := time.Now()
+	d, _, err := p.claimer.Defer(ctx, u.pool, u.name, began)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.busy = false
+	if err == nil && !d.GetClaim().GetRestartAt().AsTime().After(began) {
+		u.sim.problem("7", "%s put the restart of %s off until %v, which is over", u.name, d.GetMeta().GetName(), d.GetClaim().GetRestartAt().AsTime())
+	}
+	if errors.Is(err, pool.ErrNotClaimed) && u.told == toldHeld {
+		u.sim.problem("2", "%s holds %s and is told that they hold nothing", u.name, u.held.GetMeta().GetName())
 	}
 }
 
