@@ -10,6 +10,7 @@ import (
 
 	"daybreak/images"
 	"daybreak/orchestrator/build"
+	"daybreak/orchestrator/dispatch"
 	"daybreak/orchestrator/rollout"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
@@ -39,6 +40,9 @@ func (s *imageService) Build(stream build.People) error {
 	if errors.Is(err, store.ErrNotLeader) {
 		return status.Errorf(codes.Unavailable, "this daybreakd does not lead and has no agents: ask the one that does (%s): %v",
 			s.cluster.leader(stream.Context()), err)
+	}
+	if errors.Is(err, dispatch.ErrUnreachable) {
+		return status.Error(codes.FailedPrecondition, err.Error()) // it is not this server that cannot be reached
 	}
 	return err
 }
