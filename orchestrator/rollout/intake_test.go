@@ -25,6 +25,7 @@ type house struct {
 	key     *sign.Key
 	objects *store.Store
 	api     *store.Store
+	backend *store.Memory
 	chunks  *chunkstore.Dir
 	codec   *images.Codec
 }
@@ -50,7 +51,7 @@ func newHouse(t *testing.T) house {
 		t.Fatal(err)
 	}
 	return house{
-		intake: intake, key: key, objects: objects, api: store.Open(backend, store.WriterAPI),
+		intake: intake, key: key, objects: objects, api: store.Open(backend, store.WriterAPI), backend: backend,
 		chunks: chunks, codec: codec,
 	}
 }
