@@ -2,8 +2,9 @@
 // of a disk cut into chunks of 256 KiB; its manifest lists them, and the manifest's digest is the version's identity.
 //
 // Here: digests, the manifest and its strict reading, the sealed (compressed) form of a chunk and its check. In the
-// folders: what a disk file is (inspect), making it a raw disk (convert), cutting that into chunks (pack), a file that carries one version (bundle), who vouches for it (sign), sending it to a
-// control plane (push), the store of chunks (chunkstore).
+// folders: what a disk file is (inspect), making it a raw disk (convert), cutting that into chunks (pack), a file that carries
+// one version (bundle), who vouches for it (sign), sending it to a control plane (push), the store of chunks (chunkstore),
+// lists of a guest's packages (packages).
 // Not here: servers, cluster state, the files that hosts make of chunks (hostagent/disk). Every room but proto may call it.
 package images
 

@@ -1,11 +1,12 @@
 // Package rollout brings image versions into the house, to the hosts, and to the desktops.
 //
-// Here: the intake of versions (Intake) and their publication; staging, which keeps on every host the list of versions
+// Here: the intake of versions (Intake), their publication and retirement, who uses them (Usage) and what differs (Comparer);
+// the collection of what nobody needs any more from the image store (Collector); staging, which keeps on every host the list of versions
 // that it shall hold ahead of their use; and the rollout loop, which says by Pool.release which versions a pool's desktops
 // run, and moves that from one to another in waves, each of which must prove itself. Not here: chunks and manifests
 // themselves (images), the calls that bring them (api), fetching on the host (hostagent/disk), taking desktops out of
-// service and making them anew within the release (orchestrator/pool). api calls the intake and the Steward; orchestrator
-// runs staging and the loop on the leader.
+// service and making them anew within the release (orchestrator/pool). api calls the intake, the Comparer, the Collector and
+// the Steward; orchestrator runs staging, the loop and a daily collection on the leader.
 package rollout
 
 import (
