@@ -190,9 +190,6 @@ func (a *Agent) adoptAll(ctx context.Context) error {
 		fault, _ := a.view.trouble()
 		if err == nil && fault == "" {
 			a.adoptOverlays(overlays)
-			a.inventory.mu.Lock()
-			a.fetcher.found(a.inventory.bases)
-			a.inventory.mu.Unlock()
 			break
 		}
 		if err != nil && ctx.Err() == nil {

@@ -52,13 +52,22 @@ func newFetcher(disks Disks, source func(context.Context, string) (Source, func(
 	}
 }
 
-// found takes in which bases lie on the host.
+// found takes in which bases lie on the host. One that did and does not any more, since it is damaged or gone, is compared or
+// fetched anew as soon as it is wanted.
 func (f *fetcher) found(digests []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	there := map[string]bool{}
 	for _, digest := range digests {
+		there[digest] = true
 		if base := f.base(digest); !base.running {
 			*base = baseFetch{fetchState: fetchState{done: true}}
+		}
+	}
+	for digest, base := range f.bases {
+		if base.done && !base.running && !there[digest] {
+			base.done = false
+			f.signal()
 		}
 	}
 }

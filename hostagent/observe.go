@@ -140,6 +140,7 @@ func (a *Agent) takeStock(ctx context.Context) {
 		return
 	}
 	slices.Sort(bases)
+	a.fetcher.found(bases)
 	slices.SortFunc(data, func(a, b *v1.KeptDisk) int { return cmp.Compare(a.GetDesktopUid(), b.GetDesktopUid()) })
 	if a.inventory.fault != "" || !slices.Equal(bases, a.inventory.bases) || !slices.EqualFunc(data, a.inventory.data, sameDisk) {
 		a.book.signal()

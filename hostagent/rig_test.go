@@ -40,6 +40,8 @@ type rig struct {
 	path  string
 	// configure changes the agent's configuration before each start.
 	configure func(*hostagent.Config)
+	// real, if set, keeps bases in real files.
+	real *realBases
 
 	agent  *hostagent.Agent
 	mu     sync.Mutex // guards ctx and cancel against kill
@@ -91,7 +93,12 @@ func (r *rig) start() {
 	if r.configure != nil {
 		r.configure(&cfg)
 	}
-	r.agent, err = hostagent.New(cfg, journal, r.host, r.host, r.host, r.host)
+	var hypervisor hostagent.Hypervisor = r.host
+	var disks hostagent.Disks = r.host
+	if r.real != nil {
+		hypervisor, disks = r.real, r.real
+	}
+	r.agent, err = hostagent.New(cfg, journal, hypervisor, r.host, disks, r.host)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -110,6 +110,9 @@ func (w *worker) round(ctx context.Context) (next time.Time, more bool) {
 		p := w.progressOf(now, e)
 		s := w.situation(now, e, p, lives)
 		decided := decide(now, s)
+		if decided.do == start && !w.sound(ctx, e, p) {
+			return next, true
+		}
 		if err := w.settle(now, e, s, decided); err != nil {
 			w.agent.log.Error().Err(err).Str("desktop", e.life.Desktop).Int64("generation", e.life.Generation).Msg("state not kept; it will be tried again")
 			next = earlier(next, now.Add(5*time.Second))
@@ -281,6 +284,21 @@ func (w *worker) perform(ctx context.Context, e entry, p *progress, do action) {
 		p.fail(now, err)
 		a.log.Warn().Err(err).Stringer("step", do).Str("desktop", e.life.Desktop).Int64("generation", e.life.Generation).Int("failures", p.failures).Msg("step failed")
 	}
+}
+
+// sound looks at a life's disks once more before its VM is started: they may have been made hours ago, and what became of
+// them since is found before anything boots from it. The base is fetched again then.
+func (w *worker) sound(ctx context.Context, e entry, p *progress) bool {
+	err := w.createOverlay(ctx, e, p)
+	if err == nil {
+		return true
+	}
+	p.overlay = ""
+	if ctx.Err() == nil {
+		p.fail(time.Now(), err)
+		w.agent.log.Warn().Err(err).Str("desktop", e.life.Desktop).Int64("generation", e.life.Generation).Msg("not started: its disks are not as they were made")
+	}
+	return false
 }
 
 // setGuest shows what the guest says of itself.

@@ -201,21 +201,23 @@ func (a *assembly) prove(ctx context.Context, from hostagent.Source) error {
 // publish gives a base that was proven its name, beside its manifest.
 func (a *assembly) publish() error {
 	s, part, d := a.store, a.f.Name(), a.m.Digest()
-	st, err := stampOf(part)
-	if err != nil {
+	if err := errors.Join(a.f.Sync(), s.keepManifest(a.m)); err != nil {
 		return fmt.Errorf("finish base: %w", err)
 	}
-	if err := errors.Join(writeAttribute(a.f, st.encode()), a.f.Sync(), s.keepManifest(a.m)); err != nil {
-		return fmt.Errorf("finish base: %w", err)
-	}
-	err = s.release(a.room, func() error { return publish(part, s.path(dirBases, baseName(d))) })
+	err := s.release(a.room, func() error { return publish(part, s.path(dirBases, baseName(d))) })
 	if err == nil {
 		err = syncDir(s.path(dirBases))
 	}
+	var st stamp
+	if err == nil {
+		st, err = stampOfOpen(a.f) // of what was proven, under its last name
+	}
+	if err == nil {
+		err = s.stampBase(d, st)
+	}
 	if err != nil {
 		return fmt.Errorf("finish base: %w", err)
 	}
-	s.trustBase(d, st)
 	return nil
 }
 

@@ -12,7 +12,7 @@ import (
 	"daybreak/images"
 )
 
-// What is to be known of a file travels in an extended attribute of the file itself: it is there from the moment the file
+// What is to be known of a disk travels in an extended attribute of the file itself: it is there from the moment the file
 // gets its name, goes with it into the trash, and cannot fall out of step as a second file or a database could.
 const (
 	attribute    = "user.daybreak"
@@ -65,9 +65,11 @@ func aboutOf(path string) (a about, known bool, err error) {
 	return a, err == nil, nil
 }
 
-// stamp is how a base looked when it was last known to be whole. A change of the file shows in it.
+// stamp is how a base looked when it was last known to be whole. A change of the file shows in it: whoever writes to a file,
+// punches a hole in it or puts another in its place can set its size and its mtime back, but not its ctime and its inode.
 type stamp struct {
-	size, mtime int64
+	size, mtime, ctime int64
+	inode              uint64
 }
 
 func stampOf(path string) (stamp, error) {
@@ -75,14 +77,26 @@ func stampOf(path string) (stamp, error) {
 	if err := unix.Lstat(path, &st); err != nil {
 		return stamp{}, fmt.Errorf("look at %s: %w", path, err)
 	}
+	return newStamp(path, st)
+}
+
+func stampOfOpen(f *os.File) (stamp, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return stamp{}, fmt.Errorf("look at %s: %w", f.Name(), err)
+	}
+	return newStamp(f.Name(), st)
+}
+
+func newStamp(path string, st unix.Stat_t) (stamp, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return stamp{}, fmt.Errorf("look at %s: not a regular file", path)
 	}
-	return stamp{size: st.Size, mtime: st.Mtim.Nano()}, nil
+	return stamp{size: st.Size, mtime: st.Mtim.Nano(), ctime: st.Ctim.Nano(), inode: st.Ino}, nil
 }
 
 func (s stamp) encode() string {
-	return fmt.Sprintf("1 %d %d", s.size, s.mtime)
+	return fmt.Sprintf("2 %d %d %d %d\n", s.size, s.mtime, s.ctime, s.inode)
 }
 
 func readAttribute(path string) (string, error) {
@@ -97,18 +111,6 @@ func readAttribute(path string) (string, error) {
 func writeAttribute(f *os.File, text string) error {
 	if err := unix.Fsetxattr(int(f.Fd()), attribute, []byte(text), 0); err != nil {
 		return fmt.Errorf("write attribute of %s: %w", f.Name(), err)
-	}
-	return nil
-}
-
-// removeAttribute removes what is known of a file, durably.
-func removeAttribute(f *os.File) error {
-	if err := unix.Fremovexattr(int(f.Fd()), attribute); err != nil && !errors.Is(err, unix.ENODATA) {
-		return fmt.Errorf("remove attribute of %s: %w", f.Name(), err)
-	}
-	// Synced even when it is gone already: an earlier removal may have been interrupted before this.
-	if err := f.Sync(); err != nil {
-		return fmt.Errorf("remove attribute of %s: %w", f.Name(), err)
 	}
 	return nil
 }

@@ -5,21 +5,28 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"daybreak/hostagent"
 	"daybreak/images"
 )
 
-// Bases lists the digests of the bases that may be used, in order.
+// Bases lists the digests of the bases that may be used, in order. One that changed since it was compared is not among
+// them any more.
 func (s *Store) Bases(context.Context) ([]string, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	digests := make([]string, 0, len(s.verified))
-	for d := range s.verified {
-		digests = append(digests, d.String())
+	known := slices.Collect(maps.Keys(s.verified))
+	s.mu.Unlock()
+	digests := make([]string, 0, len(known))
+	for _, d := range known {
+		if _, ok := s.usable(d); ok {
+			digests = append(digests, d.String())
+		}
 	}
 	slices.Sort(digests)
 	return digests, nil
@@ -186,27 +193,34 @@ func (s *Store) keptManifest(d images.Digest) (*images.Manifest, error) {
 // it keep it open, and the next will start on the one that is fetched in its place.
 func (s *Store) recheck(ctx context.Context, m *images.Manifest) (whole bool, err error) {
 	path := s.path(dirBases, baseName(m.Digest()))
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
+	}
+	if errors.Is(err, unix.ELOOP) {
+		s.log.Error().Stringer("base", m.Digest()).Msg("a link lies under a base's name; it is set aside and the base fetched anew")
+		return false, s.moveToTrash(path, kindDamaged)
 	}
 	if err != nil {
 		return false, fmt.Errorf("recheck base: %w", err)
 	}
 	defer f.Close()
-	before, err := stampOf(path)
+	before, err := stampOfOpen(f)
 	if err != nil {
-		return false, fmt.Errorf("recheck base: %w", err)
+		s.log.Error().Err(err).Stringer("base", m.Digest()).Msg("what lies under a base's name is none; it is set aside and the base fetched anew")
+		return false, s.moveToTrash(path, kindDamaged)
 	}
 	damaged, err := damage(ctx, f, m, everywhere)
 	if err != nil {
 		return false, fmt.Errorf("recheck base: %w", err)
 	}
+	if after, err := stampOf(path); err != nil || after != before {
+		return false, fmt.Errorf("recheck base: %s changed while it was compared: who writes there? (%w)", path, errors.Join(err, hostagent.ErrCorrupt))
+	}
 	if len(damaged) == 0 && uint64(before.size) == m.Size() {
-		if err := writeAttribute(f, before.encode()); err != nil {
+		if err := s.stampBase(m.Digest(), before); err != nil {
 			return false, fmt.Errorf("recheck base: %w", err)
 		}
-		s.trustBase(m.Digest(), before)
 		return true, nil
 	}
 	s.log.Error().Stringer("base", m.Digest()).Int("damaged_pieces", len(damaged)).Int64("size", before.size).Uint64("want_size", m.Size()).

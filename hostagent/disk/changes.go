@@ -104,32 +104,44 @@ func (c *changes) Close() error {
 	return err
 }
 
-// load reads header and tables.
-func (c *changes) load(ctx context.Context, base string) error {
+// begin reads and checks the header, and returns the first-level table and the size of the file.
+func (c *changes) begin(base string) (first []byte, size int64, err error) {
 	info, err := c.overlay.Stat()
 	if err != nil {
-		return err
+		return nil, 0, err
 	}
 	if !info.Mode().IsRegular() {
-		return fmt.Errorf("not a regular file: %w", errOverlay)
+		return nil, 0, fmt.Errorf("not a regular file: %w", errOverlay)
 	}
 	header := make([]byte, clusterSize)
-	if n, err := c.overlay.ReadAt(header, 0); err != nil && (!errors.Is(err, io.EOF) || n < qcow2HeaderBytes) {
-		return fmt.Errorf("read header: %w", err)
+	switch n, err := c.overlay.ReadAt(header, 0); {
+	case errors.Is(err, io.EOF) && n < qcow2HeaderBytes:
+		return nil, 0, fmt.Errorf("read header: the file has %d bytes: %w", n, errOverlay)
+	case err != nil && !errors.Is(err, io.EOF):
+		return nil, 0, fmt.Errorf("read header: %w", err)
 	}
 	at, entries, err := checkHeader(header, base, uint64(c.size))
 	if err != nil {
-		return err
+		return nil, 0, err
 	}
 	if err := checkPlace(at, uint64(entries)*8, info.Size()); err != nil {
-		return fmt.Errorf("first table: %w", err)
+		return nil, 0, fmt.Errorf("first table: %w", err)
 	}
-	first := make([]byte, 8*entries)
+	first = make([]byte, 8*entries)
 	if _, err := c.overlay.ReadAt(first, int64(at)); err != nil {
-		return fmt.Errorf("read first table: %w", err)
+		return nil, 0, fmt.Errorf("read first table: %w", err)
 	}
-	c.clusters = make([][]int64, entries)
-	for i := range entries {
+	return first, info.Size(), nil
+}
+
+// load reads header and tables.
+func (c *changes) load(ctx context.Context, base string) error {
+	first, size, err := c.begin(base)
+	if err != nil {
+		return err
+	}
+	c.clusters = make([][]int64, len(first)/8)
+	for i := range c.clusters {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -140,7 +152,7 @@ func (c *changes) load(ctx context.Context, base string) error {
 		if entry&entryOffset == 0 {
 			continue
 		}
-		if c.clusters[i], err = c.second(entry&entryOffset, info.Size()); err != nil {
+		if c.clusters[i], err = c.second(entry&entryOffset, size); err != nil {
 			return fmt.Errorf("table %d: %w", i, err)
 		}
 	}

@@ -71,6 +71,10 @@ func manifestName(d images.Digest) string {
 	return d.String() + ".manifest"
 }
 
+func stampName(d images.Digest) string {
+	return d.String() + ".whole"
+}
+
 func parseBaseName(name string) (images.Digest, bool) {
 	stem, ok := strings.CutSuffix(name, ".raw")
 	d, err := images.ParseDigest(stem)

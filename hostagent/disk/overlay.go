@@ -7,7 +7,10 @@ import (
 	"io/fs"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"daybreak/hostagent"
+	"daybreak/images"
 )
 
 // CreateOverlay makes the overlay of a life on a base that EnsureBase has made, promising reserve bytes to it.
@@ -32,14 +35,11 @@ func (s *Store) CreateOverlay(ctx context.Context, life hostagent.Life, digest s
 		// No more than the disk itself and its tables: a build asks for much, as nobody knows what its script does.
 		reserve = min(reserve, uint64(size)+uint64(size)/64+1<<20)
 	}
-	switch known, isKnown, err := aboutOf(overlay); {
-	case err == nil && isKnown && known.base != d:
-		return "", "", fmt.Errorf("create overlay of %s generation %d: there is one on base %s, wanted %s: %w",
-			life.Desktop, life.Generation, known.base, d, hostagent.ErrPermanent)
+	switch err := checkOverlay(overlay, base, life, d, size); {
 	case err == nil:
 		return base, overlay, nil
 	case !errors.Is(err, fs.ErrNotExist):
-		return "", "", fmt.Errorf("create overlay: %w", err)
+		return "", "", fmt.Errorf("create overlay of %s generation %d: %w", life.Desktop, life.Generation, err)
 	}
 	what := fmt.Sprintf("the overlay of %s generation %d", life.Desktop, life.Generation)
 	err = s.create(ctx, overlay, what, reserve, func(f *os.File) error {
@@ -52,6 +52,36 @@ func (s *Store) CreateOverlay(ctx context.Context, life hostagent.Life, digest s
 		return "", "", err
 	}
 	return base, overlay, nil
+}
+
+// checkOverlay says what keeps the overlay that lies there from being the one of a life on a base; nil when it is. What QEMU
+// opens beside it is named by us and not by the overlay, so that one which names another file could not make it read that;
+// but it is none that we or QEMU made.
+func checkOverlay(path, base string, life hostagent.Life, d images.Digest, size int64) error {
+	known, isKnown, err := aboutOf(path)
+	switch {
+	case err != nil:
+		return err
+	case isKnown && known.base != d:
+		return fmt.Errorf("there is one on base %s, wanted %s: %w", known.base, d, hostagent.ErrPermanent)
+	case isKnown && known.desktop != life.Desktop:
+		return fmt.Errorf("the one that is there is of desktop %s: %w", known.desktop, hostagent.ErrPermanent)
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ELOOP) {
+		return fmt.Errorf("a link is there: %w", hostagent.ErrPermanent)
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	c := &changes{overlay: f, size: size}
+	if _, _, err := c.begin(base); errors.Is(err, errOverlay) {
+		return fmt.Errorf("the one that is there is damaged: %w: %w", err, hostagent.ErrPermanent)
+	} else if err != nil {
+		return err
+	}
+	return nil
 }
 
 // create makes a disk: reserve, fill a file without a proper name, sync, publish. It is success when another call made

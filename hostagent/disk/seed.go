@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"slices"
 
@@ -45,13 +44,10 @@ func (s *Store) openSeeds(m *images.Manifest) ([]*seed, error) {
 			continue
 		}
 		if shared := shared(m, other); shared > 0 {
-			f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
-			if errors.Is(err, fs.ErrNotExist) {
-				continue
-			}
+			f, err := openPlain(path)
 			if err != nil {
-				closeSeeds(seeds)
-				return nil, fmt.Errorf("open seed: %w", err)
+				s.log.Warn().Err(err).Stringer("base", d).Msg("a base that cannot be opened is no seed")
+				continue
 			}
 			seeds = append(seeds, &seed{m: other, f: f, shared: shared})
 		}
@@ -64,6 +60,18 @@ func (s *Store) openSeeds(m *images.Manifest) ([]*seed, error) {
 		seeds = seeds[:maxSeeds]
 	}
 	return seeds, nil
+}
+
+// openPlain opens a regular file, and nothing else: no link is followed, no pipe waited for.
+func openPlain(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := stampOfOpen(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // seedPaths lists the other bases, and what a damaged base of the same digest left in the trash, with their digests.

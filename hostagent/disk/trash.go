@@ -74,6 +74,9 @@ func (s *Store) moveToTrash(path string, k kind) error {
 // may do with it. It asks, it does not lock, so it can disturb nobody.
 func locked(path string) (bool, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ELOOP) {
+		return false, nil // a link, which was none when QEMU was told of it
+	}
 	if err != nil {
 		return false, fmt.Errorf("look at disk: %w", err)
 	}

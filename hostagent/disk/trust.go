@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"daybreak/hostagent"
@@ -12,7 +13,8 @@ import (
 )
 
 // A base counts as whole when this host has read all of it and compared it with its manifest since the last stop of the
-// host that was not orderly; then it bears a stamp in its attribute. Two small files remember how the last stop was:
+// host that was not orderly; then its stamp lies beside it, in a file of its own, since to write an attribute changes what
+// the stamp is about. Two small files remember how the last stop was:
 // fileBoot holds the boot that the store was last open in, fileClean is there when it was closed in order. The death of
 // the agent alone damages no file. After a stop that was not orderly all stamps go before fileBoot says that it was seen:
 // however often the agent starts then, only a comparison makes a new one.
@@ -58,9 +60,10 @@ func (s *Store) loadStamps() error {
 	return s.eachBase(func(d images.Digest, path string) error {
 		have, err := stampOf(path)
 		if err != nil {
-			return fmt.Errorf("list bases: %w", err)
+			s.log.Error().Err(err).Msg("a base cannot be looked at; it is compared anew before its next use")
+			return nil
 		}
-		if text, err := readAttribute(path); err == nil && text == have.encode() {
+		if text, err := os.ReadFile(s.path(dirBases, stampName(d))); err == nil && string(text) == have.encode() {
 			s.verified[d] = have
 		}
 		return nil
@@ -69,14 +72,27 @@ func (s *Store) loadStamps() error {
 
 // removeStamps forgets durably which bases were compared.
 func (s *Store) removeStamps() error {
-	return s.eachBase(func(_ images.Digest, path string) error {
-		f, err := os.Open(path)
-		if err != nil {
-			return fmt.Errorf("remove stamp: %w", err)
-		}
-		defer f.Close()
-		return removeAttribute(f)
-	})
+	err := s.eachBase(func(d images.Digest, _ string) error { return s.removeStamp(d) })
+	// Synced even when they are gone already: an earlier removal may have been interrupted before this.
+	return errors.Join(err, syncDir(s.path(dirBases)))
+}
+
+func (s *Store) removeStamp(d images.Digest) error {
+	if err := os.Remove(s.path(dirBases, stampName(d))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove stamp: %w", err)
+	}
+	return nil
+}
+
+// stampBase says durably that a base was compared, and trusts it.
+func (s *Store) stampBase(d images.Digest, st stamp) error {
+	if err := s.writeSmall(filepath.Join(dirBases, stampName(d)), []byte(st.encode())); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.verified[d] = st
+	return nil
 }
 
 func (s *Store) eachBase(do func(d images.Digest, path string) error) error {
@@ -104,7 +120,7 @@ func (s *Store) markClean() error {
 
 // writeSmall writes a small file whole or not at all.
 func (s *Store) writeSmall(name string, content []byte) error {
-	tmp := s.path(dirTmp, "small-"+name)
+	tmp := s.path(dirTmp, "small-"+filepath.Base(name))
 	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
@@ -130,7 +146,7 @@ func (s *Store) usable(d images.Digest) (size int64, ok bool) {
 	have, err := stampOf(s.path(dirBases, baseName(d)))
 	if err != nil || have != want {
 		s.log.Warn().Stringer("base", d).Msg("a base changed since it was compared; it is compared anew before its next use")
-		delete(s.verified, d)
+		s.forget(d)
 		return 0, false
 	}
 	return have.size, true
@@ -140,13 +156,15 @@ func (s *Store) usable(d images.Digest) (size int64, ok bool) {
 func (s *Store) distrust(d images.Digest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.verified, d)
+	s.forget(d)
 }
 
-func (s *Store) trustBase(d images.Digest, st stamp) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.verified[d] = st
+// forget has a base compared anew, also by the next agent. The caller holds mu.
+func (s *Store) forget(d images.Digest) {
+	delete(s.verified, d)
+	if err := s.removeStamp(d); err != nil {
+		s.log.Error().Err(err).Stringer("base", d).Msg("the stamp of a base that is not trusted is still there")
+	}
 }
 
 func (s *Store) baseSize(d images.Digest) (int64, error) {
