@@ -18,12 +18,15 @@ import (
 func drawPolicy(t *rapid.T) *v1.RolloutPolicy {
 	p := &v1.RolloutPolicy{
 		Waves:       rapid.SampledFrom([][]string{nil, {"1"}, {"2", "50%"}, {"25%", "100%"}, {"1", "2", "4"}, {"90%"}}).Draw(t, "waves"),
-		Monitor:     durationpb.New(rapid.SampledFrom([]time.Duration{0, time.Minute, 10 * time.Minute}).Draw(t, "monitor")),
+		Monitor:     durationpb.New(rapid.SampledFrom([]time.Duration{time.Minute, 10 * time.Minute}).Draw(t, "monitor")),
 		MaxFailures: rapid.SampledFrom([]uint32{0, 0, 0, 1, 3}).Draw(t, "max failures"),
 		OnFailure:   v1.OnFailure(rapid.IntRange(0, 2).Draw(t, "on failure")),
 	}
 	if rapid.IntRange(0, 3).Draw(t, "deadline") == 0 {
 		p.InUse = &v1.InUse{Deadline: durationpb.New(time.Hour)}
+	}
+	if rapid.IntRange(0, 3).Draw(t, "remind") == 0 {
+		p.InUse = &v1.InUse{Mode: v1.InUseMode_IN_USE_MODE_REMIND, Deadline: p.GetInUse().GetDeadline()}
 	}
 	return p
 }
@@ -136,28 +139,31 @@ func (w *world) waits() string {
 // Whatever happens, rollouts keep their promises; and when nothing more happens, each comes to an end, or waits for
 // somebody and says for whom.
 func TestEveryHistory(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		w := newWorld(rapid.IntRange(1, 12).Draw(t, "seats"), drawPolicy(t))
-		w.pool.Spec.MinReady = uint32(rapid.IntRange(0, int(w.pool.Spec.Desktops)-1).Draw(t, "min_ready"))
-		for range rapid.IntRange(1, 16).Draw(t, "length") {
-			w.happen(t)
-			w.settle(time.Minute)
-			w.fail(t)
-		}
-		for i := range w.hosts {
-			w.setHost(i, v1.HostPhase_HOST_PHASE_UP)
-		}
-		w.settle(4 * 24 * time.Hour)
+	rapid.Check(t, func(t *rapid.T) { everyHistory(t, false) })
+}
+
+func everyHistory(t *rapid.T, real bool) {
+	w := newWorld(rapid.IntRange(1, 12).Draw(t, "seats"), drawPolicy(t))
+	w.real = real
+	w.pool.Spec.MinReady = uint32(rapid.IntRange(0, int(w.pool.Spec.Desktops)-1).Draw(t, "min_ready"))
+	for range rapid.IntRange(1, 16).Draw(t, "length") {
+		w.happen(t)
+		w.settle(time.Minute)
 		w.fail(t)
-		if w.waits() == "" {
-			t.Fatalf("not at rest: %v\nrelease %v\n%s", w.active(), w.pool.GetRelease(), w.picture())
-		}
-		before := fmt.Sprint(w.newest().GetMeta().GetName(), w.newest().GetStatus().GetPhase())
-		w.settle(26 * time.Hour)
-		if after := fmt.Sprint(w.newest().GetMeta().GetName(), w.newest().GetStatus().GetPhase()); after != before {
-			t.Fatalf("came to rest as %s, and went on to %s", before, after)
-		}
-	})
+	}
+	for i := range w.hosts {
+		w.setHost(i, v1.HostPhase_HOST_PHASE_UP)
+	}
+	w.settle(4 * 24 * time.Hour)
+	w.fail(t)
+	if w.waits() == "" {
+		t.Fatalf("not at rest: %v\nrelease %v\n%s", w.active(), w.pool.GetRelease(), w.picture())
+	}
+	before := fmt.Sprint(w.newest().GetMeta().GetName(), w.newest().GetStatus().GetPhase())
+	w.settle(26 * time.Hour)
+	if after := fmt.Sprint(w.newest().GetMeta().GetName(), w.newest().GetStatus().GetPhase()); after != before {
+		t.Fatalf("came to rest as %s, and went on to %s", before, after)
+	}
 }
 
 func (w *world) fail(t *rapid.T) {

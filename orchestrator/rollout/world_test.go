@@ -15,6 +15,8 @@ import (
 	v1 "daybreak/proto/daybreak/v1"
 )
 
+const hour = time.Hour
+
 const (
 	pending  = v1.DesktopState_DESKTOP_STATE_PENDING
 	starting = v1.DesktopState_DESKTOP_STATE_STARTING
@@ -50,7 +52,9 @@ type world struct {
 	notes    []rollout.Note
 	window   *calendar.Window
 	again    time.Duration
-	touched  int // counts what changed
+	touched  int  // counts what changed
+	real     bool // the pool's loop is the real one
+	made     int  // identities
 
 	health  map[uint32]health
 	resumed bool     // somebody asked just now that it goes on
@@ -126,17 +130,32 @@ func (w *world) settle(length time.Duration) {
 
 // round lets everybody act once.
 func (w *world) round() {
+	w.events = w.events[max(0, len(w.events)-300):]
 	w.fetch()
 	w.decide()
-	w.poolRound()
+	if w.real {
+		w.realRound()
+	} else {
+		w.poolRound()
+	}
 	w.hostRound()
 }
 
 func (w *world) snapshot() rollout.Snapshot {
 	return rollout.Snapshot{
 		Revision: w.revision, Pool: w.pool, Image: w.image, Rollouts: w.rollouts, Desktops: w.desktops, Hosts: w.hosts,
-		Failed: w.events, Window: w.window,
+		Failed: w.failures(), Window: w.window,
 	}
+}
+
+// failures are the events that the loop reads.
+func (w *world) failures() (list []*v1.Event) {
+	for _, e := range w.events {
+		if e.GetWarning() && e.GetSubjectKind() == "desktop" {
+			list = append(list, e)
+		}
+	}
+	return list
 }
 
 // decide lets the rollout loop work until it has nothing more to do now.
