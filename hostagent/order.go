@@ -7,8 +7,8 @@ import (
 )
 
 // Every host that fetches a version works out by itself, from the same list of names, who is to get which chunk from the
-// store and give it to the others: the one with the highest score for it (rendezvous hashing). When a host comes or goes, only
-// the chunks move that it gets or had.
+// store and give it to the others: the one with the highest score for it (rendezvous hashing) that does not own its share
+// already. When a host comes or goes, few chunks move but those that it gets or had.
 
 // seedOf stands for a host in scores.
 func seedOf(host string) uint64 {
@@ -46,4 +46,21 @@ func ranked(seeds []uint64, chunk images.Digest, n int, take func(int) bool) []i
 		best = best[:min(len(best), n)]
 	}
 	return best
+}
+
+// owners gives every chunk an owner, by its place in seeds. Nobody owns more than a little above an equal share: who owns
+// most has most to send, and all wait for it.
+func owners(seeds []uint64, chunks []Want) []int {
+	if len(seeds) == 0 {
+		return nil
+	}
+	share := (len(chunks) + len(seeds) - 1) / len(seeds)
+	share += share / 32
+	loads, owners := make([]int, len(seeds)), make([]int, len(chunks))
+	for i, want := range chunks {
+		best := ranked(seeds, want.Digest, 1, func(h int) bool { return loads[h] < share })[0]
+		owners[i] = best
+		loads[best]++
+	}
+	return owners
 }

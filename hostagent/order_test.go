@@ -56,7 +56,45 @@ func TestOwners(t *testing.T) {
 	})
 }
 
-// No host is the owner of much more than its share, also when the names differ in one digit only.
+// Every chunk has one owner, nobody owns much more than its share, and when a host goes most of what the others own stays.
+func TestOwnersAreBounded(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		hosts, first := rapid.IntRange(2, 40).Draw(t, "hosts"), rapid.IntRange(0, 10_000).Draw(t, "first")
+		chunks := rapid.IntRange(1, 2000).Draw(t, "chunks")
+		var names []string
+		for i := range hosts {
+			names = append(names, hostNumber(i))
+		}
+		var wants []Want
+		for i := range chunks {
+			wants = append(wants, Want{Digest: chunkNumber(first + i)})
+		}
+		before, loads := owners(seedsOf(names), wants), make([]int, hosts)
+		for _, owner := range before {
+			loads[owner]++
+		}
+		share := (chunks + hosts - 1) / hosts
+		if len(before) != chunks || slices.Max(loads) > share+share/32 {
+			t.Fatalf("%d owners for %d chunks, loads %v", len(before), chunks, loads)
+		}
+		gone := rapid.IntRange(0, hosts-1).Draw(t, "gone")
+		after, moved := owners(seedsOf(slices.Delete(slices.Clone(names), gone, gone+1)), wants), 0
+		for i, owner := range before {
+			now := after[i]
+			if now >= gone {
+				now++
+			}
+			if owner != gone && owner != now {
+				moved++
+			}
+		}
+		if moved > chunks*2/5+3*hosts {
+			t.Errorf("%d of %d chunks moved between %d hosts that stayed", moved, chunks, hosts)
+		}
+	})
+}
+
+// No host ranks first for much more than its share, also when the names differ in one digit only.
 func TestOwnersShareEvenly(t *testing.T) {
 	const chunks = 20_000
 	var hosts []string

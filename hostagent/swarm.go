@@ -81,8 +81,9 @@ type lane struct {
 
 // errand is a chunk and how many places it was looked for in vain.
 type errand struct {
-	want Want
-	step int
+	want  Want
+	owner int
+	step  int
 }
 
 func newSwarm(store *remoteSource, neighbours []neighbour, log zerolog.Logger) *swarm {
@@ -97,11 +98,11 @@ func newSwarm(store *remoteSource, neighbours []neighbour, log zerolog.Logger) *
 }
 
 // route lists the lanes in which a chunk is looked for, in order.
-func (s *swarm) route(chunk images.Digest) []int {
+func (s *swarm) route(chunk images.Digest, owner int) []int {
 	last := len(s.lanes) - 1
 	var route []int
-	everyone := func(int) bool { return true }
-	for _, i := range ranked(s.seeds, chunk, alternates, everyone) {
+	others := ranked(s.seeds, chunk, alternates-1, func(i int) bool { return i != owner })
+	for _, i := range append([]int{owner}, others...) {
 		if s.neighbours[i].self {
 			// This host is the one to get it: from who has all, or from the store.
 			break
@@ -122,8 +123,9 @@ func (s *swarm) route(chunk images.Digest) []int {
 func (s *swarm) Chunks(ctx context.Context, wants []Want, sink func(images.Chunk) error) error {
 	s.mu.Lock()
 	s.open = len(wants)
-	for _, want := range wants {
-		s.assign(errand{want: want})
+	owners := owners(s.seeds, wants)
+	for i, want := range wants {
+		s.assign(errand{want: want, owner: owners[i]})
 	}
 	s.mu.Unlock()
 	group, ctx := errgroup.WithContext(ctx)
@@ -135,7 +137,7 @@ func (s *swarm) Chunks(ctx context.Context, wants []Want, sink func(images.Chunk
 
 // assign puts an errand into the lane where it is to be tried next; the caller holds mu.
 func (s *swarm) assign(e errand) {
-	route := s.route(e.want.Digest)
+	route := s.route(e.want.Digest, e.owner)
 	for e.step < len(route)-1 && s.lanes[route[e.step]].gone {
 		e.step++
 	}

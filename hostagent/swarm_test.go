@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -25,6 +26,8 @@ import (
 type giver struct {
 	v1.AgentServiceClient
 	per time.Duration // time a chunk takes
+	// up and down limit bytes, nil does not.
+	up, down *rate.Limiter
 
 	mu    sync.Mutex
 	has   map[images.Digest]bool
@@ -70,6 +73,9 @@ func (s *giving) Recv() (*v1.GetChunksResponse, error) {
 			continue
 		}
 		time.Sleep(g.per)
+		if err := spend(s.ctx, g.up, len(digest)); err != nil {
+			return nil, err
+		}
 		g.mu.Lock()
 		g.given++
 		g.mu.Unlock()
@@ -108,6 +114,7 @@ func (f *fleet) fetch(me int, complete func(int) bool) (*swarm, error) {
 	counter := func() prometheus.Counter { return prometheus.NewCounter(prometheus.CounterOpts{Name: "x"}) }
 	store := &remoteSource{fetched: counter(), fromPeers: counter()}
 	store.use(f.store)
+	store.bandwidth = f.hosts[me].down
 	var neighbours []neighbour
 	for i, host := range f.hosts {
 		neighbours = append(neighbours, neighbour{host: hostNumber(i), client: host, complete: complete(i), self: i == me})
@@ -170,6 +177,30 @@ func TestSwarmTogether(t *testing.T) {
 			if host.given > 2*len(f.wants) {
 				t.Errorf("%s gave %d chunks", hostNumber(i), host.given)
 			}
+		}
+	})
+}
+
+// With lines of one speed for all, the last host has everything soon after one line could have carried it once.
+func TestSwarmMakespan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const hosts, chunks, perSecond = 32, 512, 16
+		f := newFleet(t, hosts, chunks)
+		line := func() *rate.Limiter { return rate.NewLimiter(perSecond*images.DigestBytes, images.DigestBytes) }
+		f.store.up = line()
+		for _, host := range f.hosts {
+			host.up, host.down = line(), line()
+		}
+		began := time.Now()
+		f.together(upTo(hosts))
+		ratio := time.Since(began).Seconds() / (float64(chunks) / perSecond)
+		most := 0
+		for _, host := range f.hosts {
+			most = max(most, host.given)
+		}
+		t.Logf("%.2f times the time of one line; the store gave %d of %d chunks, the busiest host %d", ratio, f.store.given, chunks, most)
+		if ratio > 1.5 || f.store.given > 2*chunks {
+			t.Error("too slow, or the store gave too much")
 		}
 	})
 }
