@@ -8,9 +8,8 @@
 //
 // All words of a guest are hostile: they are bounded, cleaned and shown, and decide about nothing but their own build.
 //
-// Windows guests are patched by the same steps with PowerShell. A version that is to be generalised by sysprep brings a
-// script C:\ProgramData\Daybreak\seal.ps1 with it: the sealing runs it last, and it can run sysprep.exe /generalize /oobe
-// /quit with an answer file.
+// Windows guests are patched by the same steps with PowerShell; deploy/golden/windows.md is the recipe, sysprep's included: a
+// script that the image brings is run last by the sealing.
 package build
 
 import (

@@ -30,13 +30,20 @@ import (
 // Builds on real libvirt and QEMU, in real guests: one lab host, one image, several builds one after another.
 func TestBuilds(t *testing.T) {
 	r, host := newRig(t)
-	b := &builds{t: t, rig: r, deb: makeDeb(t), vnc: r.VNCDir}
-	var err error
-	if b.plane, err = hosttest.NewPlaneAt(filepath.Join(t.TempDir(), "plane"), r.Image); err != nil {
-		t.Fatal(err)
-	}
+	b := newBuilds(t, r, host, r.Image)
+	t.Run("Online", b.online)
+	t.Run("Offline", b.offline)
+	t.Run("Fails", b.fails)
+	t.Run("CtrlC", b.ctrlC)
+}
+
+// newBuilds runs a host's builds until the test ends.
+func newBuilds(t *testing.T, r *hosttest.Rig, host *libvirt.Host, versions ...*hosttest.Image) *builds {
+	t.Helper()
+	b := &builds{t: t, rig: r, deb: makeDeb(t), vnc: r.VNCDir, plane: hosttest.NewPlane(versions...), memory: 128}
 	b.plane.ID = "e2e"
-	ctx, cancel := context.WithCancel(t.Context())
+	var err error
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var group errgroup.Group
 	group.Go(func() error { return b.plane.Serve(ctx) })
 	b.builder, err = build.New(build.Config{VNCDir: r.VNCDir, Emulate: r.Emulate}, host, host, r.BuildDisks,
@@ -45,14 +52,11 @@ func TestBuilds(t *testing.T) {
 		t.Fatal(err)
 	}
 	group.Go(func() error { return b.builder.Run(ctx) })
-	defer func() {
+	t.Cleanup(func() {
 		cancel()
 		_ = group.Wait()
-	}()
-	t.Run("Online", b.online)
-	t.Run("Offline", b.offline)
-	t.Run("Fails", b.fails)
-	t.Run("CtrlC", b.ctrlC)
+	})
+	return b
 }
 
 type builds struct {
@@ -62,8 +66,8 @@ type builds struct {
 	builder *build.Builder
 	deb     []byte
 	vnc     string
-	// base is the version to be built on.
-	base string
+	// memory of the VMs, MiB.
+	memory uint32
 }
 
 // makeDeb makes a package of one file and one MiB that nothing compresses.
@@ -89,7 +93,7 @@ dpkg-deb -Zgzip --root-owner-group -b tree greeting.deb`
 // order makes an order for a version.
 func (b *builds) order(kind v1.BuildKind, digest string, change func(*v1.BuildOrder)) *v1.BuildAssignment {
 	order := &v1.BuildOrder{
-		Kind: kind, Image: "micro", Shape: &v1.Shape{Vcpus: 1, MemoryMib: 128}, BootTimeout: durationpb.New(b.rig.Patience),
+		Kind: kind, Image: "micro", Shape: &v1.Shape{Vcpus: 1, MemoryMib: b.memory}, BootTimeout: durationpb.New(b.rig.Patience),
 		ScriptTimeout: durationpb.New(b.rig.Patience),
 	}
 	if change != nil {
@@ -117,7 +121,7 @@ func (b *builds) run(t *testing.T) hosttest.Told {
 	}
 	b.plane.Told()
 	b.await(t, "the call is taken", func() bool {
-		return b.builder.Accept(hostagent.BuildCall{ID: b.plane.ID, MemoryMiB: 128, Dial: b.plane.Dial, Source: b.plane}) == nil
+		return b.builder.Accept(hostagent.BuildCall{ID: b.plane.ID, MemoryMiB: b.memory, Dial: b.plane.Dial, Source: b.plane}) == nil
 	})
 	b.await(t, "the build ends", func() bool { return b.builder.MemoryMiB() == 0 })
 	told := b.plane.Told()
@@ -301,7 +305,7 @@ func TestBuildAgentKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &builds{t: t, rig: r, plane: plane, vnc: r.VNCDir}
+	b := &builds{t: t, rig: r, plane: plane, vnc: r.VNCDir, memory: 128}
 	plane.ID = "e2e"
 	b.order(v1.BuildKind_BUILD_KIND_PATCH, r.Image.Digest(), func(o *v1.BuildOrder) { o.Script = []byte("echo begun; sleep 1000\n") })
 	begun := make(chan struct{}, 100)

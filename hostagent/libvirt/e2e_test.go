@@ -113,7 +113,7 @@ func (l *lab) signal(t *testing.T, sig syscall.Signal) {
 }
 
 // newLab mounts the store before the host starts, since the host's namespace is a copy of what is mounted then.
-func newLab(t *testing.T) *lab {
+func newLab(t *testing.T, storeBytes int64) *lab {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
@@ -152,6 +152,11 @@ func (l *lab) golden(t *testing.T) *hosttest.Image {
 		path = filepath.Join(l.dir, "micro.raw")
 		l.run(t, filepath.Join("golden", "micro"), path, "--version", imageVersion)
 	}
+	return readImage(t, path)
+}
+
+func readImage(t *testing.T, path string) *hosttest.Image {
+	t.Helper()
 	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
@@ -228,7 +233,11 @@ func TestStartThatHangs(t *testing.T) {
 }
 
 func newRig(t *testing.T) (*hosttest.Rig, *libvirt.Host) {
-	l := newLab(t)
+	return newRigOf(t, storeBytes)
+}
+
+func newRigOf(t *testing.T, storeBytes int64) (*hosttest.Rig, *libvirt.Host) {
+	l := newLab(t, storeBytes)
 	uid, gid := qemuUser(t)
 	vnc := filepath.Join(l.dir, "vnc")
 	if err := errors.Join(os.Mkdir(vnc, 0o700), os.Chown(vnc, uid, gid)); err != nil {
