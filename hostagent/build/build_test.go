@@ -133,7 +133,7 @@ func (r *rig) nothingLeft() {
 // shell is a guest's shell as far as builds use it: the admin's script writes piece 3 of the disk and prints a line.
 func shell(p *fakehost.Program) {
 	p.Status = 0
-	if len(p.Argv) < 6 || !strings.Contains(p.Argv[2], `exec chroot`) {
+	if len(p.Argv) < 6 || !strings.Contains(p.Argv[2], `chroot`) {
 		return
 	}
 	root, output := p.Argv[4], p.Argv[5]

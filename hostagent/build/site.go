@@ -38,7 +38,7 @@ const (
 	// maxOutput of a script is shown; what comes after that is not read.
 	maxOutput = 64 << 20
 	// stepTimeout is how long a step of ours may take in a guest.
-	stepTimeout = 10 * time.Minute
+	stepTimeout = 30 * time.Minute
 )
 
 // site is a system to work on: the guest itself, or one that lies on an appliance's second disk.
@@ -75,7 +75,9 @@ func (s *site) file(name string) string {
 // would be taken for the next one's until that has begun.
 type brought struct {
 	script, output string
-	argv           []string
+	// status is where the script's exit status is written down too; empty where it is not.
+	status string
+	argv   []string
 }
 
 // bring says where a script goes, and how it is run there.
@@ -89,6 +91,7 @@ func (s *site) bring(script []byte, arguments ...string) brought {
 	}
 	inside := s.file(fmt.Sprintf("script-%d", s.v.runs))
 	b := brought{script: s.root + inside, output: fmt.Sprintf("%s/output-%d", linuxDir, s.v.runs)}
+	b.status = b.output + ".status"
 	b.argv = append([]string{"/bin/sh", "-c", runShell, "sh", s.root, b.output}, interpreter(script)...)
 	b.argv = append(append(b.argv, inside), arguments...)
 	return b
@@ -131,7 +134,7 @@ func (s *site) leave(ctx context.Context) error {
 func (s *site) must(ctx context.Context, what string, argv []string) error {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	status, err := s.await(ctx, argv, func(context.Context) error { return nil })
+	status, err := s.await(ctx, brought{argv: argv}, func(context.Context) error { return nil })
 	if err == nil && status != 0 {
 		err = fmt.Errorf("exit status %d", status)
 	}
@@ -142,9 +145,9 @@ func (s *site) must(ctx context.Context, what string, argv []string) error {
 }
 
 // await begins a program and waits for its end; each time it looks, it calls follow, and once more afterwards.
-func (s *site) await(ctx context.Context, argv []string, follow func(context.Context) error) (status int, err error) {
+func (s *site) await(ctx context.Context, b brought, follow func(context.Context) error) (status int, err error) {
 	g, life := s.v.j.b.guest, s.v.life
-	pid, err := g.Begin(ctx, life, argv)
+	pid, err := g.Begin(ctx, life, b.argv)
 	if err != nil {
 		return 0, err
 	}
@@ -154,6 +157,9 @@ func (s *site) await(ctx context.Context, argv []string, follow func(context.Con
 			status, ended, err = g.Ended(ctx, life, pid)
 			return err
 		})
+		if errors.Is(err, hostagent.ErrGuest) && b.status != "" {
+			status, ended, err = s.written(ctx, b.status, pid)
+		}
 		if err != nil {
 			return 0, err
 		}
@@ -169,6 +175,36 @@ func (s *site) await(ctx context.Context, argv []string, follow func(context.Con
 	}
 }
 
+// written is for a script of which the guest agent knows nothing, since it was started anew meanwhile: it reads what the
+// script wrote down at its end.
+func (s *site) written(ctx context.Context, file string, pid int64) (status int, ended bool, err error) {
+	read := func() (bool, error) {
+		var text []byte
+		err := s.v.retry(ctx, func() (err error) {
+			text, err = s.v.j.b.guest.Get(ctx, s.v.life, file, 0, 16)
+			return err
+		})
+		if errors.Is(err, hostagent.ErrGuest) || err == nil && len(text) == 0 {
+			return false, nil
+		}
+		if err == nil {
+			status, err = strconv.Atoi(strings.TrimSpace(string(text)))
+		}
+		return err == nil, err
+	}
+	if ended, err = read(); ended || err != nil {
+		return status, ended, err
+	}
+	alive := s.must(ctx, "look for the script", []string{"/bin/sh", "-c", `kill -0 "$1"`, "sh", strconv.FormatInt(pid, 10)})
+	if alive == nil {
+		return 0, false, nil
+	}
+	if ended, err = read(); !ended && err == nil { // it may have ended between the two looks
+		err = fmt.Errorf("it is not there any more, and did not end by itself: was the guest started anew? %w", alive)
+	}
+	return status, ended, err
+}
+
 // run runs a script and hands its output on while it runs. The status is the script's.
 func (s *site) run(ctx context.Context, script []byte, output func([]byte) error, arguments ...string) (status int, err error) {
 	g, life, b := s.v.j.b.guest, s.v.life, s.bring(script, arguments...)
@@ -176,7 +212,7 @@ func (s *site) run(ctx context.Context, script []byte, output func([]byte) error
 	if err != nil {
 		return 0, fmt.Errorf("bring script to the guest: %w", err)
 	}
-	return s.await(ctx, b.argv, s.follow(b.output, output))
+	return s.await(ctx, b, s.follow(b.output, output))
 }
 
 // follow returns a function that hands on what is new in the file of an output.
@@ -196,6 +232,9 @@ func (s *site) follow(file string, output func([]byte) error) func(context.Conte
 				return fmt.Errorf("read output: %w", err)
 			}
 			offset += int64(len(piece))
+			if offset >= maxOutput {
+				piece = append(piece, "\n[what follows is not shown]\n"...)
+			}
 			if err := output(piece); err != nil {
 				return err
 			}

@@ -28,7 +28,7 @@ func TestOffline(t *testing.T) {
 	ran := []string{}
 	program := func(p *fakehost.Program) {
 		p.Status = 0
-		if len(p.Argv) < 6 || !strings.Contains(p.Argv[2], `exec chroot`) {
+		if len(p.Argv) < 6 || !strings.Contains(p.Argv[2], `chroot`) {
 			return
 		}
 		root := p.Argv[4]
@@ -55,6 +55,45 @@ func TestOffline(t *testing.T) {
 			t.Errorf("ran %q, want %q", ran, want)
 		}
 	})
+}
+
+// A guest agent that is started anew while the script runs forgets it; what the script wrote down at its end counts.
+func TestGuestAgentForgets(t *testing.T) {
+	for name, c := range map[string]struct {
+		status string
+		alive  int
+		want   string
+	}{
+		"ended":   {"0\n", 1, ""},
+		"failed":  {"3\n", 1, "exit status 3"},
+		"rubbish": {"zero", 1, "invalid syntax"},
+		"gone":    {"", 1, "was the guest started anew?"},
+		"runs":    {"", 0, "did not end within 1h0m0s"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			patching := 0
+			program := func(p *fakehost.Program) {
+				if strings.HasPrefix(p.Argv[2], "kill -0") {
+					p.Status = c.alive
+					return
+				}
+				shell(p)
+				at := slices.IndexFunc(p.Argv, func(a string) bool { return strings.Contains(a, "/script-") })
+				if at > 0 && strings.Contains(string(p.Files[p.Argv[at]]), "patch it") {
+					patching++
+					p.Forgotten = true
+					p.Files[p.Argv[5]+".status"] = []byte(c.status)
+				}
+			}
+			story(t, fakehost.Config{Program: program}, build.Config{}, func(r *rig) {
+				r.order(v1.BuildKind_BUILD_KIND_PATCH, func(o *v1.BuildOrder) { o.Script = []byte("patch it") })
+				told := r.run()
+				if got := told.Outcome.GetError(); c.want == "" && got != "" || !strings.Contains(got, c.want) || patching != 1 {
+					t.Errorf("outcome %v, want %q; patched %d times", told.Outcome, c.want, patching)
+				}
+			})
+		})
+	}
 }
 
 // A Windows guest goes through the same steps with its own programs.

@@ -29,6 +29,8 @@ type Program struct {
 	// Status is what it exits with, After so much time.
 	Status int
 	After  time.Duration
+	// Forgotten: the guest agent does not know it any more.
+	Forgotten bool
 	// WriteDisk has it write the i-th piece of the disk of a life; zeros are zeros.
 	WriteDisk func(life hostagent.Life, i int, content []byte)
 
@@ -115,7 +117,7 @@ func (h *Host) Begin(ctx context.Context, life hostagent.Life, argv []string) (p
 // Ended implements build.Guest.
 func (h *Host) Ended(ctx context.Context, life hostagent.Life, pid int64) (status int, ended bool, err error) {
 	err = h.guest(ctx, OpEnded, life, func(d *domain) error {
-		if pid < 1 || pid > int64(len(d.programs)) || d.programs[pid-1] == nil {
+		if pid < 1 || pid > int64(len(d.programs)) || d.programs[pid-1] == nil || d.programs[pid-1].Forgotten {
 			return fmt.Errorf("no process %d: %w", pid, hostagent.ErrGuest)
 		}
 		p := d.programs[pid-1]

@@ -25,7 +25,7 @@ func TestBuildsOfDesktop(t *testing.T) {
 	b.memory = 512
 	b.order(v1.BuildKind_BUILD_KIND_PATCH, desktop.Digest(), func(o *v1.BuildOrder) {
 		b.bring(o)
-		o.Script = []byte("#!/bin/bash\nset -e\ncat /etc/machine-id\ndpkg -i /root/pkg/greeting.deb\nrm -r /root/pkg\n" + soil)
+		o.Script = []byte("#!/bin/bash\nset -e\ncat /etc/machine-id\nsystemctl restart qemu-guest-agent\nsleep 5\ndpkg -i /root/pkg/greeting.deb\nrm -r /root/pkg\n" + soil)
 	})
 	told := b.run(t)
 	if told.Outcome.GetError() != "" || told.Manifest == nil || !strings.Contains(told.Outcome.GetPackages(), "\ngreeting 1.2-3\n") ||
