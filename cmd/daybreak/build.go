@@ -79,7 +79,8 @@ func (b *buildCall) run(ctx context.Context, conn *grpc.ClientConn) error {
 	if err != nil {
 		b.newLine()
 		if ctx.Err() != nil {
-			fmt.Fprintln(b.app.errs, "cancelled: the host takes the VM and its disk away, and there is no new version that anything could run")
+			fmt.Fprintf(b.app.errs, "cancelled: the host takes the VM and its disk away, and no new version is left that could be run\n"+
+				"(had the build just ended, 'daybreak image versions %s' shows its version)\n", b.wanted.order.GetImage())
 		}
 		return err
 	}

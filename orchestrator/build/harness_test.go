@@ -75,8 +75,9 @@ func (m machines) Build(stream Agent) error {
 	return m.h.relay.Serve(strings.Join(md.Get("test-host"), ""), stream)
 }
 
-// inHouse runs a story in virtual time.
+// inHouse runs a story in virtual time, beside others: they wait for the disk most of the time.
 func inHouse(t *testing.T, story func(h *house)) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		h := &house{t: t, ctx: ctx, backend: store.NewMemory(), closing: make(chan struct{})}
