@@ -48,6 +48,7 @@ func codeOf(err error) codes.Code {
 		{images.ErrCorrupt, codes.DataLoss},
 		{images.ErrFull, codes.ResourceExhausted},
 		{chunkstore.ErrForeign, codes.FailedPrecondition},
+		{chunkstore.ErrDenied, codes.FailedPrecondition},
 		{chunkstore.ErrUnreachable, codes.FailedPrecondition}, // Unavailable would say that it is us
 		{pool.ErrNoneReady, codes.ResourceExhausted},
 		{pool.ErrNotClaimed, codes.NotFound},

@@ -38,7 +38,7 @@ func newVersions(config Config, intake *rollout.Intake, objects *store.Store) (*
 
 // Retire ends the use of a version, or withdraws it.
 func (s *versions) Retire(ctx context.Context, request *v1.RetireRequest) (*v1.RetireResponse, error) {
-	version, err := s.intake.Retire(ctx, time.Now(), request.GetImage(), request.GetVersion(), request.GetWithdraw())
+	version, err := s.intake.Retire(ctx, time.Now(), request.GetImage(), request.GetVersion(), request.GetWithdraw(), request.GetReason())
 	if err != nil {
 		return nil, err
 	}

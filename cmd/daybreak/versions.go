@@ -141,13 +141,15 @@ func (a *app) imageWithdrawCommand() *cobra.Command {
 		Long: `Withdraw asks nobody: desktops that run the version go on, and nothing is started with it any more. If it was the current version,
 the newest ready one that is older becomes current again, and pools that follow the image move to it; without one the image
 has no current version until one is published. It cannot be undone.`,
-		Example: "  daybreak image withdraw debian 4",
+		Example: `  daybreak image withdraw debian 4 --reason "printing fails"`,
 	})
 }
 
 // retireCommand makes a command of one of the two ways to end a version.
 func (a *app) retireCommand(withdraw bool, c *cobra.Command) *cobra.Command {
 	c.Args, c.ValidArgsFunction = exactly("NAME", "VERSION"), a.completeNames(v1.Kind_KIND_IMAGE)
+	var reason string
+	c.Flags().StringVar(&reason, "reason", "", "why, for whoever reads it later")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		number, err := versionNumber(args[1])
 		if err != nil {
@@ -158,7 +160,7 @@ func (a *app) retireCommand(withdraw bool, c *cobra.Command) *cobra.Command {
 			did = "withdrawn"
 		}
 		return a.withConn(func(conn *grpc.ClientConn) error {
-			_, err := v1.NewImageServiceClient(conn).Retire(c.Context(), &v1.RetireRequest{Image: args[0], Version: number, Withdraw: withdraw})
+			_, err := v1.NewImageServiceClient(conn).Retire(c.Context(), &v1.RetireRequest{Image: args[0], Version: number, Withdraw: withdraw, Reason: reason})
 			return a.say(fmt.Sprintf("image/%s version %d is %s", args[0], number, did), err)
 		})
 	}

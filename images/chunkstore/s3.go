@@ -316,15 +316,15 @@ func (s *S3) explain(ctx context.Context, err error) error {
 	case "PreconditionFailed", "ConditionalRequestConflict", "NotImplemented":
 		return err
 	case "NoSuchBucket":
-		return fmt.Errorf("%s: there is no such bucket: make it, or correct the image store's address: %w", s.where, err)
+		return fmt.Errorf("%s: there is no such bucket: make it, or correct the image store's address: %w: %w", s.where, ErrDenied, err)
 	case "AccessDenied", "AllAccessDisabled", "AccountProblem":
-		return fmt.Errorf("%s: access denied: the access key needs s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject and s3:DeleteObject on what is in it: %w", s.where, err)
+		return fmt.Errorf("%s: access denied: the access key needs s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject and s3:DeleteObject on what is in it: %w: %w", s.where, ErrDenied, err)
 	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken":
-		return fmt.Errorf("%s: the server does not accept the access key or its secret: correct the credentials file: %w", s.where, err)
+		return fmt.Errorf("%s: the server does not accept the access key or its secret: correct the credentials file: %w: %w", s.where, ErrDenied, err)
 	case "AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException":
-		return fmt.Errorf("%s: the bucket is in another region: set the image store's region: %w", s.where, err)
+		return fmt.Errorf("%s: the bucket is in another region: set the image store's region: %w: %w", s.where, ErrDenied, err)
 	case "RequestTimeTooSkewed":
-		return fmt.Errorf("%s: this machine's clock and the server's differ: set them right: %w", s.where, err)
+		return fmt.Errorf("%s: this machine's clock and the server's differ: set them right: %w: %w", s.where, ErrDenied, err)
 	case "QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded":
 		return fmt.Errorf("%s: %w: %w", s.where, err, images.ErrFull)
 	}

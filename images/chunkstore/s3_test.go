@@ -204,8 +204,8 @@ func TestS3Errors(t *testing.T) {
 		is     error
 		says   string
 	}{
-		"no bucket":   {s.config(t, "s3://elsewhere"), nil, "no such bucket: make it"},
-		"bad secret":  {wrong, nil, "correct the credentials file"},
+		"no bucket":   {s.config(t, "s3://elsewhere"), chunkstore.ErrDenied, "no such bucket: make it"},
+		"bad secret":  {wrong, chunkstore.ErrDenied, "correct the credentials file"},
 		"denied":      {planted(http.StatusForbidden, "AccessDenied"), nil, "s3:PutObject"},
 		"region":      {planted(http.StatusBadRequest, "AuthorizationHeaderMalformed"), nil, "set the image store's region"},
 		"clock":       {planted(http.StatusForbidden, "RequestTimeTooSkewed"), nil, "clock"},

@@ -12,6 +12,8 @@ import (
 var (
 	// ErrForeign: the store belongs to another cluster.
 	ErrForeign = errors.New("the image store belongs to another cluster")
+	// ErrDenied: the store's server is there and does not let us do what we must; the message says what to set right.
+	ErrDenied = errors.New("the image store cannot be used as it is set up")
 	// ErrUnreachable: the store did not answer. What was asked for may have been done.
 	ErrUnreachable = errors.New("the image store cannot be reached")
 )

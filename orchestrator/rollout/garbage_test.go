@@ -255,9 +255,9 @@ func (p *plant) act(name string) {
 	case "publish":
 		_, _ = p.intake.Publish(p.t.Context(), p.now, "debian", p.number())
 	case "retire":
-		_, _ = p.intake.Retire(p.t.Context(), p.now, "debian", p.number(), false)
+		_, _ = p.intake.Retire(p.t.Context(), p.now, "debian", p.number(), false, "")
 	case "withdraw":
-		_, _ = p.intake.Retire(p.t.Context(), p.now, "debian", p.number(), true)
+		_, _ = p.intake.Retire(p.t.Context(), p.now, "debian", p.number(), true, "")
 	case "pool":
 		p.follow("pool", p.number())
 	case "desktop":

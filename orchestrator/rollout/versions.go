@@ -108,10 +108,10 @@ func stateWord(state v1.VersionState) string {
 //
 // Whoever begins to use a version writes its image back in the same transaction, so that this one, if it looked for users
 // before, must look again.
-func (in *Intake) Retire(ctx context.Context, now time.Time, image string, number uint32, withdraw bool) (*v1.ImageVersion, error) {
+func (in *Intake) Retire(ctx context.Context, now time.Time, image string, number uint32, withdraw bool, reason string) (*v1.ImageVersion, error) {
 	retired, err := change(ctx, in.objects, now, image, func(image *v1.Image) (Note, error) {
 		if withdraw {
-			return retire(now, image, number, v1.VersionState_VERSION_STATE_WITHDRAWN)
+			return retire(now, image, number, v1.VersionState_VERSION_STATE_WITHDRAWN, reason)
 		}
 		users, err := readUsers(ctx, in.objects)
 		if err != nil {
@@ -122,7 +122,7 @@ func (in *Intake) Retire(ctx context.Context, now time.Time, image string, numbe
 				return Note{}, fmt.Errorf("it is in use by %s; give them another version first, or withdraw it if it is bad: %w", by, ErrRefused)
 			}
 		}
-		return retire(now, image, number, v1.VersionState_VERSION_STATE_RETIRED)
+		return retire(now, image, number, v1.VersionState_VERSION_STATE_RETIRED, reason)
 	})
 	if err != nil {
 		did := "retire"
@@ -134,7 +134,7 @@ func (in *Intake) Retire(ctx context.Context, now time.Time, image string, numbe
 	return version(retired, number), nil
 }
 
-func retire(now time.Time, image *v1.Image, number uint32, state v1.VersionState) (Note, error) {
+func retire(now time.Time, image *v1.Image, number uint32, state v1.VersionState, reason string) (Note, error) {
 	v := version(image, number)
 	if v == nil {
 		return Note{}, fmt.Errorf("there is no such version: %w", store.ErrNotFound)
@@ -143,9 +143,15 @@ func retire(now time.Time, image *v1.Image, number uint32, state v1.VersionState
 		return Note{}, fmt.Errorf("it is withdrawn already: %w", ErrRefused)
 	}
 	setState(now, v, state)
+	if reason != "" {
+		v.Reason = reason
+	}
 	note := Note{Reason: ReasonRetired, Message: fmt.Sprintf("version %d is retired", number)}
 	if state == v1.VersionState_VERSION_STATE_WITHDRAWN {
 		note = Note{Reason: ReasonWithdrawn, Message: fmt.Sprintf("version %d is withdrawn: nothing is started with it any more", number), Warning: true}
+	}
+	if reason != "" {
+		note.Message += " (" + reason + ")"
 	}
 	if image.GetStatus().GetCurrent() != number {
 		return note, nil

@@ -62,32 +62,32 @@ func TestRetire(t *testing.T) {
 	h.pool(t, &v1.Release{Image: "debian", Version: 4, Previous: 3})
 	later := noon().Add(time.Hour)
 	for _, number := range []uint32{4, 3} {
-		_, err := h.intake.Retire(t.Context(), later, "debian", number, false)
+		_, err := h.intake.Retire(t.Context(), later, "debian", number, false, "")
 		if !errors.Is(err, rollout.ErrRefused) || !strings.Contains(err.Error(), "in use by pool sales") {
 			t.Errorf("Retire of version %d, which is used: %v", number, err)
 		}
 	}
-	if _, err := h.intake.Retire(t.Context(), later, "debian", 9, false); !errors.Is(err, store.ErrNotFound) {
+	if _, err := h.intake.Retire(t.Context(), later, "debian", 9, false, ""); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("Retire of no version: %v", err)
 	}
-	v, err := h.intake.Retire(t.Context(), later, "debian", 2, false)
+	v, err := h.intake.Retire(t.Context(), later, "debian", 2, false, "")
 	if err != nil || v.GetState() != v1.VersionState_VERSION_STATE_RETIRED || !v.GetStateSince().AsTime().Equal(later) {
 		t.Errorf("Retire = %v, %v", v, err)
 	}
 	// Withdrawing asks nobody. The newest ready version that is older is current then: 2 is retired, and 4 goes first.
-	if _, err := h.intake.Retire(t.Context(), later, "debian", 4, true); err != nil {
+	if _, err := h.intake.Retire(t.Context(), later, "debian", 4, true, "it does not print"); err != nil {
 		t.Error(err)
 	}
 	if current := h.image(t).GetStatus().GetCurrent(); current != 3 {
 		t.Errorf("version %d is current, want 3", current)
 	}
-	if _, err := h.intake.Retire(t.Context(), later, "debian", 4, false); !errors.Is(err, rollout.ErrRefused) {
+	if _, err := h.intake.Retire(t.Context(), later, "debian", 4, false, ""); !errors.Is(err, rollout.ErrRefused) {
 		t.Errorf("Retire of one that is withdrawn: %v", err)
 	}
-	if _, err := h.intake.Retire(t.Context(), later, "debian", 3, true); err != nil {
+	if _, err := h.intake.Retire(t.Context(), later, "debian", 3, true, ""); err != nil {
 		t.Error(err)
 	}
-	if _, err := h.intake.Retire(t.Context(), later, "debian", 1, true); err != nil {
+	if _, err := h.intake.Retire(t.Context(), later, "debian", 1, true, ""); err != nil {
 		t.Error(err)
 	}
 	if current := h.image(t).GetStatus().GetCurrent(); current != 0 {
@@ -141,7 +141,7 @@ func TestRetireRace(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if _, err := intake.Retire(t.Context(), noon(), "debian", 1, false); !errors.Is(err, rollout.ErrRefused) {
+	if _, err := intake.Retire(t.Context(), noon(), "debian", 1, false, ""); !errors.Is(err, rollout.ErrRefused) {
 		t.Errorf("Retire: %v", err)
 	}
 	if backend.before != nil {

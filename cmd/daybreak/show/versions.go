@@ -23,7 +23,7 @@ func Versions(image *v1.Image, usage *v1.UsageResponse, wide bool, now time.Time
 	}
 	t.Header = append(t.Header, "BY", "AGE", "NOTE")
 	if wide {
-		t.Header = append(t.Header, "SINCE", "CHECK")
+		t.Header = append(t.Header, "SINCE", "CHECK", "REASON")
 	}
 	for _, v := range slices.Backward(image.GetStatus().GetVersions()) {
 		u := used[v.GetNumber()]
@@ -47,7 +47,7 @@ func Versions(image *v1.Image, usage *v1.UsageResponse, wide bool, now time.Time
 		}
 		row = append(row, v.GetBy(), Age(now, v.GetCreated()), v.GetNote())
 		if wide {
-			row = append(row, Age(now, v.GetStateSince()), v.GetCheck())
+			row = append(row, Age(now, v.GetStateSince()), v.GetCheck(), v.GetReason())
 		}
 		t.Rows = append(t.Rows, row)
 	}

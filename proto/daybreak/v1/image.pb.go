@@ -290,7 +290,9 @@ type ImageVersion struct {
 	// What came of the check boot, for people; empty when the version was never booted as a check.
 	Check string `protobuf:"bytes,14,opt,name=check,proto3" json:"check,omitempty"`
 	// True once its content was removed from the image store: only the record is left.
-	Collected     bool `protobuf:"varint,15,opt,name=collected,proto3" json:"collected,omitempty"`
+	Collected bool `protobuf:"varint,15,opt,name=collected,proto3" json:"collected,omitempty"`
+	// Why it was retired or withdrawn, in the words of who did it.
+	Reason        string `protobuf:"bytes,16,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -428,6 +430,13 @@ func (x *ImageVersion) GetCollected() bool {
 		return x.Collected
 	}
 	return false
+}
+
+func (x *ImageVersion) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // Signature is a publisher's word that a content may be run under an image's name. What is signed are the bytes
@@ -575,7 +584,7 @@ const file_daybreak_v1_image_proto_rawDesc = "" +
 	"\vdescription\x18\x02 \x01(\tB&\xbaH#r!\x18\x80\b2\x1c^[^\\x00-\\x09\\x0b-\\x1f\\x7f]*$R\vdescription\"i\n" +
 	"\vImageStatus\x12@\n" +
 	"\bversions\x18\x01 \x03(\v2\x19.daybreak.v1.ImageVersionB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\bversions\x12\x18\n" +
-	"\acurrent\x18\x02 \x01(\rR\acurrent\"\x9e\x05\n" +
+	"\acurrent\x18\x02 \x01(\rR\acurrent\"\xd5\x05\n" +
 	"\fImageVersion\x12\x1f\n" +
 	"\x06number\x18\x01 \x01(\rB\a\xbaH\x04*\x02(\x01R\x06number\x12-\n" +
 	"\x06digest\x18\x02 \x01(\tB\x15\xbaH\x12r\x102\x0e^[0-9a-f]{64}$R\x06digest\x12\x1d\n" +
@@ -596,7 +605,8 @@ const file_daybreak_v1_image_proto_rawDesc = "" +
 	"\vstate_since\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"stateSince\x12\x1e\n" +
 	"\x05check\x18\x0e \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05check\x12\x1c\n" +
-	"\tcollected\x18\x0f \x01(\bR\tcollected\"M\n" +
+	"\tcollected\x18\x0f \x01(\bR\tcollected\x125\n" +
+	"\x06reason\x18\x10 \x01(\tB\x1d\xbaH\x1ar\x18\x18\x80\x042\x13^[^\\x00-\\x1f\\x7f]*$R\x06reason\"M\n" +
 	"\tSignature\x12\x19\n" +
 	"\x03key\x18\x01 \x01(\fB\a\xbaH\x04z\x02h R\x03key\x12%\n" +
 	"\tsignature\x18\x02 \x01(\fB\a\xbaH\x04z\x02h@R\tsignature\"\xab\x01\n" +

@@ -225,7 +225,9 @@ type RetireRequest struct {
 	// Number of the version.
 	Version uint32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	// True: it was found bad.
-	Withdraw      bool `protobuf:"varint,3,opt,name=withdraw,proto3" json:"withdraw,omitempty"`
+	Withdraw bool `protobuf:"varint,3,opt,name=withdraw,proto3" json:"withdraw,omitempty"`
+	// Why, for people.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -279,6 +281,13 @@ func (x *RetireRequest) GetWithdraw() bool {
 		return x.Withdraw
 	}
 	return false
+}
+
+func (x *RetireRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // RetireResponse is the version as it is now.
@@ -1488,11 +1497,12 @@ const file_daybreak_v1_image_service_proto_rawDesc = "" +
 	"\xbaH\az\x05\x10 \x18\x80@R\adigests\x12\x1e\n" +
 	"\x05bases\x18\x02 \x01(\fB\b\xbaH\x05z\x03\x18\x80@R\x05bases\"=\n" +
 	"\x11GetChunksResponse\x12(\n" +
-	"\x05chunk\x18\x01 \x01(\v2\x12.daybreak.v1.ChunkR\x05chunk\"o\n" +
+	"\x05chunk\x18\x01 \x01(\v2\x12.daybreak.v1.ChunkR\x05chunk\"\xa6\x01\n" +
 	"\rRetireRequest\x12\x1f\n" +
 	"\x05image\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x05image\x12!\n" +
 	"\aversion\x18\x02 \x01(\rB\a\xbaH\x04*\x02(\x01R\aversion\x12\x1a\n" +
-	"\bwithdraw\x18\x03 \x01(\bR\bwithdraw\"E\n" +
+	"\bwithdraw\x18\x03 \x01(\bR\bwithdraw\x125\n" +
+	"\x06reason\x18\x04 \x01(\tB\x1d\xbaH\x1ar\x18\x18\x80\x042\x13^[^\\x00-\\x1f\\x7f]*$R\x06reason\"E\n" +
 	"\x0eRetireResponse\x123\n" +
 	"\aversion\x18\x01 \x01(\v2\x19.daybreak.v1.ImageVersionR\aversion\"/\n" +
 	"\fUsageRequest\x12\x1f\n" +
