@@ -101,11 +101,17 @@ func (d *decision) otherImage() {
 // goBack begins a rollback to a version, with what the release shall name as previous and as refused. It ends the rollout
 // that runs, if one does.
 func (d *decision) goBack(to, previous, refused uint32, by, why string, warning bool) {
-	from := d.release.GetVersion()
-	if d.active != nil {
+	from, last := d.release.GetVersion(), newest(d.Rollouts)
+	switch {
+	case d.active != nil:
 		from = d.active.GetSpec().GetToVersion()
 		d.end(d.active, rolledBack, why)
 		d.note(ReasonRolledBack, warning, "%s is taken back: %s", d.title(), why)
+	case last != nil: // it is done, and keeps when it ended
+		d.active = d.touch(last)
+		d.phase(d.active, rolledBack)
+		d.active.Status.Message = cut(why, maxMessage)
+		d.note(ReasonRolledBack, warning, "%s, which was done, is taken back: %s", d.title(), why)
 	}
 	d.start(&v1.RolloutSpec{FromVersion: from, ToVersion: to, Rollback: true, By: by, Reason: why}, running)
 	d.active.Status.Wave, d.active.Status.Waves = 1, 1

@@ -147,6 +147,9 @@ func TestStewardRollsBack(t *testing.T) {
 		if release.GetVersion() != 1 || release.GetNext() != 0 || !release.GetMoving() || !release.GetRollback() || release.GetRefused() != 2 {
 			t.Errorf("%s: release %v", name, release)
 		}
+		if _, before := d.stored("sales-1"); before.GetStatus().GetPhase() != phaseRolledBack || before.GetStatus().GetEnded() == nil {
+			t.Errorf("%s: what was taken back is %v", name, before.GetStatus())
+		}
 		_, err = d.RollBack(t.Context(), d.now, "sales", "hanako", "")
 		refuses(t, name+": RollBack again", err, "a rollback is not rolled back", "rollout start sales")
 		// Whoever asks for it gets the version that was given up.
