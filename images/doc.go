@@ -3,8 +3,7 @@
 //
 // Here: digests, the manifest and its strict reading, the sealed (compressed) form of a chunk and its check. In the
 // folders: what a disk file is (inspect), making it a raw disk (convert), cutting that into chunks (pack), a file that carries
-// one version (bundle), who vouches for it (sign), sending it to a control plane (push), the store of chunks (chunkstore),
-// lists of a guest's packages (packages).
+// one version (bundle), who vouches for it (sign), the way to a control plane and back (push), the store of chunks (chunkstore).
 // Not here: servers, cluster state, the files that hosts make of chunks (hostagent/disk). Every room but proto may call it.
 package images
 
