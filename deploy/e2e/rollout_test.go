@@ -56,7 +56,7 @@ func TestRollout(t *testing.T) {
 		{"patch with a real package", s.patch},
 		{"waves reach all that nobody holds", s.waves},
 		{"those in use move at logoff", s.logoff},
-		{"back in one call", s.back},
+		{"back in one call, whatever dies on the way", s.back},
 		{"a broken version halts at the canary", s.broken},
 		{"what was rolled back stays back", s.staysBack},
 	} {
@@ -142,10 +142,14 @@ func (s *rolloutStory) version(t *testing.T, number uint32) *v1.ImageVersion {
 	return nil
 }
 
-// look checks what must hold at every moment of a rollout, and returns the desktops by the version of their present life.
-func (s *rolloutStory) look(t *testing.T) (map[uint32]int, map[string]*v1.Desktop, *v1.Rollout) {
+// look checks what must hold at every moment of a rollout, and returns the desktops by the version of their present life and
+// the pool's newest rollout, nil when it has none. An error says that the control plane did not answer.
+func (s *rolloutStory) look(t *testing.T) (map[uint32]int, map[string]*v1.Desktop, *v1.Rollout, error) {
 	t.Helper()
-	found := s.desktops(t, "desk")
+	found, err := s.tryDesktops("desk")
+	if err != nil {
+		return nil, nil, nil, err
+	}
 	versions, free := map[uint32]int{}, 0
 	for _, d := range found {
 		versions[d.GetIncarnation().GetVersion()]++
@@ -156,14 +160,12 @@ func (s *rolloutStory) look(t *testing.T) (map[uint32]int, map[string]*v1.Deskto
 	if free < floor {
 		t.Fatalf("%d desktops are ready and free, the pool's floor is %d: %s", free, floor, states(found))
 	}
-	return versions, found, s.rollout(t)
-}
-
-// rollout returns the pool's newest rollout, nil when it has none.
-func (s *rolloutStory) rollout(t *testing.T) *v1.Rollout {
-	t.Helper()
+	out, err := s.try("get", "rollouts", "-o", "json")
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("get rollouts: %w: %s", err, out)
+	}
 	var newest *v1.Rollout
-	for _, item := range items(s.cli(t, "get", "rollouts", "-o", "json")) {
+	for _, item := range items(out) {
 		one := &v1.Rollout{}
 		if err := protojson.Unmarshal(item, one); err != nil {
 			t.Fatal(err)
@@ -172,7 +174,7 @@ func (s *rolloutStory) rollout(t *testing.T) *v1.Rollout {
 			newest = one
 		}
 	}
-	return newest
+	return versions, found, newest, nil
 }
 
 // watchWaves waits until done says so, and makes sure that no wave began before the one before it had proved itself.
@@ -180,7 +182,10 @@ func (s *rolloutStory) watchWaves(t *testing.T, limit time.Duration, to uint32, 
 	t.Helper()
 	most := uint32(0)
 	s.eventually(t, limit, fmt.Sprintf("the rollout to version %d", to), func() (bool, string) {
-		versions, found, ro := s.look(t)
+		versions, found, ro, err := s.look(t)
+		if err != nil {
+			return false, err.Error()
+		}
 		if ro.GetSpec().GetToVersion() != to {
 			return false, fmt.Sprintf("the newest rollout is %v", ro)
 		}
@@ -260,10 +265,21 @@ func (s *rolloutStory) logoff(t *testing.T) {
 	s.everyGuest(t, func(string) string { return "2" })
 }
 
+// back takes the rollout back, and kills a part of everything on the way.
 func (s *rolloutStory) back(t *testing.T) {
 	s.cli(t, "image", "rollback", "desk", "--reason", "try the way back")
+	killed := false
 	s.eventually(t, 10*time.Minute, "the way back", func() (bool, string) {
-		versions, found, ro := s.look(t)
+		versions, found, ro, err := s.look(t)
+		if err != nil {
+			return false, err.Error()
+		}
+		if !killed && versions[1] >= 2 {
+			killed = true
+			for node, process := range map[string]string{"control": "daybreakd", "h1": "agent", "h2": "libvirtd"} {
+				s.kill(t, node, process)
+			}
+		}
 		return versions[1] == seats && ro.GetSpec().GetRollback() && ro.GetStatus().GetPhase() == v1.RolloutPhase_ROLLOUT_PHASE_DONE,
 			fmt.Sprintf("%v by version, %v; %s", versions, ro.GetStatus(), states(found))
 	})
@@ -308,7 +324,10 @@ func (s *rolloutStory) broken(t *testing.T) {
 	}
 	s.cli(t, "image", "rollback", "desk")
 	s.eventually(t, 2*time.Minute, "the broken rollout is taken back", func() (bool, string) {
-		_, _, ro := s.look(t)
+		_, _, ro, err := s.look(t)
+		if err != nil {
+			return false, err.Error()
+		}
 		return ro.GetSpec().GetRollback() && ro.GetStatus().GetPhase() == v1.RolloutPhase_ROLLOUT_PHASE_DONE, ro.String()
 	})
 }
