@@ -94,23 +94,23 @@ func (s *rolloutStory) usersLeaveTheirData(t *testing.T) {
 // patch installs a package of the distribution's in the guest, and changes the version that the guest names.
 func (s *rolloutStory) patch(t *testing.T) {
 	dir := t.TempDir()
-	if out, err := s.command(2*time.Minute, "sh", "-c", "cd "+dir+" && apt-get download netbase && mv netbase_*.deb netbase.deb"); err != nil {
+	if out, err := s.command(2*time.Minute, "sh", "-c", "cd "+dir+" && { apt-get -q download publicsuffix || { apt-get -q update && apt-get -q download publicsuffix; }; } && mv publicsuffix_*.deb publicsuffix.deb"); err != nil {
 		t.Fatalf("download a package: %v\n%s", err, out)
 	}
-	script := s.script(t, "patch.sh", "dpkg -i /tmp/netbase.deb\necho 2 >/etc/daybreak-image-version\necho the script was here\n")
-	out := s.cli(t, "image", "patch", "micro", "--script", script, "--file", filepath.Join(dir, "netbase.deb")+":/tmp/netbase.deb",
-		"--note", "netbase", "--memory-mib", "192", "--vcpus", "1")
+	script := s.script(t, "patch.sh", "dpkg -i /tmp/publicsuffix.deb\necho 2 >/etc/daybreak-image-version\necho the script was here\n")
+	out := s.cli(t, "image", "patch", "micro", "--script", script, "--file", filepath.Join(dir, "publicsuffix.deb")+":/tmp/publicsuffix.deb",
+		"--note", "publicsuffix", "--memory-mib", "192", "--vcpus", "1")
 	if !strings.Contains(out, "the script was here") {
 		t.Errorf("the script's output is not in %s", out)
 	}
 	v := s.version(t, 2)
-	if v.GetState() != v1.VersionState_VERSION_STATE_READY || v.GetParent() != 1 || v.GetNote() != "netbase" {
+	if v.GetState() != v1.VersionState_VERSION_STATE_READY || v.GetParent() != 1 || v.GetNote() != "publicsuffix" {
 		t.Errorf("the patch made %v", v)
 	}
 	if v.GetStoredBytes() > 4<<20 {
 		t.Errorf("a small package took %d bytes of the store", v.GetStoredBytes())
 	}
-	if diff := s.cli(t, "image", "diff", "micro", "1", "2"); !strings.Contains(diff, "netbase") {
+	if diff := s.cli(t, "image", "diff", "micro", "1", "2"); !strings.Contains(diff, "publicsuffix") {
 		t.Errorf("the new package is not in %s", diff)
 	}
 	for _, vm := range s.qemus(t) {
@@ -243,10 +243,10 @@ func (s *rolloutStory) everyGuest(t *testing.T, want func(name string) string) {
 			t.Errorf("%s is another: %v, was %v", name, d.GetSpec(), was.GetSpec())
 		}
 		said := s.guestRun(t, d.GetIncarnation().GetHost(), d.GetSpec().GetVmUuid(),
-			"cat /run/daybreak/image-version /data/owner /sys/class/net/eth0/address; test -e /etc/protocols && echo netbase || echo none")
+			"cat /run/daybreak/image-version /data/owner /sys/class/net/eth0/address; test -e /usr/share/publicsuffix/public_suffix_list.dat && echo publicsuffix || echo none")
 		packages := "none"
 		if want(name) == "2" {
-			packages = "netbase"
+			packages = "publicsuffix"
 		}
 		if expected := strings.Join([]string{want(name), name, d.GetSpec().GetMac(), packages}, "\n"); said != expected {
 			t.Errorf("%s says %q, want %q", name, said, expected)
