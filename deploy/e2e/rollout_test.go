@@ -110,6 +110,7 @@ func (s *rolloutStory) patch(t *testing.T) {
 	if v.GetStoredBytes() > 4<<20 {
 		t.Errorf("a small package took %d bytes of the store", v.GetStoredBytes())
 	}
+	s.cli(t, "image", "check", "micro", "1") // what was imported has not said yet which packages it has
 	if diff := s.cli(t, "image", "diff", "micro", "1", "2"); !strings.Contains(diff, "publicsuffix") {
 		t.Errorf("the new package is not in %s", diff)
 	}
