@@ -30,12 +30,12 @@ type server struct {
 	transport http.RoundTripper
 }
 
-// built is where the server's program lies; TestMain removes it.
+// programs is where the server's program lies; TestMain makes and removes it.
+var programs string
+
+// built builds the server when it is first needed.
 var built = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "s3server")
-	if err != nil {
-		return "", err
-	}
+	dir := programs
 	build := exec.Command("go", "build", "-o", filepath.Join(dir, "s3server"), ".")
 	build.Dir = filepath.Join("testdata", "s3server")
 	build.Env = append(os.Environ(), "GOFLAGS=-mod=readonly", "GOWORK=off")
@@ -46,10 +46,12 @@ var built = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
-	code := m.Run()
-	if dir, _ := built(); dir != "" {
-		_ = os.RemoveAll(dir)
+	var err error
+	if programs, err = os.MkdirTemp("", "s3server"); err != nil {
+		panic(err)
 	}
+	code := m.Run()
+	_ = os.RemoveAll(programs)
 	os.Exit(code)
 }
 

@@ -48,6 +48,12 @@ func readUsers(ctx context.Context, st *store.Store) (users Users, err error) {
 // Usage says who uses the versions of an image and where they lie, a line for each version, oldest first.
 func Usage(image *v1.Image, users Users) []*v1.VersionUsage {
 	pools, desktops := poolsByVersion(image, users), desktopsByVersion(image, users.Desktops)
+	hosts := map[string][]string{}
+	for _, host := range users.Hosts {
+		for _, digest := range host.GetStatus().GetImages() {
+			hosts[digest] = append(hosts[digest], host.GetMeta().GetName())
+		}
+	}
 	var usage []*v1.VersionUsage
 	for _, v := range image.GetStatus().GetVersions() {
 		line := &v1.VersionUsage{
@@ -56,12 +62,7 @@ func Usage(image *v1.Image, users Users) []*v1.VersionUsage {
 		names := desktops[v.GetNumber()]
 		slices.Sort(names)
 		line.DesktopNames = names[:min(len(names), maxNamed)]
-		for _, host := range users.Hosts {
-			if slices.Contains(host.GetStatus().GetImages(), v.GetDigest()) {
-				line.Hosts = append(line.Hosts, host.GetMeta().GetName())
-			}
-		}
-		slices.Sort(line.Hosts)
+		line.Hosts = slices.Compact(slices.Sorted(slices.Values(hosts[v.GetDigest()])))
 		usage = append(usage, line)
 	}
 	return usage
