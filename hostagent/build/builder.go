@@ -166,11 +166,15 @@ func (b *Builder) sweep(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("take away what builds left: %w", err)
 	}
+	left := map[hostagent.Life]bool{}
+	for _, life := range overlays {
+		left[life] = true
+	}
 	for _, vm := range vms {
-		overlays = append(overlays, vm.Life)
+		left[vm.Life] = true
 	}
 	var failed error
-	for _, life := range overlays {
+	for life := range left {
 		if b.claimed(life) {
 			continue
 		}
