@@ -216,3 +216,27 @@ func serveScreen(t *testing.T, path string) {
 		}
 	}()
 }
+
+// A VM that ends, or stands still on a full store, ends its build.
+func TestVMTrouble(t *testing.T) {
+	for want, trouble := range map[string]func(*fakehost.Host, hostagent.Life){
+		"the VM ended by itself":            func(h *fakehost.Host, life hostagent.Life) { h.Kill(life) },
+		"the host's store is full or fails": func(h *fakehost.Host, life hostagent.Life) { h.SetState(life, hostagent.DomainPausedIO) },
+	} {
+		t.Run(want, func(t *testing.T) {
+			story(t, fakehost.Config{Program: shell}, build.Config{}, func(r *rig) {
+				r.order(v1.BuildKind_BUILD_KIND_PATCH, func(o *v1.BuildOrder) { o.Script = []byte("hang") })
+				if err := r.builder.Accept(r.call()); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute)
+				trouble(r.host, r.host.Running()[0])
+				r.await("the build ends", func() bool { return r.builder.MemoryMiB() == 0 })
+				if told := r.plane.Told(); !strings.Contains(told.Outcome.GetError(), want) {
+					t.Errorf("outcome %v, want %q", told.Outcome, want)
+				}
+				r.nothingLeft()
+			})
+		})
+	}
+}
