@@ -52,6 +52,8 @@ type Config struct {
 	Publishers *sign.Publishers
 	// Builder does builds. Nil: this host does none.
 	Builder Builder
+	// KeepImages is how long a base stays that nothing needs any more. 0 means DefaultKeepImages.
+	KeepImages time.Duration
 	// FetchBandwidth is how many bytes of images a second come in at most. 0: no limit.
 	FetchBandwidth int64
 	// Peers says how images travel between hosts.
@@ -126,6 +128,9 @@ func New(cfg Config, journal *Journal, hypervisor Hypervisor, guest Guest, disks
 	if err != nil {
 		return nil, fmt.Errorf("configure agent: %w", err)
 	}
+	if cfg.KeepImages == 0 {
+		cfg.KeepImages = DefaultKeepImages
+	}
 	if cfg.MaxBoots == 0 {
 		cfg.MaxBoots = max(2, hardware.CPUs)
 	}
@@ -175,6 +180,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		group.Go(func() error { return a.observer.run(ctx) })
 		group.Go(func() error { return a.observer.hear(ctx, a.cfg.Hints) })
 		group.Go(func() error { return a.sweep(ctx) })
+		group.Go(func() error { return a.scrub(ctx) })
 		return a.raiseWorkers(ctx, group)
 	})
 	return group.Wait()

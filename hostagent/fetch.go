@@ -37,7 +37,11 @@ type fetcher struct {
 	mu     sync.Mutex
 	wanted map[string]bool
 	asked  map[string]bool
-	bases  map[string]*baseFetch
+	// mending are bases that were found damaged and are not there again.
+	mending map[string]bool
+	// told: the control plane has said what is wanted.
+	told  bool
+	bases map[string]*baseFetch
 }
 
 type baseFetch struct {
@@ -48,7 +52,7 @@ type baseFetch struct {
 func newFetcher(disks Disks, source func(context.Context, string) (Source, func()), log zerolog.Logger, news func(string)) *fetcher {
 	return &fetcher{
 		disks: disks, source: source, log: log, news: news, wake: make(chan struct{}, 1),
-		wanted: map[string]bool{}, asked: map[string]bool{}, bases: map[string]*baseFetch{},
+		wanted: map[string]bool{}, asked: map[string]bool{}, mending: map[string]bool{}, bases: map[string]*baseFetch{},
 	}
 }
 
@@ -62,6 +66,7 @@ func (f *fetcher) found(digests []string) {
 		there[digest] = true
 		if base := f.base(digest); !base.running {
 			*base = baseFetch{fetchState: fetchState{done: true}}
+			delete(f.mending, digest)
 		}
 	}
 	for digest, base := range f.bases {
@@ -84,7 +89,7 @@ func (f *fetcher) base(digest string) *baseFetch {
 // want replaces the set of bases that the host shall hold ahead of their use.
 func (f *fetcher) want(digests []string) {
 	f.mu.Lock()
-	f.wanted = map[string]bool{}
+	f.wanted, f.told = map[string]bool{}, true
 	for _, digest := range digests {
 		f.wanted[digest] = true
 	}
@@ -153,7 +158,7 @@ func (f *fetcher) run(ctx context.Context) error {
 func (f *fetcher) due(now time.Time) (digests []string, next time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, set := range []map[string]bool{f.asked, f.wanted} {
+	for _, set := range []map[string]bool{f.asked, f.wanted, f.mending} {
 		for digest := range set {
 			base := f.base(digest)
 			switch {
@@ -192,6 +197,7 @@ func (f *fetcher) fetch(ctx context.Context, digest string) {
 	base.running = false
 	delete(f.asked, digest)
 	if err == nil {
+		delete(f.mending, digest)
 		*base = baseFetch{fetchState: fetchState{done: true}}
 	} else {
 		base.failures++

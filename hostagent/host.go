@@ -153,6 +153,14 @@ type Disks interface {
 	// Chunk returns the plain bytes of a chunk out of a verified base, or of one on its way; what it returns was checked.
 	// ErrNotFound when the host does not have it now.
 	Chunk(ctx context.Context, digest images.Digest) ([]byte, error)
+	// TrashBases moves to the trash the bases that keep does not name and that nothing has used since a time: no overlay
+	// stands on them, no VM has them open, none is being made. Those that are kept count as used now. It returns the digests
+	// of those that went.
+	TrashBases(ctx context.Context, keep map[string]bool, unusedSince time.Time) ([]string, error)
+	// Scrub compares the base whose last comparison is the longest ago, if that was before a time, reading at most so many
+	// bytes a second. It returns its digest, empty when none is due, and whether it was damaged: then it is set aside, as if
+	// it were not there.
+	Scrub(ctx context.Context, before time.Time, bytesPerSecond int64) (digest string, damaged bool, err error)
 	// CreateOverlay makes the overlay of a Life on a base, promising reserve bytes to it, and returns both paths. One
 	// that is there already is left as it is.
 	CreateOverlay(ctx context.Context, life Life, digest string, reserve uint64) (base, overlay string, err error)

@@ -161,6 +161,9 @@ func (a *Agent) sweep(ctx context.Context) error {
 			if err := a.disks.Sweep(ctx, time.Now()); err != nil && ctx.Err() == nil {
 				a.log.Warn().Err(err).Msg("leftovers in the store not removed; it will be tried again")
 			}
+			if err := a.clearBases(ctx); err != nil && ctx.Err() == nil {
+				a.log.Warn().Err(err).Msg("images that nothing needs not removed; it will be tried again")
+			}
 		}
 		if !sleepUntil(ctx, time.Now().Add(sweepPeriod), nil) {
 			return ctx.Err()

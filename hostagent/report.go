@@ -119,6 +119,9 @@ func (a *Agent) Unwell() string {
 		add("the store cannot be read: %s", a.inventory.fault)
 	}
 	a.inventory.mu.Unlock()
+	if damaged := a.fetcher.unmended(); damaged != "" {
+		add("%s", damaged)
+	}
 	if names := a.refusedNames(); len(names) > 0 {
 		add("%d assignments were refused, since they are not valid or older than what this host has seen: %s", len(names), strings.Join(names[:min(len(names), 5)], ", "))
 	}

@@ -8,33 +8,36 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
 	"daybreak/cmd/settings"
+	"daybreak/hostagent"
 )
 
 // options are the flags of run.
 type options struct {
 	settings.Log    `mapstructure:",squash"`
-	Server          []string `mapstructure:"server"`
-	Name            string   `mapstructure:"name"`
-	Token           string   `mapstructure:"token"`
-	TokenFile       string   `mapstructure:"token-file"`
-	DataDir         string   `mapstructure:"data-dir"`
-	Zone            []string `mapstructure:"zone"`
-	LibvirtURI      string   `mapstructure:"libvirt-uri"`
-	AllowEmulation  bool     `mapstructure:"allow-emulation"`
-	AllowRootQEMU   bool     `mapstructure:"allow-root-qemu"`
-	AllowUnconfined bool     `mapstructure:"allow-unconfined"`
-	MaxBoots        int      `mapstructure:"max-boots"`
-	MaxBuilds       int      `mapstructure:"max-builds"`
-	MetricsListen   string   `mapstructure:"metrics-listen"`
-	PublisherKey    []string `mapstructure:"publisher-key"`
-	FetchBandwidth  string   `mapstructure:"fetch-bandwidth"`
-	PeerListen      string   `mapstructure:"peer-listen"`
-	PeerAddress     string   `mapstructure:"peer-address"`
-	PeerBandwidth   string   `mapstructure:"peer-bandwidth"`
+	Server          []string      `mapstructure:"server"`
+	Name            string        `mapstructure:"name"`
+	Token           string        `mapstructure:"token"`
+	TokenFile       string        `mapstructure:"token-file"`
+	DataDir         string        `mapstructure:"data-dir"`
+	Zone            []string      `mapstructure:"zone"`
+	LibvirtURI      string        `mapstructure:"libvirt-uri"`
+	AllowEmulation  bool          `mapstructure:"allow-emulation"`
+	AllowRootQEMU   bool          `mapstructure:"allow-root-qemu"`
+	AllowUnconfined bool          `mapstructure:"allow-unconfined"`
+	MaxBoots        int           `mapstructure:"max-boots"`
+	MaxBuilds       int           `mapstructure:"max-builds"`
+	MetricsListen   string        `mapstructure:"metrics-listen"`
+	PublisherKey    []string      `mapstructure:"publisher-key"`
+	FetchBandwidth  string        `mapstructure:"fetch-bandwidth"`
+	KeepImages      time.Duration `mapstructure:"keep-images"`
+	PeerListen      string        `mapstructure:"peer-listen"`
+	PeerAddress     string        `mapstructure:"peer-address"`
+	PeerBandwidth   string        `mapstructure:"peer-bandwidth"`
 
 	// zones maps the zones to their bridges; complete fills it.
 	zones map[string]string
@@ -58,6 +61,7 @@ func addFlags(flags *pflag.FlagSet) {
 	flags.StringSlice("publisher-key", nil, "file of the public key (PEM) of a publisher whose images may run here (daybreak publisher key prints it), in place of those pinned at enrolment; may be repeated")
 	flags.Int("max-builds", 1, "image builds (patches and checks) that may run at once; 0 for a host that does none")
 	flags.String("fetch-bandwidth", "", "bytes of images a second that come in at most, for example 20MiB (default: no limit)")
+	flags.Duration("keep-images", hostagent.DefaultKeepImages, "how long an image stays on this host that nothing needs any more")
 	flags.String("peer-listen", "", "address on which other hosts may fetch images from this one, host:port, by their certificates (default: none)")
 	flags.String("peer-address", "", "what other hosts are told, host:port (default: --peer-listen)")
 	flags.String("peer-bandwidth", "", "bytes of images a second that go out to other hosts at most (default: no limit)")
@@ -108,6 +112,9 @@ func (o options) complete() (options, error) {
 	}
 	if o.Token != "" && o.TokenFile != "" {
 		return options{}, errors.New("--token and --token-file: give one of them")
+	}
+	if o.KeepImages < time.Hour {
+		return options{}, fmt.Errorf("--keep-images %v: want at least 1h", o.KeepImages)
 	}
 	if o.MaxBoots < 0 || o.MaxBoots > 4096 {
 		return options{}, fmt.Errorf("--max-boots %d: want 0 to 4096", o.MaxBoots)

@@ -208,7 +208,7 @@ func serve(ctx context.Context, o options, virt *libvirt.Host, posture libvirt.P
 	}
 	agent, err := hostagent.New(hostagent.Config{
 		Version: versionText(), Servers: o.Server, Dial: dial, Zones: o.zones, VNCDir: vnc, MaxBoots: o.MaxBoots,
-		Platform: platform, Builder: builder, Publishers: trusted, FetchBandwidth: o.fetchBandwidth, Peers: others,
+		Platform: platform, Builder: builder, Publishers: trusted, KeepImages: o.KeepImages, FetchBandwidth: o.fetchBandwidth, Peers: others,
 		Hints: virt.Hints(), Ready: func() { tellSystemd(log) }, Registerer: registry, Log: log,
 	}, host.journal, virt, virt, disks, host.meter)
 	if err != nil {

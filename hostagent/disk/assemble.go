@@ -129,7 +129,7 @@ func (a *assembly) resume(ctx context.Context) error {
 	if info.Size() == 0 {
 		return nil
 	}
-	wrong, err := damage(ctx, a.f, a.m, everywhere)
+	wrong, err := damage(ctx, a.f, a.m, nil, atOnce())
 	if err != nil {
 		return fmt.Errorf("resume base: %w", err)
 	}
@@ -167,12 +167,12 @@ func (a *assembly) prove(ctx context.Context, from hostagent.Source) error {
 	if err := a.f.Chmod(0o444); err != nil {
 		return fmt.Errorf("finish base: %w", err)
 	}
-	suspects := everywhere
+	var suspects picked
 	for range rounds {
 		if err := a.f.Sync(); err != nil {
 			return fmt.Errorf("finish base: %w", err)
 		}
-		wrong, err := damage(ctx, a.f, a.m, suspects)
+		wrong, err := damage(ctx, a.f, a.m, suspects, atOnce())
 		if err != nil {
 			return fmt.Errorf("finish base: %w", err)
 		}

@@ -78,7 +78,7 @@ func (s *Store) EnsureBase(ctx context.Context, digest string, from hostagent.So
 		return fmt.Errorf("ensure base: %w", err)
 	}
 	for {
-		if _, ok := s.usable(d); ok {
+		if s.present(d) {
 			progress(100)
 			return nil
 		}
@@ -104,9 +104,23 @@ func (s *Store) EnsureBase(ctx context.Context, digest string, from hostagent.So
 	}
 }
 
-// gaveUp says whether a fetch ended because its caller did, which is no reason for others to.
+// errLookAgain ends a comparison for those who waited for it.
+var errLookAgain = errors.New("the base was compared: look again")
+
+// present says whether a base may be used, and notes that it is.
+func (s *Store) present(d images.Digest) bool {
+	s.using.RLock()
+	defer s.using.RUnlock()
+	_, ok := s.usable(d)
+	if ok {
+		s.use(d)
+	}
+	return ok
+}
+
+// gaveUp says whether a fetch ended for a reason that is none for others.
 func gaveUp(err error) bool {
-	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+	return errors.Is(err, errLookAgain) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // board joins the construction of a base, or begins it.
@@ -134,7 +148,7 @@ func (s *Store) build(ctx context.Context, d images.Digest, from hostagent.Sourc
 	if err != nil {
 		return err
 	}
-	whole, err := s.recheck(ctx, m)
+	whole, err := s.recheck(ctx, m, atOnce())
 	if err == nil && !whole {
 		err = s.assemble(ctx, m, from, report)
 	}
@@ -191,7 +205,7 @@ func (s *Store) keptManifest(d images.Digest) (*images.Manifest, error) {
 
 // recheck compares the base that lies there with its manifest. A damaged one is set aside in the trash: guests that run on
 // it keep it open, and the next will start on the one that is fetched in its place.
-func (s *Store) recheck(ctx context.Context, m *images.Manifest) (whole bool, err error) {
+func (s *Store) recheck(ctx context.Context, m *images.Manifest, how pace) (whole bool, err error) {
 	path := s.path(dirBases, baseName(m.Digest()))
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -210,7 +224,7 @@ func (s *Store) recheck(ctx context.Context, m *images.Manifest) (whole bool, er
 		s.log.Error().Err(err).Stringer("base", m.Digest()).Msg("what lies under a base's name is none; it is set aside and the base fetched anew")
 		return false, s.moveToTrash(path, kindDamaged)
 	}
-	damaged, err := damage(ctx, f, m, everywhere)
+	damaged, err := damage(ctx, f, m, nil, how)
 	if err != nil {
 		return false, fmt.Errorf("recheck base: %w", err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 
 	"daybreak/images"
 )
@@ -26,11 +27,8 @@ const (
 	pageBytes = 4096
 )
 
-// picked is a choice of pieces by index.
+// picked is a choice of pieces by index; nil is all of them.
 type picked map[int]bool
-
-// everywhere is the choice of all pieces.
-var everywhere picked = nil
 
 func (p picked) any(from, to int) bool {
 	if p == nil {
@@ -46,7 +44,7 @@ func (p picked) any(from, to int) bool {
 
 // damage compares a file with a manifest and returns those of the suspects that differ, in order. Holes are not read: they are
 // zeros. What was written is read from the disk and not from memory, where the file system can do that.
-func damage(ctx context.Context, f *os.File, m *images.Manifest, suspects picked) ([]images.Piece, error) {
+func damage(ctx context.Context, f *os.File, m *images.Manifest, suspects picked, how pace) ([]images.Piece, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("measure base: %w", err)
@@ -60,7 +58,7 @@ func damage(ctx context.Context, f *os.File, m *images.Manifest, suspects picked
 	}
 	var next atomic.Int64
 	group, ctx := errgroup.WithContext(ctx)
-	for range min(checkers, runtime.GOMAXPROCS(0)) {
+	for range how.workers {
 		group.Go(func() error {
 			// Direct reads want memory that is aligned to pages.
 			buf, err := unix.Mmap(-1, 0, stripeBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
@@ -77,6 +75,11 @@ func damage(ctx context.Context, f *os.File, m *images.Manifest, suspects picked
 					return nil
 				}
 				if last := min(first+stripe, m.Len()); suspects.any(first, last) {
+					if how.limit != nil {
+						if err := how.limit.WaitN(ctx, stripeBytes); err != nil {
+							return err
+						}
+					}
 					if err := c.stripe(buf, first, last); err != nil {
 						return err
 					}
@@ -92,6 +95,20 @@ func damage(ctx context.Context, f *os.File, m *images.Manifest, suspects picked
 	}
 	slices.SortFunc(c.wrong, func(a, b images.Piece) int { return a.Index - b.Index })
 	return c.wrong, nil
+}
+
+// pace is how fast a file is compared.
+type pace struct {
+	workers int
+	limit   *rate.Limiter // nil: as fast as can be
+}
+
+// atOnce is for who waits for the file.
+func atOnce() pace { return pace{workers: min(checkers, runtime.GOMAXPROCS(0))} }
+
+// slowly is for what nobody waits for: desktops shall not notice it.
+func slowly(bytesPerSecond int64) pace {
+	return pace{workers: 1, limit: rate.NewLimiter(rate.Limit(bytesPerSecond), stripeBytes)}
 }
 
 // check is one comparison of a file.

@@ -26,6 +26,9 @@ func (s *Store) CreateOverlay(ctx context.Context, life hostagent.Life, digest s
 	if err != nil {
 		return "", "", fmt.Errorf("create overlay: %w", err)
 	}
+	// The base stays until the overlay is there, which keeps it from then on.
+	s.using.RLock()
+	defer s.using.RUnlock()
 	size, err := s.baseSize(d)
 	if err != nil {
 		return "", "", fmt.Errorf("create overlay of %s: %w", life.Desktop, err)
@@ -37,6 +40,7 @@ func (s *Store) CreateOverlay(ctx context.Context, life hostagent.Life, digest s
 	}
 	switch err := checkOverlay(overlay, base, life, d, size); {
 	case err == nil:
+		s.use(d)
 		return base, overlay, nil
 	case !errors.Is(err, fs.ErrNotExist):
 		return "", "", fmt.Errorf("create overlay of %s generation %d: %w", life.Desktop, life.Generation, err)
@@ -51,6 +55,7 @@ func (s *Store) CreateOverlay(ctx context.Context, life hostagent.Life, digest s
 	if err != nil {
 		return "", "", err
 	}
+	s.use(d)
 	return base, overlay, nil
 }
 

@@ -91,7 +91,7 @@ func (s *Store) seedPaths(own images.Digest) (map[string]images.Digest, error) {
 		return nil, fmt.Errorf("look for seeds: %w", err)
 	}
 	for _, entry := range entries {
-		if k, name, _, ok := parseTrashName(entry.Name()); ok && k == kindDamaged && name == baseName(own) {
+		if k, name, _, ok := parseTrashName(entry.Name()); ok && (k == kindDamaged || k == kindBase) && name == baseName(own) {
 			paths[s.path(dirTrash, entry.Name())] = own
 		}
 	}

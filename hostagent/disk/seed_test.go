@@ -161,7 +161,7 @@ func TestDamageIsFoundEverywhere(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		wrong, err := damage(t.Context(), f, m, everywhere)
+		wrong, err := damage(t.Context(), f, m, nil, atOnce())
 		f.Close()
 		if err != nil || len(wrong) != 1 || wrong[0].Index != int(at/images.ChunkBytes) {
 			t.Errorf("damage at %d: found %v, %v", at, wrong, err)

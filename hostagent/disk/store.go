@@ -46,6 +46,9 @@ type Store struct {
 	// claims is the room that files under construction will still take. Guarded by alloc.
 	claims map[*claim]struct{}
 
+	// using is held for reading while a base is taken into use, for writing while those go that nothing uses.
+	using sync.RWMutex
+
 	mu sync.Mutex
 	// verified holds the bases that may be used, as they looked when they were last known to be whole. Guarded by mu.
 	verified map[images.Digest]stamp

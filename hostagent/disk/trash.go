@@ -22,6 +22,8 @@ const (
 	kindData    kind = "data"
 	// kindDamaged is a base that was not what its digest says.
 	kindDamaged kind = "damaged"
+	// kindBase is one that nothing needed any more.
+	kindBase kind = "base"
 )
 
 // Half-made bases are kept for a while, since the next fetch goes on where they end; all else in tmp is garbage.
@@ -29,6 +31,7 @@ const (
 	keepParts   = 7 * 24 * time.Hour
 	keepTmp     = time.Hour
 	keepDamaged = 72 * time.Hour
+	keepBase    = time.Hour
 )
 
 // trash moves a file to the trash, under a name that says what it was and when it came. Absent is success. A file that a
@@ -94,7 +97,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 }
 
 func (s *Store) sweepTrash(ctx context.Context, now time.Time) error {
-	keep := map[kind]time.Duration{kindOverlay: s.cfg.KeepOverlays, kindData: s.cfg.KeepData, kindDamaged: keepDamaged}
+	keep := map[kind]time.Duration{kindOverlay: s.cfg.KeepOverlays, kindData: s.cfg.KeepData, kindDamaged: keepDamaged, kindBase: keepBase}
 	entries, err := os.ReadDir(s.path(dirTrash))
 	if err != nil {
 		return fmt.Errorf("sweep trash: %w", err)

@@ -35,7 +35,9 @@ func (h *Host) Bases(ctx context.Context) ([]string, error) {
 func (h *Host) EnsureBase(ctx context.Context, digest string, from hostagent.Source, progress func(percent uint32)) error {
 	there := false
 	err := h.call(ctx, OpEnsureBase, hostagent.Life{}, func() error {
-		_, there = h.bases[digest]
+		if _, there = h.bases[digest]; there {
+			h.careOf(digest).used = time.Now()
+		}
 		return nil
 	})
 	if err != nil {
@@ -73,6 +75,8 @@ func (h *Host) EnsureBase(ctx context.Context, digest string, from hostagent.Sou
 	}
 	h.mu.Lock()
 	h.bases[digest], h.manifests[digest] = manifest.Size(), manifest
+	delete(h.cares, digest)
+	h.careOf(digest)
 	h.tally.Fetches++
 	h.mu.Unlock()
 	progress(100)
@@ -156,6 +160,7 @@ func (h *Host) CreateOverlay(ctx context.Context, life hostagent.Life, digest st
 		if _, ok := h.bases[digest]; !ok {
 			return fmt.Errorf("create overlay: base %s: %w", digest, hostagent.ErrNotFound)
 		}
+		h.careOf(digest).used = time.Now()
 		if o, ok := h.overlays[keyOf(life)]; ok {
 			if o.digest != digest {
 				return fmt.Errorf("create overlay: it is there, on another base: %w", hostagent.ErrPermanent)

@@ -38,6 +38,8 @@ const (
 	OpCreateData    Op = "create-data"
 	OpTrashOverlay  Op = "trash-overlay"
 	OpTrashData     Op = "trash-data"
+	OpTrashBases    Op = "trash-bases"
+	OpScrub         Op = "scrub"
 	OpList          Op = "list" // of bases, overlays, data disks, space
 	OpBuilds        Op = "builds"
 	OpBegin         Op = "begin"
@@ -106,6 +108,8 @@ type Host struct {
 	bases   map[string]uint64
 	// manifests are those of bases that were fetched.
 	manifests map[string]*images.Manifest
+	// cares are about bases.
+	cares map[string]*care
 	// content is that of bases, sealed, where it is kept.
 	content  map[images.Digest][]byte
 	overlays map[key]*overlay
@@ -207,7 +211,7 @@ func New(cfg Config) *Host {
 		cfg.Trash = 7 * 24 * time.Hour
 	}
 	return &Host{
-		cfg: cfg, domains: map[key]*domain{}, bases: map[string]uint64{}, manifests: map[string]*images.Manifest{}, content: map[images.Digest][]byte{},
+		cfg: cfg, domains: map[key]*domain{}, bases: map[string]uint64{}, manifests: map[string]*images.Manifest{}, content: map[images.Digest][]byte{}, cares: map[string]*care{},
 		overlays: map[key]*overlay{}, data: map[string]*dataDisk{},
 		tally: Tally{Starts: map[hostagent.Life]int{}, Destroys: map[hostagent.Life]int{}, Trashed: map[hostagent.Life]int{},
 			Shown: map[hostagent.Life][]string{}},

@@ -194,3 +194,87 @@ func (r *Rig) testNoSpace(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// keepAll is every base but one.
+func (r *Rig) keepAll(t *testing.T, but *Image) map[string]bool {
+	t.Helper()
+	digests, err := r.Disks.Bases(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	keep := map[string]bool{}
+	for _, digest := range digests {
+		keep[digest] = digest != but.Digest()
+	}
+	return keep
+}
+
+// testTrashBases: a base goes only when nothing needs it, and comes again when something does.
+func (r *Rig) testTrashBases(t *testing.T) {
+	im, life := noiseImage(t), newLife("tenant")
+	ensure := func() {
+		t.Helper()
+		if err := r.Disks.EnsureBase(t.Context(), im.Digest(), im, func(uint32) {}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stays := func(what string, keep map[string]bool, since time.Time) {
+		t.Helper()
+		if gone, err := r.Disks.TrashBases(t.Context(), keep, since); err != nil || len(gone) > 0 || !r.listsBase(t, im) {
+			t.Errorf("%s: went %v (%v)", what, gone, err)
+		}
+	}
+	soon := func() time.Time { return time.Now().Add(time.Hour) }
+	ensure()
+	keep := r.keepAll(t, im)
+	stays("used a moment ago", keep, time.Now().Add(-time.Hour))
+	keep[im.Digest()] = true
+	stays("kept", keep, soon())
+	keep[im.Digest()] = false
+	if _, _, err := r.Disks.CreateOverlay(t.Context(), life, im.Digest(), 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	stays("with an overlay on it", keep, soon())
+	if err := r.Disks.TrashOverlay(t.Context(), life); err != nil {
+		t.Fatal(err)
+	}
+	gone, err := r.Disks.TrashBases(t.Context(), keep, soon())
+	if err != nil || !slices.Equal(gone, []string{im.Digest()}) || r.listsBase(t, im) {
+		t.Fatalf("needed by nothing: went %v (%v), listed %v", gone, err, r.listsBase(t, im))
+	}
+	if _, _, err := r.Disks.CreateOverlay(t.Context(), life, im.Digest(), 1<<20); !errors.Is(err, hostagent.ErrNotFound) {
+		t.Errorf("overlay on a base that went: %v, want ErrNotFound", err)
+	}
+	ensure()
+	if !r.listsBase(t, im) {
+		t.Error("it did not come again")
+	}
+	if gone, err := r.Disks.TrashBases(t.Context(), keep, soon()); err != nil || len(gone) != 1 {
+		t.Errorf("the second time: went %v (%v)", gone, err)
+	}
+}
+
+// testScrub: every base has its turn, and then none is due.
+func (r *Rig) testScrub(t *testing.T) {
+	digests, err := r.Disks.Bases(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, seen := time.Now(), map[string]bool{}
+	for range 1000 {
+		digest, damaged, err := r.Disks.Scrub(t.Context(), now, 1<<40)
+		if err != nil || damaged || seen[digest] {
+			t.Fatalf("Scrub = %q, %v, %v; seen before: %v", digest, damaged, err, seen[digest])
+		}
+		if digest == "" {
+			break
+		}
+		seen[digest] = true
+	}
+	if len(seen) != len(digests) {
+		t.Errorf("%d of %d bases had their turn", len(seen), len(digests))
+	}
+	if digest, _, err := r.Disks.Scrub(t.Context(), now.Add(-time.Hour), 1<<40); digest != "" || err != nil {
+		t.Errorf("one that was just compared is due: %q, %v", digest, err)
+	}
+}

@@ -21,6 +21,8 @@ func Run(t *testing.T, open func(t *testing.T) *Rig) {
 		t.Fatal(err)
 	}
 	t.Run("Base", r.testBase)
+	t.Run("TrashBases", r.testTrashBases)
+	t.Run("Scrub", r.testScrub)
 	t.Run("Overlay", r.testOverlay)
 	t.Run("Data", r.testData)
 	t.Run("NoSpace", r.testNoSpace)
