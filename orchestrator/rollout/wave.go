@@ -37,8 +37,8 @@ func (d *decision) run(c census, sizes []int) {
 		d.sayLeft(c, why)
 		d.estimate(c, sizes)
 	default:
-		d.note(ReasonHealthy, false, "%s: wave %d of %d is healthy, %s version %d and are ready",
-			d.title(), number, len(sizes), verb(c.good, "desktop", "runs", "run"), d.active.GetSpec().GetToVersion())
+		d.note(ReasonHealthy, false, "%s: wave %d of %d is healthy: %s version %d and %s ready",
+			d.title(), number, len(sizes), verb(c.good, "desktop", "runs", "run"), d.active.GetSpec().GetToVersion(), are(c.good))
 		d.admit(sizes, next)
 	}
 }
@@ -66,8 +66,8 @@ func (d *decision) admit(sizes []int, size int) {
 	number, before, _ := waveOf(sizes, size)
 	s.Wave = uint32(number)
 	d.say("wave %d of %d begins", number, len(sizes))
-	d.note(ReasonWave, false, "%s: wave %d of %d begins, %s run version %d at its end (%d before)",
-		d.title(), number, len(sizes), plural(size, "desktop"), d.active.GetSpec().GetToVersion(), before)
+	d.note(ReasonWave, false, "%s: wave %d of %d begins: from %d to %s with version %d",
+		d.title(), number, len(sizes), before, plural(size, "desktop"), d.active.GetSpec().GetToVersion())
 }
 
 // watched: the wave was watched long enough since it was first ready.
@@ -82,7 +82,7 @@ func (d *decision) watched() bool {
 	}
 	d.lookAgain(until)
 	d.say("wave %d of %d: %s version %d and %s ready; watched until %s", s.GetWave(), s.GetWaves(),
-		verb(int(s.GetMoved()), "desktop", "runs", "run"), d.active.GetSpec().GetToVersion(), are(int(s.GetMoved())), moment(until.UTC()))
+		verb(int(s.GetMoved()), "desktop", "runs", "run"), d.active.GetSpec().GetToVersion(), are(int(s.GetMoved())), until.UTC().Format(time.RFC3339))
 	return false
 }
 
