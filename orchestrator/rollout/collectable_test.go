@@ -3,10 +3,15 @@ package rollout_test
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rs/zerolog"
+	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"daybreak/images"
@@ -96,5 +101,77 @@ func TestCollectRefuses(t *testing.T) {
 	}
 	if _, err := rollout.NewCollector(h.chunks, "elsewhere", zerolog.Nop()).Collect(t.Context(), h.objects, noon(), rollout.MinGrace, false); !errors.Is(err, chunkstore.ErrForeign) {
 		t.Errorf("another's store: %v", err)
+	}
+}
+
+// On a real store: a dry run says what a collection then does, and what other versions need stays.
+func TestCollect(t *testing.T) {
+	h := newHouse(t)
+	h.versions(t, 2) // "a" and "ab"
+	manifest, sizes := h.disk(t, "ac")
+	if _, _, err := h.intake.CreateVersion(t.Context(), noon(), rollout.Draft{Image: "debian", Manifest: manifest}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.intake.Retire(t.Context(), noon(), "debian", 1, false, ""); err != nil {
+		t.Fatal(err)
+	}
+	collector := rollout.NewCollector(h.chunks, "here", zerolog.Nop())
+	collect := func(now time.Time, dry bool) *v1.CollectGarbageResponse {
+		t.Helper()
+		did, err := collector.Collect(t.Context(), h.objects, now, 7*24*time.Hour, dry)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return did
+	}
+	week := noon().Add(8 * 24 * time.Hour)
+	if did := collect(week, false); len(did.GetVersions()) != 0 || did.GetBytes() != 0 {
+		t.Errorf("what was written just now was collected: %v", did)
+	}
+	h.makeOld(t, 8*24*time.Hour)
+	would := collect(week, true)
+	did := collect(week, false)
+	if diff := cmp.Diff(would, did, protocmp.Transform()); diff != "" {
+		t.Errorf("a dry run and what was done (-would +did):\n%s", diff)
+	}
+	first := h.image(t).GetStatus().GetVersions()[0]
+	want := &v1.CollectGarbageResponse{Versions: []string{"debian/1", "debian/3"}, Chunks: 1, KeptBytes: did.GetKeptBytes(),
+		Bytes: sizes['c'] + uint64(len(manifest)) + manifestBytes(t, 1)}
+	if diff := cmp.Diff(want, did, protocmp.Transform()); diff != "" || !first.GetCollected() {
+		t.Errorf("collected (-want +got):\n%s\nversion 1: %v", diff, first)
+	}
+	// The same content again is a draft anew.
+	again, _ := h.disk(t, "ac")
+	v, existed, err := h.intake.CreateVersion(t.Context(), week, rollout.Draft{Image: "debian", Manifest: again})
+	if err != nil || !existed || v.GetCollected() || v.GetState() != v1.VersionState_VERSION_STATE_DRAFT || v.GetNumber() != 3 {
+		t.Errorf("CreateVersion of what was collected = %v, %v, %v", v, existed, err)
+	}
+	if _, err := h.intake.Publish(t.Context(), week, "debian", 1); !errors.Is(err, rollout.ErrRefused) {
+		t.Errorf("Publish of what was collected: %v", err)
+	}
+}
+
+// manifestBytes is how long the manifest of a disk of n chunks is.
+func manifestBytes(t *testing.T, n int) uint64 {
+	t.Helper()
+	manifest, err := images.NewManifest(uint64(n)*images.ChunkBytes, make([]images.Digest, n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return uint64(len(manifest.Encoded()))
+}
+
+// makeOld sets the times of all files of the image store back.
+func (h house) makeOld(t *testing.T, by time.Duration) {
+	t.Helper()
+	err := filepath.WalkDir(h.root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		old := time.Now().Add(-by)
+		return os.Chtimes(path, old, old)
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }

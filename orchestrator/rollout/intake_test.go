@@ -26,6 +26,7 @@ type house struct {
 	objects *store.Store
 	api     *store.Store
 	backend *store.Memory
+	root    string // of chunks
 	chunks  *chunkstore.Dir
 	codec   *images.Codec
 }
@@ -36,7 +37,8 @@ func newHouse(t *testing.T) house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	chunks, err := chunkstore.OpenDir(t.TempDir(), codec)
+	root := t.TempDir()
+	chunks, err := chunkstore.OpenDir(root, codec)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +53,7 @@ func newHouse(t *testing.T) house {
 		t.Fatal(err)
 	}
 	return house{
-		intake: intake, key: key, objects: objects, api: store.Open(backend, store.WriterAPI), backend: backend,
+		intake: intake, key: key, objects: objects, api: store.Open(backend, store.WriterAPI), backend: backend, root: root,
 		chunks: chunks, codec: codec,
 	}
 }
