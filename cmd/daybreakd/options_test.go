@@ -43,7 +43,7 @@ func TestDefaults(t *testing.T) {
 		Listen: []string{":7443"}, AgentListen: []string{":7444"}, Advertise: []string{}, AdminEndpoint: "127.0.0.1:7443",
 		MetricsListen: "127.0.0.1:7445", EtcdEndpoints: []string{}, TrustKeys: []string{}, HostGrace: 40 * time.Second, Log: settings.Log{Format: "json", Level: "info"},
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(options{})); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 }
@@ -63,7 +63,7 @@ func TestPrecedence(t *testing.T) {
 		Advertise: []string{"control.example", "192.0.2.1"}, AdminEndpoint: "unix:///run/a.sock", EtcdEndpoints: []string{}, TrustKeys: []string{},
 		MetricsListen: "127.0.0.1:7445", HostGrace: time.Minute, Log: settings.Log{Format: "json", Level: "debug"},
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(options{})); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 	if address := got.endpoint("0.0.0.0:7443"); address != "control.example:7443" {
