@@ -32,7 +32,7 @@ func faults() []fault {
 	return []fault{
 		{10, agentCrash}, {1, journalIsLost}, {2, agentsUpgrade}, {5, planeCrash}, {4, leaderMoves}, {10, linkFails}, {1, manyLinksFail},
 		{4, powerFails}, {12, domainsDie}, {5, hypervisorHangs}, {5, hypervisorIsFlaky}, {4, bootsAreBad}, {3, storeOfHostIsFull}, {3, guestsStandStill},
-		{5, listsAreEmpty}, {5, storeIsInTrouble}, {4, poolIsResized}, {3, hostIsUnschedulable}, {1, versionIsPublished}, {1, brokenVersionIsPublished},
+		{5, listsAreEmpty}, {5, storeIsInTrouble}, {4, poolIsResized}, {3, hostIsUnschedulable}, {4, versionIsPublished}, {3, brokenVersionIsPublished},
 		{1, versionIsWithdrawn}, {2, rolloutIsPaused}, {1, poolIsTakenBack}, {2, hostIsReplaced},
 	}
 }
@@ -213,12 +213,23 @@ func hostIsUnschedulable(s *sim) (string, func(), time.Duration) {
 }
 
 func versionIsPublished(s *sim) (string, func(), time.Duration) {
+	if s.tooSoon() {
+		return "", nil, 0
+	}
 	s.publish(sound)
 	return fmt.Sprintf("version %d is published", s.versions), nil, 0
 }
 
+// tooSoon: most versions come when the one before had time to get everywhere.
+func (s *sim) tooSoon() bool {
+	return time.Since(s.publishedAt) < 18*time.Minute && s.rng.IntN(20) > 0
+}
+
 // brokenVersionIsPublished brings a version that does not serve; what becomes of it is the product's and the admin's to see.
 func brokenVersionIsPublished(s *sim) (string, func(), time.Duration) {
+	if s.tooSoon() {
+		return "", nil, 0
+	}
 	f := neverReady + flaw(s.rng.IntN(int(flaws-neverReady)))
 	s.publish(f)
 	return fmt.Sprintf("version %d is published, which is %v", s.versions, f), nil, 0

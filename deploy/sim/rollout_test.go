@@ -40,7 +40,7 @@ func policies() map[string]func(*v1.PoolSpec) {
 	return map[string]func(*v1.PoolSpec){
 		"lgwan": func(p *v1.PoolSpec) {
 			p.MaxUnavailable, p.MinReady = max(1, p.Desktops/5), p.Desktops/20
-			p.Rollout = &v1.RolloutPolicy{Monitor: minute, OnFailure: v1.OnFailure_ON_FAILURE_ROLL_BACK, InUse: &v1.InUse{
+			p.Rollout = &v1.RolloutPolicy{Monitor: minute, MaxFailures: 3, OnFailure: v1.OnFailure_ON_FAILURE_ROLL_BACK, InUse: &v1.InUse{
 				Mode: v1.InUseMode_IN_USE_MODE_REMIND, Notice: durationpb.New(2 * time.Minute), Deferrals: 2, DeferBy: durationpb.New(3 * time.Minute),
 			}}
 		},
@@ -73,6 +73,7 @@ func (s *sim) publish(f flaw) {
 		s.t.Fatal(err)
 	}
 	s.versions++
+	s.publishedAt = time.Now()
 	plain := bytes.Repeat([]byte{byte(s.versions), byte(s.versions >> 8)}, images.ChunkBytes/2)
 	digest := images.Sum(plain)
 	manifest, err := images.NewManifest(images.ChunkBytes, []images.Digest{digest})

@@ -69,8 +69,10 @@ type sim struct {
 
 	versions uint32
 	flawOf   map[uint32]flaw // by version
-	claimed  atomic.Int64
-	struck   int
+	// publishedAt is when the newest version came.
+	publishedAt time.Time
+	claimed     atomic.Int64
+	struck      int
 
 	mu       sync.Mutex
 	planes   []*plane
@@ -187,7 +189,7 @@ func (s *sim) build(hosts int) {
 		spec := &v1.PoolSpec{Image: "debian", Zone: p.zone, Desktops: uint32(p.seats), Shape: &v1.Shape{MemoryMib: p.memory, DataDiskGib: p.dataGiB}}
 		policies()[p.name](spec)
 		s.create(&v1.Pool{Meta: &v1.Meta{Name: p.name}, Spec: spec})
-		for i := range max(1, p.seats*9/10) {
+		for i := range max(1, p.seats*3/4) {
 			s.users = append(s.users, &user{sim: s, name: fmt.Sprintf("%s-user-%d", p.name, i), pool: p.name, stays: i%3 == 0})
 		}
 	}
