@@ -64,7 +64,7 @@ func (d *decision) attempt(t *target) string { return attemptOf(d.following(nil,
 // findHold reads the record of one version: what became of another says nothing about it.
 func (d *decision) findHold(t *target) hold {
 	attempt := d.attempt(t)
-	success := d.lastSuccess(attempt)
+	success := d.lastSuccess(t, attempt)
 	var h hold
 	failures := 0
 	for _, event := range d.Events {
@@ -78,7 +78,7 @@ func (d *decision) findHold(t *target) hold {
 				failures++
 			}
 		case ReasonHeldBack:
-			if at.After(d.now.Add(-holdMemory)) && !d.succeededSince(attempt, at) {
+			if at.After(d.now.Add(-holdMemory)) && !d.succeededSince(t, attempt, at) {
 				h.until = at.Add(holdFor(h.level))
 				h.level++
 			}
@@ -90,7 +90,7 @@ func (d *decision) findHold(t *target) hold {
 	var last *v1.Desktop
 	for _, desktop := range d.failed {
 		inc := desktop.GetIncarnation()
-		if !neverReady(desktop) || attemptOf(inc) != attempt {
+		if !neverReady(desktop) || !tries(desktop, t, attempt) {
 			continue
 		}
 		// After a hold only what was made after it counts, by our own clock: the old ruins must not prolong it.
@@ -113,25 +113,31 @@ func (d *decision) findHold(t *target) hold {
 }
 
 // lastSuccess returns when a desktop that is ready now, and tried the same, got ready, the newest.
-func (d *decision) lastSuccess(attempt string) time.Time {
+func (d *decision) lastSuccess(t *target, attempt string) time.Time {
 	var newest time.Time
 	for _, desktop := range d.Desktops {
 		if State(desktop) != v1.DesktopState_DESKTOP_STATE_READY {
 			continue
 		}
 		at := reached(desktop, v1.DesktopState_DESKTOP_STATE_READY, d.now)
-		if at.After(newest) && attemptOf(desktop.GetIncarnation()) == attempt {
+		if at.After(newest) && tries(desktop, t, attempt) {
 			newest = at
 		}
 	}
 	return newest
 }
 
-// succeededSince: a life that began after t, and tried the same, is ready.
-func (d *decision) succeededSince(attempt string, t time.Time) bool {
+// tries: the present life is an attempt at the target. Most are of another version, which shows at once.
+func tries(desktop *v1.Desktop, t *target, attempt string) bool {
+	inc := desktop.GetIncarnation()
+	return inc.GetDigest() == t.version.GetDigest() && attemptOf(inc) == attempt
+}
+
+// succeededSince: a life that began after a time, and tried the same, is ready.
+func (d *decision) succeededSince(t *target, attempt string, since time.Time) bool {
 	for _, desktop := range d.Desktops {
-		inc := desktop.GetIncarnation()
-		if State(desktop) == v1.DesktopState_DESKTOP_STATE_READY && !inc.GetCreated().AsTime().Before(t) && attemptOf(inc) == attempt {
+		created := desktop.GetIncarnation().GetCreated().AsTime()
+		if State(desktop) == v1.DesktopState_DESKTOP_STATE_READY && !created.Before(since) && tries(desktop, t, attempt) {
 			return true
 		}
 	}

@@ -369,3 +369,27 @@ func TestRenewedCountsBeforeItIsPlaced(t *testing.T) {
 		t.Errorf("took %v before %s was back", changedNames(a.Retire), name)
 	}
 }
+
+// What ends for another reason takes its place in the next version too: it is counted before others move.
+func TestEndingOnesCountAsAdmitted(t *testing.T) {
+	w := settled(t, 8, published, func(w *world) { w.pool.Spec.MaxUnavailable = 8 })
+	w.report("sales-3", v1.DesktopState_DESKTOP_STATE_FAILED, "died")
+	w.let(rolling(1))
+	if got := changedNames(w.round().Retire); !slices.Equal(got, []string{"sales-3"}) {
+		t.Errorf("retired %v, want the failed one alone: it is the canary", got)
+	}
+}
+
+// Nobody sits before a desktop that died, and its overlay may hold what they did: a reminder would reach no one.
+func TestBrokenWhileHeldWaits(t *testing.T) {
+	w := held(t, reminding)
+	w.report("sales-1", v1.DesktopState_DESKTOP_STATE_FAILED, "died")
+	w.let(rolling(1))
+	if a := w.round(); len(a.Amend)+len(a.Retire) != 0 {
+		t.Errorf("amended %v, retired %v", changedNames(a.Amend), changedNames(a.Retire))
+	}
+	w.pool.Release.ForceFrom = timestamppb.New(w.now)
+	if a := w.round(); len(a.Amend) != 1 {
+		t.Errorf("after the deadline: amended %v", changedNames(a.Amend))
+	}
+}
