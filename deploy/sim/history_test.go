@@ -45,7 +45,8 @@ type history struct {
 	withdrawn       map[uint32]time.Time
 	announced       map[lifeKey]time.Time     // since when a life's user has known of its restart
 	excused         map[lifeKey]bool          // lives that were taken from under their users as the policy says
-	lives           map[string]map[uint32]int // by pool and version
+	dead            map[lifeKey]bool          // lives that failed
+	failures        map[string]map[uint32]int // how many, by pool and version
 	moves, restarts int
 	phases          map[v1.RolloutPhase]int // how often rollouts came to them
 	slow            func() bool             // the control plane hears late of what is stored
@@ -58,7 +59,7 @@ func newHistory(problem func(invariant, format string, args ...any), slow func()
 		highest: map[string]int64{}, ready: map[lifeKey]bool{},
 		rollouts: map[string]*v1.Rollout{}, turnovers: map[string]*turnover{}, states: map[uint32]v1.VersionState{},
 		withdrawn: map[uint32]time.Time{}, announced: map[lifeKey]time.Time{}, excused: map[lifeKey]bool{},
-		lives: map[string]map[uint32]int{}, phases: map[v1.RolloutPhase]int{}, slow: slow,
+		failures: map[string]map[uint32]int{}, dead: map[lifeKey]bool{}, phases: map[v1.RolloutPhase]int{}, slow: slow,
 	}
 }
 
@@ -97,6 +98,7 @@ func (h *history) read(batch store.Batch) error {
 			h.desktops[o.GetMeta().GetName()] = o
 			h.checkTurnover(was, before, o)
 			h.noteAnnouncement(o)
+			h.noteFailure(o)
 			if was.GetIncarnation().GetGeneration() != o.GetIncarnation().GetGeneration() {
 				h.checkAdmission(o)
 			}

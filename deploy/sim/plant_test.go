@@ -65,7 +65,7 @@ func TestCheckerFindsPlantedBugs(t *testing.T) {
 		}},
 		{"broken version is given to all", "7", func(p *scene) {
 			p.sim.publish(neverReady)
-			p.sim.history.lives["lgwan"] = map[uint32]int{2: 6}
+			p.sim.history.failures["lgwan"] = map[uint32]int{2: 7}
 			p.sim.checkExposure()
 		}},
 		{"NIC in another zone", "8", func(p *scene) { p.startAs(func(m *hostagent.Machine) { m.Bridge = "br-juki" }) }},

@@ -220,21 +220,21 @@ func (h *history) offRelease(pool string) string {
 	return ""
 }
 
-// checkExposure: no more desktops than the canary and what may fail ever got a version that does not serve.
+// checkExposure: no more lives failed with a version that does not serve than the canary has, and may fail.
 func (s *sim) checkExposure() {
 	s.history.mu.Lock()
 	defer s.history.mu.Unlock()
 	for _, p := range s.pools {
 		policy := s.history.pools[p.name].GetSpec().GetRollout()
 		limit := rollout.Waves(policy, p.seats)[0] + int(policy.GetMaxFailures()) + exposureSlack
-		for version, n := range s.history.lives[p.name] {
+		for version, n := range s.history.failures[p.name] {
 			if s.isBroken(p.name, version) && n > limit {
-				s.problem("7", "version %d, which is %v, was given to %d lives of pool %s; the canary and what may fail are %d", version,
+				s.problem("7", "version %d, which is %v, took %d lives of pool %s; the canary and what may fail are %d", version,
 					s.flawOf[version], n, p.name, limit)
 			}
 		}
 	}
 }
 
-// exposureSlack are lives that begin between a failure and the halt.
+// exposureSlack are lives that failed between a failure and the halt.
 const exposureSlack = 2

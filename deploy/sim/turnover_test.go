@@ -193,10 +193,6 @@ func (h *history) noteAnnouncement(d *v1.Desktop) {
 // version that was withdrawn before.
 func (h *history) checkAdmission(d *v1.Desktop) {
 	name, pool, version := d.GetMeta().GetName(), d.GetSpec().GetPool(), d.GetIncarnation().GetVersion()
-	if h.lives[pool] == nil {
-		h.lives[pool] = map[uint32]int{}
-	}
-	h.lives[pool][version]++
 	if since, ok := h.withdrawn[version]; ok && time.Since(since) > slowGrace && d.GetIncarnation().GetDesired() == v1.DesiredState_DESIRED_STATE_READY {
 		h.problem("5", "%s: generation %d begins with version %d, which was withdrawn %v ago", name, d.GetIncarnation().GetGeneration(), version, time.Since(since))
 	}
@@ -222,6 +218,19 @@ func (h *history) checkAdmission(d *v1.Desktop) {
 		h.problem("7", "%s: generation %d begins with version %d as desktop %d of pool %s, %d are admitted", name, d.GetIncarnation().GetGeneration(),
 			version, n, pool, max(admitted, 0))
 	}
+}
+
+// noteFailure counts the lives that failed, by pool and version.
+func (h *history) noteFailure(d *v1.Desktop) {
+	key, pool := lifeOf(d), d.GetSpec().GetPool()
+	if d.GetStatus().GetGeneration() != key.generation || d.GetStatus().GetState() != v1.DesktopState_DESKTOP_STATE_FAILED || h.dead[key] {
+		return
+	}
+	h.dead[key] = true
+	if h.failures[pool] == nil {
+		h.failures[pool] = map[uint32]int{}
+	}
+	h.failures[pool][d.GetIncarnation().GetVersion()]++
 }
 
 // noteImage remembers what may be run.
