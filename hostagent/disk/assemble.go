@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"daybreak/hostagent"
@@ -104,16 +105,26 @@ func (s *Store) assemble(ctx context.Context, m *images.Manifest, from hostagent
 		return err
 	}
 	defer closeSeeds(a.seeds)
-	if err := a.copySeeds(ctx); err != nil {
-		return err
-	}
-	if err := a.fetch(ctx, from); err != nil {
+	if err := a.collect(ctx, from); err != nil {
 		return err
 	}
 	if err := a.prove(ctx, from); err != nil {
 		return err
 	}
 	return a.publish()
+}
+
+// collect copies what seeds have while it fetches what none has, as deltas to what they have in its place. What turns out not
+// to be there, or whose delta cannot be read, it fetches whole then.
+func (a *assembly) collect(ctx context.Context, from hostagent.Source) error {
+	planned := a.planned()
+	group, both := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.copySeeds(both) })
+	group.Go(func() error { return a.turn(both, from, a.gather(true, planned)) })
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return a.fetch(ctx, from)
 }
 
 // resume keeps of a broken-off fetch what is right. It trusts nothing but the content: no journal of what was done can

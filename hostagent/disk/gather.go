@@ -31,27 +31,26 @@ type gathering struct {
 	refused error
 }
 
-// fetch gets what is still missing from the source: as deltas to what a seed has at the same place, and once more whole
-// where that did not work.
+// fetch gets what is still missing from the source, whole.
 func (a *assembly) fetch(ctx context.Context, from hostagent.Source) error {
-	for _, offered := range []bool{true, false} {
-		g := a.gather(offered)
-		if len(g.wants) == 0 {
-			return nil
-		}
-		err := from.Chunks(ctx, g.wants, g.take)
-		g.mu.Lock()
-		if err != nil {
-			err = first(g.refused, err)
-		}
-		left := len(g.open)
-		g.mu.Unlock()
-		if err == nil && left > 0 {
-			err = fmt.Errorf("the source left out %d of %d chunks", left, len(g.wants))
-		}
-		if err != nil {
-			return fmt.Errorf("fetch chunks: %w", err)
-		}
+	return a.turn(ctx, from, a.gather(false, nil))
+}
+
+// turn gets from the source what was gathered.
+func (a *assembly) turn(ctx context.Context, from hostagent.Source, g *gathering) error {
+	if len(g.wants) == 0 {
+		return nil
+	}
+	err := from.Chunks(ctx, g.wants, g.take)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err != nil {
+		err = first(g.refused, err)
+	} else if len(g.open) > 0 {
+		err = fmt.Errorf("the source left out %d of %d chunks", len(g.open), len(g.wants))
+	}
+	if err != nil {
+		return fmt.Errorf("fetch chunks: %w", err)
 	}
 	return nil
 }
@@ -64,13 +63,16 @@ func first(a, b error) error {
 	return b
 }
 
-// gather lists what is missing.
-func (a *assembly) gather(offered bool) *gathering {
+// gather lists what is missing, but for some.
+func (a *assembly) gather(offered bool, but picked) *gathering {
 	g := &gathering{
 		assembly: a, places: map[images.Digest][]images.Piece{}, offers: map[images.Digest]offer{},
 		open: map[images.Digest]bool{},
 	}
 	for _, p := range a.missing() {
+		if but[p.Index] {
+			continue
+		}
 		if g.places[p.Digest] == nil {
 			want := hostagent.Want{Digest: p.Digest}
 			if offered {

@@ -115,6 +115,19 @@ func closeSeeds(seeds []*seed) {
 	}
 }
 
+// planned are the pieces that copySeeds will copy.
+func (a *assembly) planned() picked {
+	planned := picked{}
+	for _, p := range a.missing() {
+		for _, seed := range a.seeds {
+			if p.Index < seed.m.Len() && seed.m.Piece(p.Index) == p {
+				planned[p.Index] = true
+			}
+		}
+	}
+	return planned
+}
+
 // copySeeds copies what seeds have at the same place, without reading it: prove does that.
 func (a *assembly) copySeeds(ctx context.Context) error {
 	for _, seed := range a.seeds {
@@ -160,6 +173,8 @@ func (a *assembly) copyRun(ctx context.Context, seed *seed, pieces []images.Piec
 		}
 		left -= n
 	}
+	// A hint: it shall be on its way to the disk while the next is copied.
+	_ = unix.SyncFileRange(int(a.f.Fd()), pieces[0].Offset, out-pieces[0].Offset, unix.SYNC_FILE_RANGE_WRITE)
 	for _, p := range pieces {
 		if p.Offset+int64(p.Length) > out {
 			if there, err := a.copyByHand(seed, p); err != nil || !there {
