@@ -63,6 +63,12 @@ func (d *decision) begin(to uint32, by, why string) {
 	if refused == to {
 		refused = 0
 	}
+	barred := runnable(d.Image, from) == nil
+	if barred && to == d.release.GetPrevious() && d.active == nil && !newest(d.Rollouts).GetSpec().GetRollback() {
+		// Nothing may begin with what the pool runs: what it ran before has proved itself, and waits for no window.
+		d.goBack(to, 0, 0, by, fmt.Sprintf("%s; version %d may not be run any more", why, from), true)
+		return
+	}
 	if d.active != nil {
 		if to == from && !d.active.GetSpec().GetRollback() {
 			d.goBack(to, d.release.GetPrevious(), 0, by, why, false)
@@ -76,6 +82,9 @@ func (d *decision) begin(to uint32, by, why string) {
 	d.release = &v1.Release{
 		Image: d.Pool.GetSpec().GetImage(), Version: from, Previous: previous, Next: to, Refused: refused,
 		Rollout: d.active.GetMeta().GetName(), ForceFrom: d.forceFrom(),
+	}
+	if barred {
+		d.release.Version = to
 	}
 }
 
@@ -107,7 +116,7 @@ func (d *decision) goBack(to, previous, refused uint32, by, why string, warning 
 		from = d.active.GetSpec().GetToVersion()
 		d.end(d.active, rolledBack, why)
 		d.note(ReasonRolledBack, warning, "%s is taken back: %s", d.title(), why)
-	case last != nil: // it is done, and keeps when it ended
+	case last.GetStatus().GetPhase() == done: // it keeps when it ended
 		d.active = d.touch(last)
 		d.phase(d.active, rolledBack)
 		d.active.Status.Message = cut(why, maxMessage)

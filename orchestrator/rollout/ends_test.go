@@ -4,20 +4,59 @@ import (
 	"testing"
 	"time"
 
+	"daybreak/orchestrator/calendar"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
 func TestWithdrawnVersionHalts(t *testing.T) {
 	w := newWorld(12, quick("1", "50%"))
 	w.publish(healthy)
+	w.pool.Spec.Version = 2
 	w.settle(4 * time.Minute)
-	w.image.Status.Versions[1].State = v1.VersionState_VERSION_STATE_WITHDRAWN
+	w.withdraw(2)
 	w.settle(time.Minute)
 	w.checkPhase(t, phaseHalted)
 	w.says(t, "version 2 of image debian may not be run any more")
-	w.publish(healthy)
+	w.pool.Spec.Version = w.publish(healthy)
 	w.settle(time.Hour)
 	w.check(t, 3, phaseDone)
+}
+
+// When the current version is withdrawn, the image points to the one before it: pools go back, whether or not they were done,
+// and wait for no window.
+func TestWithdrawnCurrentVersionGoesBack(t *testing.T) {
+	for name, settled := range map[string]time.Duration{"running": 4 * time.Minute, "done": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(12, quick("1", "50%"))
+			w.publish(healthy)
+			w.settle(settled)
+			never, err := calendar.NewWindow(&v1.Window{From: "03:00", To: "03:01", TimeZone: "UTC"}, nil)
+			must(t, err)
+			w.window = never
+			w.withdraw(2)
+			w.settle(20 * time.Minute)
+			w.check(t, 1, phaseDone)
+			if !w.newest().GetSpec().GetRollback() || w.rollouts[0].GetStatus().GetPhase() != phaseRolledBack {
+				t.Errorf("rollouts %v", w.rollouts)
+			}
+		})
+	}
+}
+
+// Nothing may begin with a withdrawn version, not even while the next one's canary is watched: lives that begin get the next.
+func TestWithdrawnBase(t *testing.T) {
+	w := newWorld(6, quick("1", "50%"))
+	for i := range 6 {
+		w.claim(i)
+	}
+	w.publish(healthy)
+	w.settle(2 * time.Minute)
+	w.withdraw(1)
+	for i := range 6 {
+		w.release(i)
+	}
+	w.settle(time.Hour)
+	w.check(t, 2, phaseDone)
 }
 
 func TestPoolThatGoes(t *testing.T) {

@@ -26,6 +26,9 @@ func (d *decision) proceed() {
 	}
 	s.EstimatedEnd = nil
 	why := d.trouble()
+	if why == "" && s.GetPhase() != halted && runnable(d.Image, d.release.GetVersion()) == nil {
+		d.release.Version = spec.GetToVersion() // nothing may begin with the other one any more
+	}
 	switch {
 	case s.GetPhase() == halted:
 		d.waitForHelp(c)
@@ -72,7 +75,7 @@ func (d *decision) trouble() string {
 func (d *decision) stop(c census, why string) {
 	spec := d.active.GetSpec()
 	back := d.Pool.GetSpec().GetRollout().GetOnFailure() == v1.OnFailure_ON_FAILURE_ROLL_BACK && !spec.GetPaused()
-	if back && !spec.GetRollback() && spec.GetFromVersion() != 0 && runnable(d.Image, d.release.GetVersion()) != nil {
+	if back && !spec.GetRollback() && spec.GetToVersion() != d.release.GetVersion() && runnable(d.Image, d.release.GetVersion()) != nil {
 		d.goBack(d.release.GetVersion(), d.release.GetPrevious(), spec.GetToVersion(), "", why, true)
 		return
 	}

@@ -59,7 +59,7 @@ func (w *world) happen(t *rapid.T) {
 		w.pool.Spec.Version = uint32(which("version", len(w.image.GetStatus().GetVersions())+1))
 	case "withdraw":
 		if n := which("version", len(w.image.GetStatus().GetVersions())); n > 0 {
-			w.image.Status.Versions[n].State = v1.VersionState_VERSION_STATE_WITHDRAWN
+			w.withdraw(uint32(n + 1))
 		}
 	case "claim":
 		w.claim(which("desktop", seats))

@@ -103,6 +103,8 @@ func (d *decision) back() (to, from, previous uint32, err error) {
 	case spec.GetRollback():
 		return 0, 0, 0, refuse("%s took it back already, and a rollback is not rolled back; publish the version that is wanted, name it in the "+
 			"pool's spec.version, or try the last one again with \"daybreak rollout start %s\"", Title(last), spec.GetPool())
+	case d.active != nil && d.release.GetVersion() == spec.GetToVersion():
+		return 0, 0, 0, refuse("version %d, which it came from, may not be run any more; name another in the pool's spec.version", spec.GetFromVersion())
 	case d.active != nil:
 		return d.release.GetVersion(), spec.GetToVersion(), d.release.GetPrevious(), nil
 	case last.GetStatus().GetPhase() != done || d.release.GetVersion() != spec.GetToVersion() || d.release.GetPrevious() == 0:

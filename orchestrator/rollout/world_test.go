@@ -92,6 +92,15 @@ func (w *world) publish(h health) uint32 {
 	return number
 }
 
+// withdraw bars a version; when it is current, the newest older one that may be run is.
+func (w *world) withdraw(number uint32) {
+	s := w.image.GetStatus()
+	s.Versions[number-1].State = v1.VersionState_VERSION_STATE_WITHDRAWN
+	for s.GetCurrent() > 0 && s.GetVersions()[s.GetCurrent()-1].GetState() != v1.VersionState_VERSION_STATE_READY {
+		s.Current--
+	}
+}
+
 // fetch gives every host that is up what it shall hold.
 func (w *world) fetch() {
 	for _, host := range w.hosts {
