@@ -115,7 +115,7 @@ func (s *imageService) CreateVersion(stream grpc.ClientStreamingServer[v1.Create
 		return err
 	}
 	version, existed, err := s.intake.CreateVersion(ctx, time.Now(), rollout.Draft{
-		Image: header.GetImage(), Note: header.GetNote(), Parent: header.GetParent(), By: callerOf(ctx).Name, Manifest: manifest,
+		Image: header.GetImage(), Note: header.GetNote(), Parent: header.GetParent(), By: callerOf(ctx).Name, Manifest: manifest, Tell: true,
 		OriginImage: header.GetOriginImage(), OriginSignatures: header.GetOriginSignatures(),
 	})
 	if err != nil {

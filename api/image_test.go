@@ -66,6 +66,10 @@ func TestImageGoesInAndIsPublished(t *testing.T) {
 	if err != nil || !again.GetExisted() || again.GetVersion().GetNumber() != 1 {
 		t.Errorf("pushed again: %v, %v", again, err)
 	}
+	told, err := v1.NewObjectServiceClient(admin).List(t.Context(), &v1.ListRequest{Kind: v1.Kind_KIND_EVENT, About: "debian"})
+	if err != nil || len(told.GetObjects()) != 1 || told.GetObjects()[0].GetEvent().GetMessage() != "version 1 is a draft, taken in from someone: first" {
+		t.Errorf("events %v, %v, want one for both", told, err)
+	}
 	client := v1.NewImageServiceClient(admin)
 	published, err := client.Publish(t.Context(), &v1.PublishRequest{Image: "debian", Version: 1})
 	if err != nil || published.GetVersion().GetState() != v1.VersionState_VERSION_STATE_READY {

@@ -1,9 +1,12 @@
 package api
 
 import (
+	"errors"
 	"fmt"
+	"time"
 
 	"daybreak/orchestrator/calendar"
+	"daybreak/orchestrator/pool"
 	"daybreak/orchestrator/rollout"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -19,8 +22,26 @@ func checkPolicy(spec *v1.PoolSpec) []mistake {
 	mistakes = append(mistakes, checkWaves(policy.GetWaves(), int(spec.GetDesktops()))...)
 	if window := policy.GetWindow(); window != nil {
 		mistakes = append(mistakes, checkWindow(window, spec.GetCalendar())...)
+		mistakes = append(mistakes, checkNotice(window, policy.GetInUse())...)
 	}
 	return mistakes
+}
+
+// checkNotice: a restart that is announced when the window opens must come before it closes, else it never does.
+func checkNotice(window *v1.Window, inUse *v1.InUse) []mistake {
+	announces := inUse.GetMode() == v1.InUseMode_IN_USE_MODE_REMIND || inUse.GetDeadline() != nil
+	from, err := time.Parse("15:04", window.GetFrom())
+	to, toErr := time.Parse("15:04", window.GetTo())
+	if !announces || errors.Join(err, toErr) != nil {
+		return nil // how they are written is the schema's business
+	}
+	length := (to.Sub(from) + 24*time.Hour) % (24 * time.Hour)
+	notice := pool.NoticeOf(inUse)
+	if length == 0 || notice < length {
+		return nil
+	}
+	return []mistake{{"spec.rollout.in_use.notice", fmt.Sprintf(
+		"%v is not less than the window, which is open for %v: no announced restart would ever come", notice, length)}}
 }
 
 // checkWaves looks at the order of waves. One as large as the one before it, in a small pool, is left out when the rollout

@@ -3,6 +3,9 @@ package api
 import (
 	"strings"
 	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -15,6 +18,12 @@ func TestCheckPolicy(t *testing.T) {
 	window := func(calendar string, w *v1.Window) *v1.PoolSpec {
 		return &v1.PoolSpec{Desktops: 5, Calendar: calendar, Rollout: &v1.RolloutPolicy{Window: w}}
 	}
+	inUse := func(to string, policy *v1.InUse) *v1.PoolSpec {
+		spec := window("office", &v1.Window{From: "23:00", To: to})
+		spec.Rollout.InUse = policy
+		return spec
+	}
+	remind := v1.InUseMode_IN_USE_MODE_REMIND
 	for name, test := range map[string]struct {
 		spec  *v1.PoolSpec
 		field string // of the mistake; "" for none
@@ -42,6 +51,11 @@ func TestCheckPolicy(t *testing.T) {
 		"window in a strange zone": {window("", night("Asia/Edo")), "spec.rollout.window.time_zone", "no time zone"},
 		"window in a local zone":   {window("", night("Local")), "spec.rollout.window.time_zone", "no time zone"},
 		"window of no length":      {window("office", &v1.Window{From: "22:00", To: "22:00"}), "spec.rollout.window.to", "also when it begins"},
+		"notice within the window": {inUse("01:00", &v1.InUse{Mode: remind, Notice: durationpb.New(119 * time.Minute)}), "", ""},
+		"notice as long as that":   {inUse("01:00", &v1.InUse{Mode: remind, Notice: durationpb.New(2 * time.Hour)}), "spec.rollout.in_use.notice", "open for 2h0m0s"},
+		"the notice by default":    {inUse("23:15", &v1.InUse{Mode: remind}), "spec.rollout.in_use.notice", "15m0s"},
+		"notice of the deadline":   {inUse("23:10", &v1.InUse{Deadline: durationpb.New(time.Hour)}), "spec.rollout.in_use.notice", "15m0s"},
+		"no notice is given":       {inUse("23:10", &v1.InUse{}), "", ""},
 	} {
 		got := checkPolicy(test.spec)
 		switch {

@@ -51,6 +51,40 @@ func TestDefer(t *testing.T) {
 	}
 }
 
+// A window that ends takes the announcement back, and not the count: a user may put restarts off so many times in a rollout,
+// not in each of its nights.
+func TestDeferralsAreCountedOverNights(t *testing.T) {
+	w := held(t, reminding)
+	w.let(rolling(1))
+	w.round()
+	for range 2 {
+		put, err := deferred(w.now, w.pool, nil, w.desktops["sales-1"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.desktops["sales-1"] = put
+	}
+	w.pool.Release.Moving = false
+	if w.round(); w.desktops["sales-1"].Claim.RestartAt != nil {
+		t.Fatal("the restart stands, though nothing may move")
+	}
+	if a := w.round(); len(a.Amend) != 0 {
+		t.Errorf("while nothing may move, amended %v", changedNames(a.Amend))
+	}
+	w.now = w.now.Add(17 * time.Hour)
+	w.pool.Release.Moving = true
+	w.round()
+	if _, err := deferred(w.now, w.pool, nil, w.desktops["sales-1"]); !errors.Is(err, ErrNoDeferral) {
+		t.Errorf("the next night: %v, want that nothing is left", err)
+	}
+	w.let(&v1.Release{Version: 1})
+	w.round()
+	w.round()
+	if claim := w.desktops["sales-1"].Claim; claim.RestartAt != nil || claim.Deferrals != 0 {
+		t.Errorf("when the rollout is over: %v", claim)
+	}
+}
+
 // Users get desktops that stay: of the version that most of the pool runs, while the other is on trial.
 func TestClaimPrefersTheLastingVersion(t *testing.T) {
 	for _, test := range []struct {

@@ -33,11 +33,14 @@ type inUse struct {
 	force           time.Time // from then on nobody is waited for; zero means never
 }
 
+// NoticeOf is the time between the announcement of a restart and the restart, by a policy.
+func NoticeOf(policy *v1.InUse) time.Duration { return durationOr(policy.GetNotice(), defaultNotice) }
+
 func inUseOf(pool *v1.Pool) inUse {
 	policy := pool.GetSpec().GetRollout().GetInUse()
 	p := inUse{
 		remind:    policy.GetMode() == v1.InUseMode_IN_USE_MODE_REMIND,
-		notice:    durationOr(policy.GetNotice(), defaultNotice),
+		notice:    NoticeOf(policy),
 		deferBy:   durationOr(policy.GetDeferBy(), defaultDeferBy),
 		deferrals: policy.GetDeferrals(),
 	}
@@ -137,19 +140,28 @@ func (d *decision) restart(desktop *v1.Desktop, soon *int) int {
 }
 
 // withdrawRestarts takes back what was announced to users and no longer holds. turns are those with whom it goes on. What
-// is on a silent host waits until that is back.
+// is on a silent host waits until that is back. How often a user put restarts off is remembered while the rollout goes on:
+// else the end of each night's window would give them as many deferrals again.
 func (d *decision) withdrawRestarts(turns map[string]bool) {
+	goesOn := d.Pool.GetRelease().GetNext() != 0
 	for _, desktop := range slices.Concat(d.rest, d.removing) {
 		name, claim := desktop.GetMeta().GetName(), desktop.GetClaim()
-		if claim.GetRestartAt() == nil || turns[name] || d.stopped[name] {
+		if turns[name] || d.stopped[name] || claim.GetRestartAt() == nil && (goesOn || claim.GetDeferrals() == 0) {
 			continue
 		}
 		if d.full() {
 			return
 		}
-		at := claim.GetRestartAt().AsTime()
 		changed := proto.CloneOf(desktop)
-		calm(changed)
+		changed.Claim.RestartAt = nil
+		if !goesOn {
+			changed.Claim.Deferrals = 0
+		}
+		if claim.GetRestartAt() == nil {
+			d.actions.Amend = append(d.actions.Amend, Change{Desktop: changed})
+			continue
+		}
+		at := claim.GetRestartAt().AsTime()
 		changed.Incarnation.Notice = &v1.Notice{
 			Id:   fmt.Sprintf("off-%d", at.Unix()),
 			Text: fmt.Sprintf("The restart that was announced for %s is off for now.", told(d.now, at, d.Clock)),

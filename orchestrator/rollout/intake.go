@@ -55,6 +55,8 @@ type Draft struct {
 	Log string
 	// Manifest as it was received.
 	Manifest []byte
+	// Tell has an event say that the version came. A build says more itself.
+	Tell bool
 	// OriginImage and OriginSignatures are those of a version out of a bundle: its image's name where it was published, and
 	// what was said of it there. Empty for one that was made here.
 	OriginImage      string
@@ -105,7 +107,7 @@ func (in *Intake) createVersion(ctx context.Context, now time.Time, draft Draft)
 		State: v1.VersionState_VERSION_STATE_DRAFT, StateSince: timestamppb.New(now), Note: draft.Note, Created: timestamppb.New(now), By: draft.By,
 		Signatures: signatures, Log: draft.Log,
 	}
-	image, err := store.Modify(ctx, in.objects, draft.Image, func(image *v1.Image) error { return addVersion(image, version) })
+	image, err := in.add(ctx, now, draft, version)
 	if err != nil {
 		return nil, false, err
 	}
@@ -133,6 +135,21 @@ func byDigest(image *v1.Image, digest images.Digest) *v1.ImageVersion {
 		}
 	}
 	return nil
+}
+
+// add writes the version down, with the event that tells of it if one is to.
+func (in *Intake) add(ctx context.Context, now time.Time, draft Draft, version *v1.ImageVersion) (*v1.Image, error) {
+	if !draft.Tell {
+		return store.Modify(ctx, in.objects, draft.Image, func(image *v1.Image) error { return addVersion(image, version) })
+	}
+	return change(ctx, in.objects, now, draft.Image, func(image *v1.Image) (Note, error) {
+		err := addVersion(image, version)
+		text := fmt.Sprintf("version %d is a draft, taken in from %s", version.GetNumber(), draft.By)
+		if draft.Note != "" {
+			text += ": " + draft.Note
+		}
+		return Note{Reason: ReasonCreated, Message: text}, err
+	})
 }
 
 // addVersion gives draft the next number and adds it, unless its content is there. It may be called several times.

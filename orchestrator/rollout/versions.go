@@ -16,6 +16,7 @@ import (
 
 // Reasons of the events about images.
 const (
+	ReasonCreated   = "VersionCreated"
 	ReasonPublished = "VersionPublished"
 	ReasonRetired   = "VersionRetired"
 	ReasonWithdrawn = "VersionWithdrawn"
@@ -48,7 +49,7 @@ func change(ctx context.Context, st *store.Store, now time.Time, name string, wo
 	}
 }
 
-// Publish makes a draft ready and lets the image point to it, so that new incarnations run it. A version that is ready
+// Publish makes a draft ready and lets the image point to it, so that pools which follow it move there. A version that is ready
 // already becomes the current one again. Errors wrap ErrRefused or the store's sentinels.
 func (in *Intake) Publish(ctx context.Context, now time.Time, image string, number uint32) (*v1.ImageVersion, error) {
 	published, err := change(ctx, in.objects, now, image, func(image *v1.Image) (Note, error) {

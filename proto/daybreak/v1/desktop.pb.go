@@ -841,7 +841,7 @@ type DesktopClaim struct {
 	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// When the desktop is to be restarted with another version although it is in use; absent when it is not to be.
 	RestartAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=restart_at,json=restartAt,proto3" json:"restart_at,omitempty"`
-	// How often the user put the present restart off.
+	// How often the user put off restarts that the present rollout announced.
 	Deferrals     uint32 `protobuf:"varint,5,opt,name=deferrals,proto3" json:"deferrals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

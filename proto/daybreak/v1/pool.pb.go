@@ -208,7 +208,7 @@ type PoolSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the Image that desktops are cloned from.
 	Image string `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
-	// The version to run. 0 follows the image's current version for new incarnations.
+	// The version to run. 0 follows the image's current version. When it changes the pool moves there by a rollout.
 	Version uint32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	// Name of the one Zone that the desktops' network is in. Cannot be changed.
 	Zone string `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
@@ -218,7 +218,8 @@ type PoolSpec struct {
 	Shape *Shape `protobuf:"bytes,5,opt,name=shape,proto3" json:"shape,omitempty"`
 	// When a desktop counts as ready.
 	Readiness *Readiness `protobuf:"bytes,6,opt,name=readiness,proto3" json:"readiness,omitempty"`
-	// Name of the Calendar of the pool's opening hours. It is checked and shown; desktops are kept ready at all times.
+	// Name of the Calendar of the pool's opening hours, checked and shown; desktops are kept ready at all times. Its time zone and
+	// blackout days hold for the rollout's window.
 	Calendar string `protobuf:"bytes,7,opt,name=calendar,proto3" json:"calendar,omitempty"`
 	// How many desktops of the pool may be taken out at once by failures being replaced, refreshes and rollouts. 0 means a
 	// quarter of the seats, at least 1.
