@@ -117,7 +117,7 @@ func TestKnownSeeds(t *testing.T) {
 		306, // a restarted agent gave out boot slots that boots under way had
 	} {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			inSim(t, seed, 20, func(s *sim) { s.story(time.Hour) })
+			inSim(t, seed, 20, func(s *sim) { s.story(40 * time.Minute) })
 		})
 	}
 }
