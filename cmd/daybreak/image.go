@@ -134,8 +134,9 @@ func (a *app) sayImported(ctx context.Context, conn *grpc.ClientConn, wanted imp
 
 func (a *app) imagePublishCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "publish NAME VERSION", Short: "Let new desktops run a version of an image",
-		Long:    "Publish makes a draft ready and the image's current version. An older version that is ready becomes the current one again.",
+		Use: "publish NAME VERSION", Short: "Make a version the image's current one, to which its pools move",
+		Long: `Publish makes a draft ready and the image's current version: the pools that follow the image begin to move to it. Nothing boots
+a draft before that but 'daybreak image check'. An older version that is ready becomes the current one again.`,
 		Example: "  daybreak image publish debian 4",
 		Args:    exactly("NAME", "VERSION"), ValidArgsFunction: a.completeNames(v1.Kind_KIND_IMAGE),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -93,7 +93,8 @@ func hostDiffers(before, after *store.View, name string) bool {
 	was, old := store.Lookup[*v1.Host](before, name)
 	is, now := store.Lookup[*v1.Host](after, name)
 	a, b := was.GetStatus(), is.GetStatus()
-	return old != now || a.GetPhase() != b.GetPhase() || !slices.Equal(a.GetZones(), b.GetZones()) || !slices.Equal(a.GetImages(), b.GetImages())
+	return old != now || was.GetSpec().GetUnschedulable() != is.GetSpec().GetUnschedulable() ||
+		a.GetPhase() != b.GetPhase() || !slices.Equal(a.GetZones(), b.GetZones()) || !slices.Equal(a.GetImages(), b.GetImages())
 }
 
 // tellsFailure: the event tells that a life of a desktop failed.

@@ -108,14 +108,16 @@ func (d *decision) say(format string, args ...any) {
 	d.active.Status.Message = cut(fmt.Sprintf(format, args...), maxMessage)
 }
 
-// stage waits until every host that could run one of the pool's desktops has the version.
+// stage waits until every host that could run one of the pool's next lives has the version. One that is kept from new
+// desktops could not: so an admin takes a host that cannot fetch it out of everybody's way.
 func (d *decision) stage() {
 	digest := runnable(d.Image, d.active.GetSpec().GetToVersion()).GetDigest()
 	var up int
 	var without []string
 	for _, host := range d.Hosts {
 		s := host.GetStatus()
-		if s.GetPhase() != v1.HostPhase_HOST_PHASE_UP || !slices.Contains(s.GetZones(), d.Pool.GetSpec().GetZone()) {
+		if s.GetPhase() != v1.HostPhase_HOST_PHASE_UP || host.GetSpec().GetUnschedulable() ||
+			!slices.Contains(s.GetZones(), d.Pool.GetSpec().GetZone()) {
 			continue
 		}
 		up++
@@ -125,7 +127,7 @@ func (d *decision) stage() {
 	}
 	switch {
 	case up == 0:
-		d.say("waits for a host of zone %s: none is up", d.Pool.GetSpec().GetZone())
+		d.say("waits for a host of zone %s: none is up and takes new desktops", d.Pool.GetSpec().GetZone())
 	case len(without) > 0:
 		d.say("%d of %s fetched version %d; still to come: %s", up-len(without), plural(up, "host"), d.active.GetSpec().GetToVersion(), some(without))
 	default:

@@ -299,6 +299,19 @@ func TestStagingWaitsForHosts(t *testing.T) {
 	w.hosts[1].Status.Phase = v1.HostPhase_HOST_PHASE_DEGRADED
 	w.decide()
 	w.says(t, "1 of 2 hosts fetched version 2", "kvm3")
+	// Whoever has a host that cannot fetch takes it out of the way.
+	w.hosts[2].Spec = &v1.HostSpec{Unschedulable: true}
+	if w.round(); w.newest().GetStatus().GetPhase() == phaseStaging {
+		t.Errorf("waits for a host that takes no new desktops: %s", w.newest().GetStatus().GetMessage())
+	}
+	w.setHost(1, v1.HostPhase_HOST_PHASE_UP)
+	w.settle(time.Hour)
+	w.check(t, 2, phaseDone)
+}
+
+func TestStagingWaitsForOneHostAtLeast(t *testing.T) {
+	w := newWorld(12, quick("1"))
+	w.publish(healthy)
 	for _, h := range w.hosts {
 		h.Status.Phase = v1.HostPhase_HOST_PHASE_DOWN
 	}
