@@ -29,9 +29,7 @@ type selectFlags struct {
 func (f *selectFlags) add(a *app, c *cobra.Command) {
 	c.Flags().StringArrayVarP(&f.labels, "selector", "l", nil, "only objects with this label, KEY=VALUE; several by commas or repetition")
 	c.Flags().StringVar(&f.pool, "pool", "", "only desktops, claims, rollouts and events of this pool")
-	_ = c.RegisterFlagCompletionFunc("pool", func(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-		return a.names(c.Context(), v1.Kind_KIND_POOL), cobra.ShellCompDirectiveNoFileComp
-	})
+	a.completeFlag(c, "pool", v1.Kind_KIND_POOL)
 }
 
 func (f *selectFlags) selection(args []string) (selection, error) {

@@ -19,7 +19,7 @@ import (
 )
 
 func (a *app) imageCommand() *cobra.Command {
-	return group("image", "Bring golden images in, and publish their versions",
+	return group("image", "Bring golden images in, patch them, publish versions and take them back",
 		a.imageInspectCommand(), a.imageImportCommand(), a.imageVersionsCommand(), a.imagePublishCommand(), a.imageRollbackCommand(),
 		a.imageDiffCommand(), a.imageRetireCommand(), a.imageWithdrawCommand(), a.imageCollectCommand(),
 		a.imageExportCommand(), a.imageImportBundleCommand(),
@@ -138,7 +138,7 @@ func (a *app) imagePublishCommand() *cobra.Command {
 		Long: `Publish makes a draft ready and the image's current version: the pools that follow the image begin to move to it. Nothing boots
 a draft before that but 'daybreak image check'. An older version that is ready becomes the current one again.`,
 		Example: "  daybreak image publish debian 4",
-		Args:    exactly("NAME", "VERSION"), ValidArgsFunction: a.completeNames(v1.Kind_KIND_IMAGE),
+		Args:    exactly("NAME", "VERSION"), ValidArgsFunction: a.completeVersions,
 		RunE: func(c *cobra.Command, args []string) error {
 			number, err := versionNumber(args[1])
 			if err != nil {

@@ -33,7 +33,7 @@ func (a *app) imageLogCommand() *cobra.Command {
 		Use: "log NAME VERSION", Short: "Show what the patch that made a version said",
 		Long:    "Log prints the output that was kept of the patch, at most its last 256 KiB.",
 		Example: "  daybreak image log debian 5",
-		Args:    exactly("NAME", "VERSION"), ValidArgsFunction: a.completeNames(v1.Kind_KIND_IMAGE),
+		Args:    exactly("NAME", "VERSION"), ValidArgsFunction: a.completeVersions,
 		RunE: func(c *cobra.Command, args []string) error {
 			number, err := versionNumber(args[1])
 			if err != nil {
@@ -58,7 +58,7 @@ func (a *app) imageLog(ctx context.Context, conn *grpc.ClientConn, name string, 
 			continue
 		}
 		if v.GetLog() == "" {
-			return fmt.Errorf("nothing was kept for version %d of image %s: only patches say something", number, name)
+			return fmt.Errorf("version %d of image %s has no log: it was imported, or the script of its patch printed nothing", number, name)
 		}
 		text, err := readChunk(ctx, conn, v.GetLog())
 		if err != nil {

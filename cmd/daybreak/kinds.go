@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"daybreak/cmd/daybreak/show"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -136,6 +138,9 @@ func list(ctx context.Context, conn grpc.ClientConnInterface, request *v1.ListRe
 	}
 }
 
+// completionTimeout bounds what a press of the tab key costs.
+const completionTimeout = 2 * time.Second
+
 // completion is a cobra completion function.
 type completion = func(c *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective)
 
@@ -166,9 +171,35 @@ func (a *app) completeNames(kinds ...v1.Kind) completion {
 	}
 }
 
+// completeVersions offers the names of images for the first argument, and for the others the image's versions, newest first.
+func (a *app) completeVersions(c *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+	if len(args) == 0 {
+		return a.completeNames(v1.Kind_KIND_IMAGE)(c, args, toComplete)
+	}
+	ctx, cancel := context.WithTimeout(c.Context(), completionTimeout)
+	defer cancel()
+	var numbers []string
+	_ = a.withConn(func(conn *grpc.ClientConn) error {
+		o, err := get(ctx, conn, v1.Kind_KIND_IMAGE, args[0])
+		image, _ := o.(*v1.Image)
+		for _, v := range slices.Backward(image.GetStatus().GetVersions()) {
+			numbers = append(numbers, strings.TrimRight(fmt.Sprintf("%d\t%s", v.GetNumber(), show.Clean(v.GetNote())), "\t"))
+		}
+		return err
+	})
+	return numbers, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
+}
+
+// completeFlag offers the names of a kind for a flag.
+func (a *app) completeFlag(c *cobra.Command, flag string, kind v1.Kind) {
+	_ = c.RegisterFlagCompletionFunc(flag, func(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return a.names(c.Context(), kind), cobra.ShellCompDirectiveNoFileComp
+	})
+}
+
 // names asks the server, briefly: who presses the tab key does not wait long.
 func (a *app) names(ctx context.Context, kind v1.Kind) []string {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, completionTimeout)
 	defer cancel()
 	var names []string
 	_ = a.withConn(func(conn *grpc.ClientConn) error {

@@ -71,7 +71,8 @@ guest: an appliance, which is another image, mounts the disk of the image and ru
 	flags.DurationVar(&p.run, "script-timeout", 0, "time for the script (default 1h)")
 	flags.BoolVar(&p.publish, "publish", false, "publish the version once it is ready")
 	flags.StringVar(&p.log, "log", "", "write the script's output to this file, too")
-	p.vmFlags(c)
+	a.completeFlag(c, "appliance", v1.Kind_KIND_IMAGE)
+	p.vmFlags(a, c)
 	return c
 }
 
@@ -89,7 +90,7 @@ and throws the VM away. A draft that comes up is ready. Without VERSION the newe
 			}
 			return nil
 		},
-		ValidArgsFunction: a.completeNames(v1.Kind_KIND_IMAGE),
+		ValidArgsFunction: a.completeVersions,
 		RunE: func(c *cobra.Command, args []string) error {
 			p.order.Image = args[0]
 			if len(args) == 2 {
@@ -107,12 +108,12 @@ and throws the VM away. A draft that comes up is ready. Without VERSION the newe
 			return a.withConn(func(conn *grpc.ClientConn) error { return call.run(c.Context(), conn) })
 		},
 	}
-	p.vmFlags(c)
+	p.vmFlags(a, c)
 	return c
 }
 
 // vmFlags are those of the VM of a build.
-func (p *patching) vmFlags(c *cobra.Command) {
+func (p *patching) vmFlags(a *app, c *cobra.Command) {
 	flags := c.Flags()
 	flags.StringVar(&p.order.Host, "host", "", "host to do it on (default one that has room, best one that has the version)")
 	flags.StringVar(&p.order.Zone, "zone", "", "zone of the VM's network (default it has none)")
@@ -120,6 +121,8 @@ func (p *patching) vmFlags(c *cobra.Command) {
 	flags.Uint32Var(&p.order.Shape.Vcpus, "vcpus", 0, "CPUs of the VM (default 2)")
 	flags.DurationVar(&p.boot, "boot-timeout", 0, "time for the guest to boot (default 5m)")
 	formatFlag(c, &p.format, "", formatJSON)
+	a.completeFlag(c, "host", v1.Kind_KIND_HOST)
+	a.completeFlag(c, "zone", v1.Kind_KIND_ZONE)
 }
 
 // check finds what is wrong with the flags of a patch.

@@ -151,6 +151,9 @@ func (a *app) rolloutCancelCommand() *cobra.Command {
 		if err != nil {
 			return nil, err
 		}
+		if newest.GetStatus().GetEnded() != nil && newest.GetSpec().GetRollback() {
+			return nil, fmt.Errorf("%s has ended, and no rollout goes on; see 'daybreak rollout status %s'", rollout.Title(newest), pool)
+		}
 		if newest.GetStatus().GetEnded() != nil {
 			return nil, fmt.Errorf("%s has ended; take it back with 'daybreak image rollback %s'", rollout.Title(newest), pool)
 		}

@@ -88,7 +88,7 @@ func (a *app) imageDiffCommand() *cobra.Command {
 		Long: `Diff says how much of the disk changed from one version to another, how much a host has to fetch that has the older one, and,
 when both versions told their packages at their check, which packages changed.`,
 		Example: "  daybreak image diff debian 3 4\n  daybreak image diff debian 3 4 -o json",
-		Args:    exactly("NAME", "OLD", "NEW"), ValidArgsFunction: a.completeNames(v1.Kind_KIND_IMAGE),
+		Args:    exactly("NAME", "OLD", "NEW"), ValidArgsFunction: a.completeVersions,
 		RunE: func(c *cobra.Command, args []string) error {
 			request := &v1.DiffRequest{Image: args[0]}
 			var err error
@@ -110,7 +110,7 @@ when both versions told their packages at their check, which packages changed.`,
 					show.Bytes(diff.GetChangedBytes()), diff.GetChangedChunks(), show.Bytes(diff.GetNewBytes()), request.GetTo())
 				switch {
 				case !diff.GetPackagesKnown():
-					fmt.Fprintln(a.out, "the packages of at least one of them are not known")
+					fmt.Fprintf(a.out, "their packages are not compared: at least one of them was never checked, or its guest does not say; see 'daybreak image check %s VERSION'\n", args[0])
 					return nil
 				case len(diff.GetPackages()) == 0:
 					fmt.Fprintln(a.out, "both have the same packages")
@@ -147,7 +147,7 @@ has no current version until one is published. It cannot be undone.`,
 
 // retireCommand makes a command of one of the two ways to end a version.
 func (a *app) retireCommand(withdraw bool, c *cobra.Command) *cobra.Command {
-	c.Args, c.ValidArgsFunction = exactly("NAME", "VERSION"), a.completeNames(v1.Kind_KIND_IMAGE)
+	c.Args, c.ValidArgsFunction = exactly("NAME", "VERSION"), a.completeVersions
 	var reason string
 	c.Flags().StringVar(&reason, "reason", "", "why, for whoever reads it later")
 	c.RunE = func(c *cobra.Command, args []string) error {

@@ -68,5 +68,8 @@ func patterns() map[string]string {
 		"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$":          "must be a time of day like 17:15, or 24:00",
 		"^[0-9]{4}-[0-9]{2}-[0-9]{2}$":                     "must be a date like 2026-11-23",
 		"^[0-9a-f]{64}$":                                   "must be 64 lower-case hexadecimal digits",
+		"^([0-9a-f]{64})?$":                                "must be 64 lower-case hexadecimal digits, or empty",
+		"^([0-9a-f]{2}:){5}[0-9a-f]{2}$":                   "must be a MAC address like 52:54:00:12:34:56, in lower case",
+		"^[1-9][0-9]{0,3}%?$":                              "must be a number of desktops like 10, or a share of the pool like 25%",
 	}
 }

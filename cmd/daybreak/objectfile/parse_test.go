@@ -105,6 +105,7 @@ func TestMistakes(t *testing.T) {
 		{"a control character", "kind: zone\nmeta: {name: a}\nspec: {display_name: \"a\\x1b[31m\"}\n", `x.yaml:3:22: spec.display_name: must not hold control characters or line breaks, found "a\x1b[31m"`},
 		{"a duration without unit", head + "  readiness: {deadline: 300}\n", `x.yaml:6:25: spec.readiness.deadline: want a time with its unit, like 300s, 5m or 1h30m, found "300"`},
 		{"a negative duration", head + "  readiness: {deadline: -5s}\n", "x.yaml:6:25: spec.readiness.deadline: must be greater than 0s"},
+		{"a wave", head + "  rollout: {waves: [\"1\", half]}\n", `x.yaml:6:26: spec.rollout.waves[1]: must be a number of desktops like 10, or a share of the pool like 25%`},
 		{"a weekday", "kind: calendar\nmeta: {name: a}\nspec:\n  time_zone: Asia/Tokyo\n  hours: [{days: [mon], open: 8:30, close: 25:00}]\n", `x.yaml:5:19: spec.hours[0].days[0]: want one of monday, tuesday,`},
 		{"a time of day", "kind: calendar\nmeta: {name: a}\nspec:\n  time_zone: Asia/Tokyo\n  hours: [{days: [monday], open: 8:30, close: 25:00}]\n", `x.yaml:5:34: spec.hours[0].open: must be a time of day like 08:30, found "8:30"`},
 		{"an anchor", "kind: zone\nmeta: &m {name: a}\n", "x.yaml:2:7: anchors"},

@@ -103,7 +103,11 @@ func Desktop(out io.Writer, d *v1.Desktop, events []*v1.Event, now time.Time) er
 	}
 	p.line("Wanted", wantedWord(in, now))
 	if user := d.GetClaim(); user != nil {
-		p.line("User", user.GetUser()+", since "+Moment(now, user.GetSince()))
+		text := user.GetUser() + ", since " + Moment(now, user.GetSince())
+		if user.GetRestartAt() != nil {
+			text += "; restarts with another version at " + Moment(now, user.GetRestartAt())
+		}
+		p.line("User", text)
 	}
 	p.line("Host", in.GetHost())
 	p.line("Image", versionWord(in.GetImage(), in.GetVersion()))

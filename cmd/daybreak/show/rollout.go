@@ -70,9 +70,9 @@ func moveWord(spec *v1.RolloutSpec) string {
 }
 
 func movedWord(s *v1.RolloutStatus, to uint32) string {
-	text := fmt.Sprintf("%d of %d run version %d and are ready", s.GetMoved(), s.GetTotal(), to)
+	text := fmt.Sprintf("%d of %d ready with version %d", s.GetMoved(), s.GetTotal(), to)
 	if s.GetInUse() > 0 {
-		text += fmt.Sprintf("; %d wait for their users", s.GetInUse())
+		text += fmt.Sprintf("; %d in use", s.GetInUse())
 	}
 	if s.GetFailed() > 0 {
 		text += fmt.Sprintf("; %d failed", s.GetFailed())
@@ -200,7 +200,7 @@ func failureWord(limit uint32) string {
 func inUseWord(policy *v1.InUse) string {
 	text := "desktops in use move at logoff"
 	if policy.GetMode() == v1.InUseMode_IN_USE_MODE_REMIND {
-		text = fmt.Sprintf("users are told %s ahead and may put it off %d times", Span(durationOr(policy.GetNotice(), 15*time.Minute)), policy.GetDeferrals())
+		text = fmt.Sprintf("users are told %s ahead and may put it off %s", Span(durationOr(policy.GetNotice(), 15*time.Minute)), often(policy.GetDeferrals()))
 	}
 	if policy.GetDeadline() != nil {
 		text += ", after " + Span(policy.GetDeadline().AsDuration()) + " without asking"
@@ -213,4 +213,14 @@ func durationOr(d *durationpb.Duration, standard time.Duration) time.Duration {
 		return standard
 	}
 	return d.AsDuration()
+}
+
+func often(n uint32) string {
+	switch n {
+	case 0:
+		return "never"
+	case 1:
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
 }
