@@ -127,6 +127,16 @@ func TestExplainPool(t *testing.T) {
 	}
 }
 
+func TestExplainGivenUpVersion(t *testing.T) {
+	w := settled(t, 4, published)
+	w.image.Status.Current = 2
+	w.pool.Release = &v1.Release{Image: "office", Version: 1, Previous: 2, Refused: 2}
+	answer, err := Explain(shown(t, w), w.now, "sales")
+	if err != nil || !strings.Contains(strings.Join(answer.GetDetails(), "\n"), `version 2 of image office is current but was rolled back here, and the pool stays with version 1: "daybreak rollout start sales"`) {
+		t.Errorf("a pool that gave up the current version: %v, %v", answer, err)
+	}
+}
+
 func TestExplainVersions(t *testing.T) {
 	w := settled(t, 6, published, func(w *world) { w.pool.Spec.MaxUnavailable, w.pool.Spec.MinReady = 2, 3 })
 	w.claim("sales-1", "taro")
@@ -143,7 +153,7 @@ func TestExplainVersions(t *testing.T) {
 	}{
 		{"on the new one", "sales-2", rolling(3), nil, "it has version 2, which is being rolled out (sales-1)"},
 		{"next to move", "sales-3", rolling(3), nil, "and is to have version 2 of image office: now"},
-		{"later wave", "sales-3", rolling(1), nil, "it waits for a later wave; 1 are admitted so far"},
+		{"later wave", "sales-3", rolling(1), nil, "it waits for a later wave; 1 is admitted so far"},
 		{"window", "sales-3", &v1.Release{Version: 1, Next: 2, Admitted: 3, Rollout: "sales-1"}, nil,
 			"when the rollout goes on (waits for 22:00)"},
 		{"min_ready", "sales-3", rolling(3), func(w *world) { w.pool.Spec.MinReady = 5 }, "more than min_ready=5 ready desktops are free"},

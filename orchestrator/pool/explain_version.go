@@ -17,7 +17,7 @@ func (d *decision) rolloutNews(view *store.View) []string {
 	release := d.Pool.GetRelease()
 	rollout, ok := store.Lookup[*v1.Rollout](view, release.GetRollout())
 	if !ok {
-		return nil
+		return d.givenUp(view)
 	}
 	to, word := rollout.GetSpec().GetToVersion(), "rollout"
 	if rollout.GetSpec().GetRollback() {
@@ -36,7 +36,7 @@ func (d *decision) rolloutNews(view *store.View) []string {
 	}
 	text := fmt.Sprintf("%s %s to version %d: %d of %s run it", word, release.GetRollout(), to, have, plural(len(d.Desktops), "desktop"))
 	if release.GetNext() != 0 {
-		text += fmt.Sprintf(", %d are admitted to it", release.GetAdmitted())
+		text += fmt.Sprintf(", %d %s admitted to it", release.GetAdmitted(), are(int(release.GetAdmitted())))
 	}
 	if message := rollout.GetStatus().GetMessage(); message != "" {
 		text += "; " + message
@@ -49,6 +49,18 @@ func (d *decision) rolloutNews(view *store.View) []string {
 		lines = append(lines, fmt.Sprintf("%s on another version %s in use: %s", plural(n, "desktop"), are(n), strings.Join(waiting, ", ")))
 	}
 	return lines
+}
+
+// givenUp tells that the pool stays behind the image's current version since that was rolled back here.
+func (d *decision) givenUp(view *store.View) []string {
+	pool, name := d.Pool.GetSpec(), d.Pool.GetSpec().GetImage()
+	image, _ := store.Lookup[*v1.Image](view, name)
+	current, refused := image.GetStatus().GetCurrent(), d.Pool.GetRelease().GetRefused()
+	if pool.GetVersion() != 0 || refused == 0 || refused != current {
+		return nil
+	}
+	return []string{fmt.Sprintf("version %d of image %s is current but was rolled back here, and the pool stays with version %d: \"daybreak rollout start %s\" tries it again",
+		current, name, d.Pool.GetRelease().GetVersion(), d.Pool.GetMeta().GetName())}
 }
 
 func are(n int) string {
@@ -84,7 +96,7 @@ func (d *decision) versionNews(view *store.View, desktop *v1.Desktop) string {
 	case t.tried:
 		return text + "once the one that tries it first is ready"
 	case d.slots(nil) <= 0 && desktop.GetClaim().GetRestartAt() == nil:
-		return text + fmt.Sprintf("it waits for a later wave; %d are admitted so far", release.GetAdmitted())
+		return text + fmt.Sprintf("it waits for a later wave; %d %s admitted so far", release.GetAdmitted(), are(int(release.GetAdmitted()))) + rolloutMessage(view, release)
 	case !release.GetMoving():
 		return text + "it is made anew with it when its user releases it, when it fails, or when the rollout goes on" + rolloutMessage(view, release)
 	case desktop.GetClaim() != nil:
