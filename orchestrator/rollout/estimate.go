@@ -42,12 +42,27 @@ func (d *decision) estimate(c census, sizes []int) {
 	if d.Window != nil && !d.active.GetSpec().GetRollback() {
 		end, ok = d.Window.After(d.now, left)
 	}
-	if force := d.release.GetForceFrom(); len(c.inUse) > 0 && force.AsTime().After(end) {
-		end = force.AsTime().Add(life)
+	if last := d.lastRestart(c.inUse); last.After(end) {
+		end = last.Add(life)
 	}
 	if ok {
 		s.EstimatedEnd = timestamppb.New(end.Truncate(time.Second))
 	}
+}
+
+// lastRestart says when the last of desktops in use is restarted: when its user was told, or when nobody is asked any more.
+func (d *decision) lastRestart(inUse []*v1.Desktop) time.Time {
+	var last time.Time
+	for _, desktop := range inUse {
+		at := d.release.GetForceFrom().AsTime()
+		if told := desktop.GetClaim().GetRestartAt(); told != nil {
+			at = told.AsTime()
+		}
+		if at.After(last) {
+			last = at
+		}
+	}
+	return last
 }
 
 // keepEstimate leaves the estimate of before where the new one says nearly the same: it would be written anew with every

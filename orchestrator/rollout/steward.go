@@ -160,7 +160,7 @@ func (s *Steward) Pause(ctx context.Context, now time.Time, pool, by string) (*v
 	return r, wrap(err, "pause the rollout of pool %s", pool)
 }
 
-// errAsItWas: the rollout is paused already, or not paused.
+// errAsItWas: the rollout is not paused.
 var errAsItWas = errors.New("as it was")
 
 // pause sets whether the active rollout is paused.
@@ -175,7 +175,7 @@ func (s *Steward) pause(ctx context.Context, now time.Time, pool, by string, pau
 		case d.active == nil:
 			return nil, refuse("no rollout of it runs")
 		case d.active.GetSpec().GetPaused() == paused && paused:
-			return nil, fmt.Errorf("%w: %w", refuse("%s is paused already", d.title()), errAsItWas)
+			return nil, refuse("%s is paused already", d.title())
 		case d.active.GetSpec().GetPaused() == paused:
 			return nil, errAsItWas
 		}

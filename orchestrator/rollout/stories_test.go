@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"daybreak/orchestrator/calendar"
 	"daybreak/orchestrator/rollout"
@@ -206,6 +207,17 @@ func TestDesktopsInUseMoveLast(t *testing.T) {
 	w.says(t, "3 desktops in use", "sales-1, sales-2, sales-3")
 	if s := w.newest().GetStatus(); s.GetInUse() != 3 || s.GetEstimatedEnd() != nil {
 		t.Errorf("status %v", s)
+	}
+	told := w.now.Add(time.Hour)
+	w.pool.Release.ForceFrom = timestamppb.New(w.now.Add(24 * time.Hour))
+	for i := range 3 {
+		w.desktops[i].Claim.RestartAt = timestamppb.New(told)
+	}
+	w.pool.Spec.Rollout.InUse = &v1.InUse{Mode: v1.InUseMode_IN_USE_MODE_REMIND, Deadline: durationpb.New(48 * time.Hour)}
+	w.settle(time.Minute)
+	w.says(t, "sales-1 restarts at", "until their users release them")
+	if end := w.newest().GetStatus().GetEstimatedEnd().AsTime(); end.Before(told) || end.After(told.Add(30*time.Minute)) {
+		t.Errorf("estimated end %v, though all restart at %v", end, told)
 	}
 	for i := range 3 {
 		w.release(i)

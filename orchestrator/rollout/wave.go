@@ -31,9 +31,7 @@ func (d *decision) run(c census, sizes []int) {
 		d.estimate(c, sizes)
 	case moved:
 		d.finish()
-	case next == 0:
-		d.sayLeft(c, why)
-	case !may:
+	case next == 0 || !may:
 		d.sayLeft(c, why)
 		d.estimate(c, sizes)
 	default:
@@ -100,7 +98,7 @@ func (d *decision) sayWave(c census, why string) {
 		d.sayLeft(c, why)
 		return
 	}
-	parts := []string{fmt.Sprintf("wave %d of %d: %d of %s run version %d and are ready", s.GetWave(), s.GetWaves(), c.good,
+	parts := []string{fmt.Sprintf("wave %d of %d: %d of %s ready with version %d", s.GetWave(), s.GetWaves(), c.good,
 		plural(int(s.GetAdmitted()), "desktop"), d.active.GetSpec().GetToVersion())}
 	if n := c.starting + c.between; n > 0 {
 		parts = append(parts, fmt.Sprintf("%d on the way", n))
@@ -132,16 +130,30 @@ func (d *decision) left(c census) []string {
 	}
 	if n := len(c.inUse); n > 0 {
 		until := "until their users release them"
+		if n == 1 {
+			until = "until its user releases it"
+		}
 		if force := d.release.GetForceFrom(); force != nil {
 			until += ", or until " + moment(force.AsTime())
 		}
-		parts = append(parts, fmt.Sprintf("%s in use %s (%s)", plural(n, "desktop"), until, some(names(c.inUse))))
+		parts = append(parts, fmt.Sprintf("%s in use %s (%s)", plural(n, "desktop"), until, some(held(c.inUse))))
 	}
 	if n := len(c.away); n > 0 {
 		parts = append(parts, fmt.Sprintf("%s on a host that is not heard from (%s): bring it back, or delete them with the word that it is off",
 			plural(n, "desktop"), some(names(c.away))))
 	}
 	return parts
+}
+
+// held names desktops that users hold, with the restart that was announced to them.
+func held(desktops []*v1.Desktop) []string {
+	list := names(desktops)
+	for i, desktop := range desktops {
+		if at := desktop.GetClaim().GetRestartAt(); at != nil {
+			list[i] += " restarts at " + moment(at.AsTime())
+		}
+	}
+	return list
 }
 
 func names(desktops []*v1.Desktop) []string {
@@ -187,7 +199,7 @@ func (d *decision) runBack(c census) {
 	case why != "":
 		d.sayLeft(c, why)
 	default:
-		d.sayLeft(c, fmt.Sprintf("%d of %s run version %d and are ready", c.good, plural(c.live, "desktop"), d.active.GetSpec().GetToVersion()))
+		d.sayLeft(c, fmt.Sprintf("%d of %s ready with version %d", c.good, plural(c.live, "desktop"), d.active.GetSpec().GetToVersion()))
 		d.estimate(c, []int{c.seats})
 	}
 }
