@@ -46,7 +46,7 @@ func (j *job) disk(ctx context.Context, image, digest string, reserve uint64) (o
 	if reserve == 0 {
 		reserve = defaultReserve
 	}
-	what := "fetching version of " + image
+	what := fmt.Sprintf("fetching image %s, content %.12s", image, digest)
 	if err := j.talk.progress(what, 0); err != nil {
 		return overlayDisk{}, err
 	}
@@ -58,7 +58,7 @@ func (j *job) disk(ctx context.Context, image, digest string, reserve uint64) (o
 		}
 	})
 	if err != nil {
-		return overlayDisk{}, fmt.Errorf("get version of %s: %w", image, err)
+		return overlayDisk{}, fmt.Errorf("fetch image %s, content %.12s: %w", image, digest, err)
 	}
 	d := overlayDisk{life: hostagent.Life{Desktop: image, UID: uuid.NewString(), Generation: 1, Build: true}, digest: digest}
 	j.b.claim(d.life)
