@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -229,9 +230,33 @@ func (s *rolloutStory) waves(t *testing.T) {
 		}
 		return "2"
 	})
+	// One of the hosts made the version, so the other one had it from there and not from the control plane.
+	given := 0.0
+	for _, host := range []string{"h1", "h2"} {
+		given += s.metric(t, host, "daybreak_agent_given_to_peers_bytes_total")
+	}
+	if given == 0 {
+		t.Error("no host gave another anything of the version")
+	}
 	if status := s.cli(t, "rollout", "status", "desk"); !strings.Contains(status, "in use") {
 		t.Errorf("the status says nothing of those in use:\n%s", status)
 	}
+}
+
+// metric reads one number of an agent's.
+func (s *rolloutStory) metric(t *testing.T, host, name string) float64 {
+	t.Helper()
+	for line := range strings.Lines(s.lab(t, "shell", host, "/bin/bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/7446 && printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3 && cat <&3")) {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), name+" "); ok {
+			number, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return number
+		}
+	}
+	t.Fatalf("the agent of %s has no metric %s", host, name)
+	return 0
 }
 
 // everyGuest asks every guest which version it runs and whether it has the package of version 2, and compares identities and

@@ -136,7 +136,7 @@ prepare_host() { # prepare_host NODE NUMBER BARE EMULATE
   for zone in "${zones[@]}"; do args+=(--zone "$zone=br-$zone"); done
   if [[ -n $4 ]]; then args+=(--allow-emulation); fi
   [[ -s $dir/token ]] || touch "$dir/hold/agent"
-  write_service "$node" agent "$checkout/bin/daybreak-agent" run --server 10.77.0.1:7444 --name "$node" \
+  write_service "$node" agent "$checkout/bin/daybreak-agent" run --server 10.77.0.1:7444 --name "$node" --peer-listen "10.77.0.$((10 + $2)):7447" \
     --token-file "$dir/token" --data-dir /var/lib/daybreak-agent "${args[@]}" --libvirt-uri qemu:///system \
     --metrics-listen 127.0.0.1:7446 --log-format json
 }
