@@ -122,7 +122,8 @@ left alone until somebody asks for it: this does.`,
 func (a *app) rolloutPauseCommand() *cobra.Command {
 	return a.steer(&cobra.Command{
 		Use: "pause POOL", Short: "Take no more desktops out of service for a rollout",
-		Long:    "Pause leaves every desktop as it is. Desktops that are made anew for other reasons go on getting the version of their wave.",
+		Long: "Pause leaves every desktop as it is. Desktops that are made anew for other reasons go on getting the version of their wave. " +
+			"When another version is published, the rollout that takes this one's place is not paused.",
 		Example: "  daybreak rollout pause sales",
 	}, "is paused; let it go on with 'daybreak rollout resume'", func(ctx context.Context, conn *grpc.ClientConn, pool string) (*v1.Rollout, error) {
 		answer, err := v1.NewRolloutServiceClient(conn).Pause(ctx, &v1.PauseRolloutRequest{Pool: pool})

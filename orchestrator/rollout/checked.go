@@ -19,6 +19,7 @@ const maxCheck = 256
 // sentinels.
 func (in *Intake) MarkChecked(ctx context.Context, now time.Time, image string, number uint32, check, packages string) (*v1.ImageVersion, error) {
 	return in.mark(ctx, image, number, check, func(v *v1.ImageVersion) {
+		v.CheckFailed = false
 		if packages != "" {
 			v.Packages = packages
 		}
@@ -32,6 +33,7 @@ func (in *Intake) MarkChecked(ctx context.Context, now time.Time, image string, 
 // is published already is not taken from under its desktops by a check. Errors wrap the store's sentinels.
 func (in *Intake) MarkFailed(ctx context.Context, now time.Time, image string, number uint32, why string, withdraw bool) (*v1.ImageVersion, error) {
 	return in.mark(ctx, image, number, why, func(v *v1.ImageVersion) {
+		v.CheckFailed = true
 		if withdraw && v.GetState() == v1.VersionState_VERSION_STATE_DRAFT {
 			v.State, v.StateSince = v1.VersionState_VERSION_STATE_WITHDRAWN, timestamppb.New(now)
 		}

@@ -90,7 +90,7 @@ func (in *Intake) createVersion(ctx context.Context, now time.Time, draft Draft)
 	if err := in.chunks.PutManifest(ctx, manifest); err != nil {
 		return nil, false, err
 	}
-	before, err := in.image(ctx, draft.Image)
+	before, err := in.image(ctx, draft.Image, draft.Parent)
 	if err != nil {
 		return nil, false, err
 	}
@@ -115,11 +115,14 @@ func (in *Intake) createVersion(ctx context.Context, now time.Time, draft Draft)
 	return made, made.GetNumber() != version.GetNumber(), nil
 }
 
-// image returns the named image, and makes it when there is none.
-func (in *Intake) image(ctx context.Context, name string) (*v1.Image, error) {
+// image returns the named image, and makes it when there is none, but not for what was made from one of its versions.
+func (in *Intake) image(ctx context.Context, name string, parent uint32) (*v1.Image, error) {
 	image, err := store.Get[*v1.Image](ctx, in.objects, name)
 	if !errors.Is(err, store.ErrNotFound) {
 		return image, err
+	}
+	if parent != 0 {
+		return nil, fmt.Errorf("there is no image %s whose version %d could be the parent: %w", name, parent, ErrRefused)
 	}
 	_, err = in.objects.Commit(ctx, store.Create(&v1.Image{Meta: &v1.Meta{Name: name}}))
 	if err != nil && !errors.Is(err, store.ErrExists) {

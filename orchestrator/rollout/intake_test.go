@@ -148,6 +148,13 @@ func TestCreateVersionRefuses(t *testing.T) {
 	if image, err := store.Get[*v1.Image](t.Context(), h.objects, "debian"); err == nil && len(image.GetStatus().GetVersions()) > 0 {
 		t.Errorf("a refused version was kept: %v", image)
 	}
+	orphan := rollout.Draft{Image: "nobodys", Parent: 1, Manifest: good}
+	if v, _, err := h.intake.CreateVersion(t.Context(), noon(), orphan); !errors.Is(err, rollout.ErrRefused) {
+		t.Errorf("a version of an image that is gone: %v, %v", v, err)
+	}
+	if _, err := store.Get[*v1.Image](t.Context(), h.objects, "nobodys"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("the image that was gone is there again: %v", err)
+	}
 }
 
 func TestCreateVersionAtOnce(t *testing.T) {

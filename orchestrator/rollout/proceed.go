@@ -122,7 +122,11 @@ func (d *decision) stage() {
 		}
 		up++
 		if !slices.Contains(s.GetImages(), digest) {
-			without = append(without, host.GetMeta().GetName())
+			name := host.GetMeta().GetName()
+			if why := s.GetMessage(); why != "" {
+				name += " (" + cut(why, 200) + ")"
+			}
+			without = append(without, name)
 		}
 	}
 	switch {

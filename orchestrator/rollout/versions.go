@@ -70,6 +70,8 @@ func publish(now time.Time, image *v1.Image, number uint32, trusted *sign.Publis
 		return Note{}, fmt.Errorf("the image is being deleted: %w", ErrRefused)
 	case v.GetCollected():
 		return Note{}, fmt.Errorf("its content is no longer in the image store; import the same disk again: %w", ErrRefused)
+	case v.GetCheckFailed():
+		return Note{}, fmt.Errorf("its check failed (%s): mend it with a patch, or check it again with 'daybreak image check': %w", v.GetCheck(), ErrRefused)
 	}
 	if err := trusted.Check(image.GetMeta().GetName(), v.GetDigest(), v.GetSignatures()); err != nil {
 		return Note{}, fmt.Errorf("%w: import the same disk again, and it is signed: %w", err, ErrRefused)

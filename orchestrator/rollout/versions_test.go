@@ -56,6 +56,27 @@ func (h house) image(t *testing.T) *v1.Image {
 	return image
 }
 
+// TestPublishRefusesWhatFailedItsCheck until a later check passes.
+func TestPublishRefusesWhatFailedItsCheck(t *testing.T) {
+	h := newHouse(t)
+	manifest, _ := h.disk(t, "a")
+	if _, _, err := h.intake.CreateVersion(t.Context(), noon(), rollout.Draft{Image: "debian", Manifest: manifest}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.intake.MarkFailed(t.Context(), noon(), "debian", 1, "the guest never answered", false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.intake.Publish(t.Context(), noon(), "debian", 1); !errors.Is(err, rollout.ErrRefused) || !strings.Contains(err.Error(), "never answered") {
+		t.Errorf("Publish of what failed its check: %v", err)
+	}
+	if _, err := h.intake.MarkChecked(t.Context(), noon(), "debian", 1, "well", ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.intake.Publish(t.Context(), noon(), "debian", 1); err != nil {
+		t.Errorf("Publish of what passed a later check: %v", err)
+	}
+}
+
 func TestRetire(t *testing.T) {
 	h := newHouse(t)
 	h.versions(t, 4)

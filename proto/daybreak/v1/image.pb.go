@@ -30,7 +30,7 @@ const (
 	VersionState_VERSION_STATE_UNSPECIFIED VersionState = 0
 	// Uploaded and verified, not yet offered to pools.
 	VersionState_VERSION_STATE_DRAFT VersionState = 1
-	// Published: pools may run it.
+	// Checked or published: pools may run it.
 	VersionState_VERSION_STATE_READY VersionState = 2
 	// No new use; desktops that run it go on.
 	VersionState_VERSION_STATE_RETIRED VersionState = 3
@@ -292,7 +292,9 @@ type ImageVersion struct {
 	// True once its content was removed from the image store: only the record is left.
 	Collected bool `protobuf:"varint,15,opt,name=collected,proto3" json:"collected,omitempty"`
 	// Why it was retired or withdrawn, in the words of who did it.
-	Reason        string `protobuf:"bytes,16,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,16,opt,name=reason,proto3" json:"reason,omitempty"`
+	// True when its newest check failed: it cannot be published then.
+	CheckFailed   bool `protobuf:"varint,17,opt,name=check_failed,json=checkFailed,proto3" json:"check_failed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -437,6 +439,13 @@ func (x *ImageVersion) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *ImageVersion) GetCheckFailed() bool {
+	if x != nil {
+		return x.CheckFailed
+	}
+	return false
 }
 
 // Signature is a publisher's word that a content may be run under an image's name. What is signed are the bytes
@@ -584,7 +593,7 @@ const file_daybreak_v1_image_proto_rawDesc = "" +
 	"\vdescription\x18\x02 \x01(\tB&\xbaH#r!\x18\x80\b2\x1c^[^\\x00-\\x09\\x0b-\\x1f\\x7f]*$R\vdescription\"i\n" +
 	"\vImageStatus\x12@\n" +
 	"\bversions\x18\x01 \x03(\v2\x19.daybreak.v1.ImageVersionB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\bversions\x12\x18\n" +
-	"\acurrent\x18\x02 \x01(\rR\acurrent\"\xd5\x05\n" +
+	"\acurrent\x18\x02 \x01(\rR\acurrent\"\xf8\x05\n" +
 	"\fImageVersion\x12\x1f\n" +
 	"\x06number\x18\x01 \x01(\rB\a\xbaH\x04*\x02(\x01R\x06number\x12-\n" +
 	"\x06digest\x18\x02 \x01(\tB\x15\xbaH\x12r\x102\x0e^[0-9a-f]{64}$R\x06digest\x12\x1d\n" +
@@ -606,7 +615,8 @@ const file_daybreak_v1_image_proto_rawDesc = "" +
 	"stateSince\x12\x1e\n" +
 	"\x05check\x18\x0e \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05check\x12\x1c\n" +
 	"\tcollected\x18\x0f \x01(\bR\tcollected\x125\n" +
-	"\x06reason\x18\x10 \x01(\tB\x1d\xbaH\x1ar\x18\x18\x80\x042\x13^[^\\x00-\\x1f\\x7f]*$R\x06reason\"M\n" +
+	"\x06reason\x18\x10 \x01(\tB\x1d\xbaH\x1ar\x18\x18\x80\x042\x13^[^\\x00-\\x1f\\x7f]*$R\x06reason\x12!\n" +
+	"\fcheck_failed\x18\x11 \x01(\bR\vcheckFailed\"M\n" +
 	"\tSignature\x12\x19\n" +
 	"\x03key\x18\x01 \x01(\fB\a\xbaH\x04z\x02h R\x03key\x12%\n" +
 	"\tsignature\x18\x02 \x01(\fB\a\xbaH\x04z\x02h@R\tsignature\"\xab\x01\n" +

@@ -206,7 +206,8 @@ func (x *Pool) GetRelease() *Release {
 // PoolSpec is what people want of a pool. Writer: api.
 type PoolSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name of the Image that desktops are cloned from.
+	// Name of the Image that desktops are cloned from. When it changes, a rollout moves the desktops that there are in waves; lives
+	// that begin for other reasons run the new image at once, and there is no way back by number: to be careful, make a pool.
 	Image string `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
 	// The version to run. 0 follows the image's current version. When it changes the pool moves there by a rollout.
 	Version uint32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
