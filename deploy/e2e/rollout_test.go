@@ -239,9 +239,10 @@ func (s *rolloutStory) waves(t *testing.T) {
 	if given == 0 {
 		t.Error("no host gave another anything of the version")
 	}
-	if status := s.cli(t, "rollout", "status", "desk"); !strings.Contains(status, "in use") {
-		t.Errorf("the status says nothing of those in use:\n%s", status)
-	}
+	s.eventually(t, time.Minute, "the status names those in use", func() (bool, string) {
+		status := s.cli(t, "rollout", "status", "desk")
+		return strings.Contains(status, "in use"), status
+	})
 }
 
 // metric reads one number of an agent's.
