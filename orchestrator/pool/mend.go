@@ -38,17 +38,21 @@ func (d *decision) makeMissing(surplus map[string]bool) {
 func (d *decision) mend(surplus map[string]bool, budget int) int {
 	d.stopWithdrawn(surplus)
 	for _, desktop := range slices.Concat(d.failed, d.used) {
-		if budget <= 0 || d.full() {
+		cost := 1
+		if onTheWay(desktop) { // released before it was ready: it is out of service as it is
+			cost = 0
+		}
+		if d.full() {
 			break
 		}
-		if surplus[desktop.GetMeta().GetName()] {
+		if surplus[desktop.GetMeta().GetName()] || budget < cost {
 			continue
 		}
 		t := d.targetFor(desktop)
 		if t == nil {
 			continue // nothing could follow
 		}
-		budget--
+		budget -= cost
 		if desktop.GetIncarnation().GetHost() == "" {
 			d.renew(desktop) // no host would ever say that this life ended
 			continue
@@ -155,7 +159,7 @@ func (d *decision) budget() int {
 			left--
 		}
 	}
-	for _, desktop := range d.rest {
+	for _, desktop := range slices.Concat(d.rest, d.used) {
 		if onTheWay(desktop) {
 			left--
 		}
