@@ -11,6 +11,10 @@
 // It prints one JSON line. Ratios are medians, pair by pair: peer's wall time ÷ ours (above 1 we are faster), our bytes ÷
 // the peer's (below 1 we move less). Our time begins when the control plane is told that the host shall hold N+1, and includes
 // its making the deltas; casync's and rsync's include no control plane. For casync the faster of its two ways counts.
+//
+// What we want of it, or it ends with exit status 1 and names in "missed" what was not reached: at most 1.1 × the bytes of the
+// changed 64 KiB clusters compressed, no more bytes than casync, 3 × faster than casync, and on the change of two percent 10 ×
+// faster than rsync.
 package main
 
 import (
@@ -59,6 +63,28 @@ type result struct {
 	CPUTimesVsRsync   float64 `json:"cpu_times_less_than_rsync"`
 	CasyncSeedS       float64 `json:"casync_with_seed_s"`
 	CasyncExtraStoreS float64 `json:"casync_with_extra_store_s"`
+	// Missed names the targets that were not reached.
+	Missed []string `json:"missed"`
+}
+
+// errMissed: the line says which targets were not reached.
+var errMissed = errors.New("targets were missed")
+
+// misses compares with what we want.
+func (r result) misses() []string {
+	missed := []string{}
+	for name, reached := range map[string]bool{
+		"bytes at most 1.1 of the changed clusters compressed": r.BytesToChanged <= 1.1,
+		"no more bytes than casync":                            r.BytesToCasync <= 1,
+		"3 times faster than casync":                           r.TimesCasync >= 3,
+		"10 times faster than rsync on two percent":            r.Change != "two-percent" || r.TimesRsync >= 10,
+	} {
+		if !reached {
+			missed = append(missed, name)
+		}
+	}
+	slices.Sort(missed)
+	return missed
 }
 
 // sample is one run of one side.
@@ -145,7 +171,11 @@ func run(ctx context.Context, pairs int, change, dir string) (err error) {
 		return err
 	}
 	line.BytesToChanged = line.OursMiB / line.ChangedSealedMiB
-	return json.NewEncoder(os.Stdout).Encode(line)
+	line.Missed = line.misses()
+	if err := json.NewEncoder(os.Stdout).Encode(line); err != nil || len(line.Missed) == 0 {
+		return err
+	}
+	return errMissed
 }
 
 func mib(bytes int64) float64 { return float64(bytes) / (1 << 20) }
