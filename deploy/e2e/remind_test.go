@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -11,7 +12,7 @@ import (
 
 // reminded moves the desktop under a user, by the policy for it.
 func (s *rolloutStory) reminded(t *testing.T) {
-	s.apply(t, moving+`    inUse: {mode: IN_USE_MODE_REMIND, notice: 20s, deferrals: 1, deferBy: 15s}`+"\n")
+	s.apply(t, strings.Replace(moving, "monitor: 4s}", "monitor: 4s, inUse: {mode: remind, notice: 20s, deferrals: 1, deferBy: 15s}}", 1))
 	s.cli(t, "image", "publish", "micro", "2")
 	told := func() (name string, d *v1.Desktop) {
 		found, err := s.tryDesktops("desk")
