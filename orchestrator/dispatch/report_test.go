@@ -87,6 +87,7 @@ func TestReportsMeetOtherWriters(t *testing.T) {
 			d := put(h, newDesktop("sales-"+strings.Repeat("a", i%20)+string(rune('a'+i/20)), "h1", 10))
 			all = append(all, says(d, ready))
 		}
+		synctest.Wait() // what the mirror has not seen yet, no host was told to run
 		pool := store.Open(h.backend, store.WriterPool)
 		h.group.Go(func() error {
 			for _, r := range all[:150] {
