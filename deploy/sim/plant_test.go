@@ -27,7 +27,7 @@ func TestCheckerFindsPlantedBugs(t *testing.T) {
 			p.change(func(d *v1.Desktop) { d.Incarnation.Generation++; d.Incarnation.Host = ""; d.Claim = nil })
 		}},
 		{"desktop removed while it runs", "1", func(p *scene) { p.commit(store.Delete(p.desktop)) }},
-		{"life moves to another host", "1", func(p *scene) { p.change(func(d *v1.Desktop) { d.Incarnation.Host = "host-5" }) }},
+		{"life moves to another host", "1", func(p *scene) { p.moveElsewhere() }},
 		{"one side of a claim is lost", "2", func(p *scene) { p.change(func(d *v1.Desktop) { d.Claim = nil }) }},
 		{"user holds two desktops", "2", func(p *scene) { p.claimTwice() }},
 		{"store does not compare revisions", "2", func(p *scene) { p.crowd() }},
@@ -282,6 +282,16 @@ func (p *scene) startElsewhere(life hostagent.Life) {
 	for _, n := range p.sim.nodes {
 		if n != p.node {
 			p.boot(n, life, p.machine().VMUUID)
+			return
+		}
+	}
+}
+
+// moveElsewhere gives the life to another host than the one it runs on, whichever that is.
+func (p *scene) moveElsewhere() {
+	for _, n := range p.sim.nodes {
+		if n != p.node {
+			p.change(func(d *v1.Desktop) { d.Incarnation.Host = n.name })
 			return
 		}
 	}
