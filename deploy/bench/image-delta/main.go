@@ -29,7 +29,8 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
-	"time"
+
+	"daybreak/deploy/bench/measure"
 )
 
 // result is the line that is printed.
@@ -197,35 +198,17 @@ func summary(sides []*side) result {
 		return values
 	}
 	best := 1
-	if median(of(2, wall)) < median(of(1, wall)) {
+	if measure.Median(of(2, wall)) < measure.Median(of(1, wall)) {
 		best = 2
 	}
 	return result{
-		Bench: "image-delta", OursMiB: median(of(0, moved)), CasyncMiB: median(of(best, moved)), RsyncMiB: median(of(3, moved)),
-		OursS: median(of(0, wall)), CasyncS: median(of(best, wall)), RsyncS: median(of(3, wall)), CopyS: median(of(4, wall)),
-		OursCPUS: median(of(0, cpu)), CasyncCPUS: median(of(best, cpu)), RsyncCPUS: median(of(3, cpu)), CopyCPUS: median(of(4, cpu)),
-		TimesCasync: median(ratios(best, wall)), TimesRsync: median(ratios(3, wall)), TimesCopy: median(ratios(4, wall)),
+		Bench: "image-delta", OursMiB: measure.Median(of(0, moved)), CasyncMiB: measure.Median(of(best, moved)), RsyncMiB: measure.Median(of(3, moved)),
+		OursS: measure.Median(of(0, wall)), CasyncS: measure.Median(of(best, wall)), RsyncS: measure.Median(of(3, wall)), CopyS: measure.Median(of(4, wall)),
+		OursCPUS: measure.Median(of(0, cpu)), CasyncCPUS: measure.Median(of(best, cpu)), RsyncCPUS: measure.Median(of(3, cpu)), CopyCPUS: measure.Median(of(4, cpu)),
+		TimesCasync: measure.Median(ratios(best, wall)), TimesRsync: measure.Median(ratios(3, wall)), TimesCopy: measure.Median(ratios(4, wall)),
 		TimesCasyncMin: slices.Min(ratios(best, wall)), TimesRsyncMin: slices.Min(ratios(3, wall)),
-		CPUTimesVsCasync: median(ratios(best, cpu)), CPUTimesVsRsync: median(ratios(3, cpu)),
-		BytesToCasync: median(of(0, moved)) / median(of(best, moved)),
-		CasyncSeedS:   median(of(1, wall)), CasyncExtraStoreS: median(of(2, wall)),
+		CPUTimesVsCasync: measure.Median(ratios(best, cpu)), CPUTimesVsRsync: measure.Median(ratios(3, cpu)),
+		BytesToCasync: measure.Median(of(0, moved)) / measure.Median(of(best, moved)),
+		CasyncSeedS:   measure.Median(of(1, wall)), CasyncExtraStoreS: measure.Median(of(2, wall)),
 	}
-}
-
-func median(of []float64) float64 {
-	sorted := slices.Sorted(slices.Values(of))
-	n := len(sorted)
-	if n%2 == 1 {
-		return sorted[n/2]
-	}
-	return (sorted[n/2-1] + sorted[n/2]) / 2
-}
-
-// cpuSeconds is what this process, or its children that have ended, used.
-func cpuSeconds(who int) float64 {
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(who, &usage); err != nil {
-		return 0
-	}
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano()).Seconds()
 }

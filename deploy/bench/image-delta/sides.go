@@ -11,12 +11,12 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"daybreak/deploy/bench/fleet"
+	"daybreak/deploy/bench/measure"
 )
 
 // ours is a control plane that has both versions, and a host that has the first.
@@ -72,9 +72,9 @@ func (o *ours) run(ctx context.Context) (s sample, err error) {
 	if err != nil {
 		return s, err
 	}
-	began, cpu, received := time.Now(), cpuSeconds(syscall.RUSAGE_SELF), host.Line.Received()
+	began, cpu, received := time.Now(), measure.CPUSeconds(), host.Line.Received()
 	at, err := fetch(ctx, plane, host, o.after)
-	s = sample{wall: at.Sub(began).Seconds(), cpu: cpuSeconds(syscall.RUSAGE_SELF) - cpu, bytes: host.Line.Received() - received}
+	s = sample{wall: at.Sub(began).Seconds(), cpu: measure.CPUSeconds() - cpu, bytes: host.Line.Received() - received}
 	if err = errors.Join(err, host.Close(), plane.Close()); err != nil {
 		return s, err
 	}

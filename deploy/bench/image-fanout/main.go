@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"daybreak/deploy/bench/fleet"
+	"daybreak/deploy/bench/measure"
 	"daybreak/images"
 )
 
@@ -79,7 +80,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	line, err := measure(ctx, o)
+	line, err := sample(ctx, o)
 	if err == nil {
 		line.Missed = line.misses()
 		err = json.NewEncoder(os.Stdout).Encode(line)
@@ -96,7 +97,7 @@ func main() {
 // run is what one run came to: seconds, and images' worth of bytes.
 type run struct{ makespan, cpu, store, busiest float64 }
 
-func measure(ctx context.Context, o options) (result, error) {
+func sample(ctx context.Context, o options) (result, error) {
 	size := float64(o.mib << 20)
 	ideal := size / (o.line * (1 << 20))
 	var makespans, ratios, cpus, stores, busiest []float64
@@ -111,9 +112,9 @@ func measure(ctx context.Context, o options) (result, error) {
 		stores, busiest = append(stores, r.store), append(busiest, r.busiest)
 	}
 	return result{
-		Bench: "image-fanout", Hosts: o.hosts, ImageMiB: o.mib, LineMiBs: o.line, Runs: o.runs, IdealS: ideal, MakespanS: median(makespans),
-		MakespanRatio: median(ratios), RatioMin: slices.Min(ratios), RatioMax: slices.Max(ratios), StoreImages: slices.Max(stores),
-		BusiestImages: slices.Max(busiest), CPUS: median(cpus),
+		Bench: "image-fanout", Hosts: o.hosts, ImageMiB: o.mib, LineMiBs: o.line, Runs: o.runs, IdealS: ideal, MakespanS: measure.Median(makespans),
+		MakespanRatio: measure.Median(ratios), RatioMin: slices.Min(ratios), RatioMax: slices.Max(ratios), StoreImages: slices.Max(stores),
+		BusiestImages: slices.Max(busiest), CPUS: measure.Median(cpus),
 	}, nil
 }
 
@@ -159,7 +160,7 @@ func once(ctx context.Context, o options, seed uint64) (r run, err error) {
 }
 
 func fetch(ctx context.Context, plane *fleet.Plane, hosts []*fleet.Host, digest string, size float64) (r run, err error) {
-	began, cpu, sent := time.Now(), cpuSeconds(), plane.Line.Sent()
+	began, cpu, sent := time.Now(), measure.CPUSeconds(), plane.Line.Sent()
 	if err := plane.Want(ctx, hosts, digest); err != nil {
 		return r, err
 	}
@@ -171,7 +172,7 @@ func fetch(ctx context.Context, plane *fleet.Plane, hosts []*fleet.Host, digest 
 		r.makespan = max(r.makespan, at.Sub(began).Seconds())
 		r.busiest = max(r.busiest, float64(h.Line.Sent())/size)
 	}
-	r.cpu, r.store = cpuSeconds()-cpu, float64(plane.Line.Sent()-sent)/size
+	r.cpu, r.store = measure.CPUSeconds()-cpu, float64(plane.Line.Sent()-sent)/size
 	return r, nil
 }
 
@@ -193,26 +194,9 @@ func noise(path string, size int, seed uint64) error {
 	return nil
 }
 
-func cpuSeconds() float64 {
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
-		return 0
-	}
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano()).Seconds()
-}
-
 func firstError(a, b error) error {
 	if a != nil {
 		return a
 	}
 	return b
-}
-
-func median(of []float64) float64 {
-	sorted := slices.Sorted(slices.Values(of))
-	n := len(sorted)
-	if n%2 == 1 {
-		return sorted[n/2]
-	}
-	return (sorted[n/2-1] + sorted[n/2]) / 2
 }

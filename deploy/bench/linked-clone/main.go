@@ -18,6 +18,8 @@ import (
 	"os/signal"
 	"slices"
 	"syscall"
+
+	"daybreak/deploy/bench/measure"
 )
 
 // result is the line that is printed.
@@ -112,17 +114,8 @@ func summary(ours, theirs []sample) result {
 		cpuRatios = append(cpuRatios, ours[i].cpu/theirs[i].cpu)
 	}
 	return result{
-		Bench: "linked-clone", OursS: median(walls), PeerS: median(peerWalls), Ratio: median(ratios),
+		Bench: "linked-clone", OursS: measure.Median(walls), PeerS: measure.Median(peerWalls), Ratio: measure.Median(ratios),
 		RatioMin: slices.Min(ratios), RatioMax: slices.Max(ratios),
-		OursCPUS: median(cpus), PeerCPUS: median(peerCPUs), CPURatio: median(cpuRatios),
+		OursCPUS: measure.Median(cpus), PeerCPUS: measure.Median(peerCPUs), CPURatio: measure.Median(cpuRatios),
 	}
-}
-
-func median(of []float64) float64 {
-	sorted := slices.Sorted(slices.Values(of))
-	n := len(sorted)
-	if n%2 == 1 {
-		return sorted[n/2]
-	}
-	return (sorted[n/2-1] + sorted[n/2]) / 2
 }

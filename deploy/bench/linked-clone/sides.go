@@ -134,7 +134,7 @@ seq -f %02.0f 10 $((9 + $1)) | xargs -P "$2" -I{} bash -euo pipefail -c 'one {}'
 // run measures the script, and takes its clones away afterwards.
 func (p *peer) run(ctx context.Context, desktops int) (sample, error) {
 	inside := "/var/lib/daybreak-agent/peer/clones"
-	s, err := measure(func() error {
+	s, err := timed(func() error {
 		_, err := p.lab.do(ctx, "deploy/lab", "shell", "h1", inside, strconv.Itoa(desktops), strconv.Itoa(p.concurrency))
 		return err
 	})
@@ -156,7 +156,7 @@ func runOurs(ctx context.Context, l *lab, desktops int) (sample, error) {
 }
 
 func runWarm(ctx context.Context, l *lab, desktops int) (sample, error) {
-	return measure(func() error {
+	return timed(func() error {
 		if err := l.apply(ctx, desktops); err != nil {
 			return err
 		}
@@ -165,8 +165,8 @@ func runWarm(ctx context.Context, l *lab, desktops int) (sample, error) {
 	})
 }
 
-// measure runs something and counts wall time and the machine's busy CPU time.
-func measure(what func() error) (sample, error) {
+// timed runs something and counts wall time and the machine's busy CPU time.
+func timed(what func() error) (sample, error) {
 	began, busy := time.Now(), busySeconds()
 	err := what()
 	return sample{wall: time.Since(began).Seconds(), cpu: busySeconds() - busy}, err
