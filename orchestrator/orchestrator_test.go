@@ -133,7 +133,7 @@ func (h *house) expect(after time.Duration, spread map[string]int) {
 	synctest.Wait()
 	got := map[string]int{}
 	for _, d := range h.mirror.View().DesktopsOfPool("sales") {
-		if pool.State(d) == v1.DesktopState_DESKTOP_STATE_READY {
+		if store.State(d) == v1.DesktopState_DESKTOP_STATE_READY {
 			got[d.GetIncarnation().GetHost()]++
 		}
 	}

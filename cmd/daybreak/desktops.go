@@ -83,7 +83,7 @@ and shows how far the pool is.`,
 					return a.printObjects(v1.Kind_KIND_DESKTOP, []store.Object{desktop}, format, true)
 				}
 				fmt.Fprintf(a.out, "%s is %s's now: %s on host %s\n", desktop.GetMeta().GetName(), show.Clean(user),
-					stateName(show.State(desktop)), desktop.GetIncarnation().GetHost())
+					stateName(store.State(desktop)), desktop.GetIncarnation().GetHost())
 				return nil
 			})
 		},

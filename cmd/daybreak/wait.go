@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 
 	"daybreak/cmd/daybreak/show"
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -110,7 +111,7 @@ func readinessOf(p *picture, name string) (readiness, error) {
 	for _, d := range all[*v1.Desktop](p) {
 		switch {
 		case d.GetSpec().GetPool() != name:
-		case show.State(d) == v1.DesktopState_DESKTOP_STATE_READY:
+		case store.State(d) == v1.DesktopState_DESKTOP_STATE_READY:
 			r.ready++
 		default:
 			r.late = append(r.late, d)
@@ -125,8 +126,8 @@ func (r readiness) line() string {
 	counts := map[v1.DesktopState]int{}
 	percent := uint32(0)
 	for _, d := range r.late {
-		counts[show.State(d)]++
-		if show.State(d) == v1.DesktopState_DESKTOP_STATE_PREPARING {
+		counts[store.State(d)]++
+		if store.State(d) == v1.DesktopState_DESKTOP_STATE_PREPARING {
 			percent = max(percent, d.GetStatus().GetProgressPercent())
 		}
 	}

@@ -91,7 +91,7 @@ func (t *term) showing(desktop string) (host string, generation int64, err error
 		return "", 0, store.ErrNotFound
 	}
 	host, generation = d.GetIncarnation().GetHost(), d.GetIncarnation().GetGeneration()
-	if host == "" || d.GetStatus().GetGeneration() != generation || !running(d.GetStatus().GetState()) {
+	if host == "" || !running(store.Present(d).GetState()) {
 		return "", 0, ErrNotRunning
 	}
 	return host, generation, nil

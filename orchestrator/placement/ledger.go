@@ -82,7 +82,7 @@ func account(view *store.View, object *v1.Host) *host {
 	h.saidMiB = int64(status.GetUsage().GetStoreAvailableBytes() / mib)
 	h.reservableMiB = int64(capacity.GetStoreBytes() / mib)
 	for _, desktop := range view.DesktopsOnHost(h.name()) {
-		state := stateOf(desktop)
+		state := store.State(desktop)
 		if state == v1.DesktopState_DESKTOP_STATE_DELETED {
 			continue
 		}
@@ -123,14 +123,6 @@ func (h *host) toMake(n need) int64 {
 
 // toReserve is the store space that a life may fill, MiB.
 func (n need) toReserve() int64 { return int64(n.overlayMiB + n.dataMiB) }
-
-// stateOf returns what the desktop's present life is. A status of another generation says nothing about it.
-func stateOf(d *v1.Desktop) v1.DesktopState {
-	if s := d.GetStatus(); s.GetGeneration() == d.GetIncarnation().GetGeneration() && s.GetState() != v1.DesktopState_DESKTOP_STATE_UNSPECIFIED {
-		return s.GetState()
-	}
-	return v1.DesktopState_DESKTOP_STATE_PLACED
-}
 
 func set(values []string) map[string]bool {
 	s := make(map[string]bool, len(values))

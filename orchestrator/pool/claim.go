@@ -273,7 +273,7 @@ func lastingVersion(pool *v1.Pool) uint32 {
 // free: the desktop is ready, nobody holds it, and nothing that another user left is on it.
 func free(view *store.View, d *v1.Desktop, user string) bool {
 	inc := d.GetIncarnation()
-	if State(d) != v1.DesktopState_DESKTOP_STATE_READY || present(d).GetPausedIo() || d.GetClaim() != nil {
+	if store.State(d) != v1.DesktopState_DESKTOP_STATE_READY || store.Present(d).GetPausedIo() || d.GetClaim() != nil {
 		return false
 	}
 	if inc.GetDesired() != v1.DesiredState_DESIRED_STATE_READY || d.GetMeta().GetDeletion() != nil {
@@ -309,7 +309,7 @@ func census(view *store.View, pool string) string {
 
 // standing says in a few words what a desktop is to somebody who wants one.
 func standing(view *store.View, d *v1.Desktop) string {
-	state := State(d)
+	state := store.State(d)
 	host, _ := store.Lookup[*v1.Host](view, d.GetIncarnation().GetHost())
 	switch {
 	case d.GetClaim() != nil:
@@ -321,9 +321,9 @@ func standing(view *store.View, d *v1.Desktop) string {
 		return "starting"
 	case state == v1.DesktopState_DESKTOP_STATE_LOST || host.GetStatus().GetPhase() == v1.HostPhase_HOST_PHASE_DOWN:
 		return "on a silent host"
-	case isBroken(state):
+	case store.Broken(state):
 		return "failed"
-	case present(d).GetPausedIo():
+	case store.Present(d).GetPausedIo():
 		return "paused"
 	case d.GetSpec().GetDataUser() != "":
 		return "kept for its user"

@@ -104,7 +104,7 @@ func (h *house) step(ctx context.Context, name string) error {
 		})
 		return err
 	}
-	next, message := State(d), ""
+	next, message := store.State(d), ""
 	switch {
 	case d.Incarnation.Desired == v1.DesiredState_DESIRED_STATE_DELETED:
 		next = v1.DesktopState_DESKTOP_STATE_DELETED
@@ -120,10 +120,10 @@ func (h *house) step(ctx context.Context, name string) error {
 
 func (h *house) report(ctx context.Context, name string, state v1.DesktopState, message string) error {
 	_, err := store.Modify(ctx, store.Open(h.memory, store.WriterDispatch), name, func(d *v1.Desktop) error {
-		if present(d).GetState() == state {
+		if store.Present(d).GetState() == state {
 			return nil
 		}
-		times := append(present(d).GetTimes(), &v1.StateTime{State: state, At: timestamppb.Now()})
+		times := append(store.Present(d).GetTimes(), &v1.StateTime{State: state, At: timestamppb.Now()})
 		d.Status = &v1.DesktopStatus{Generation: d.Incarnation.Generation, State: state, Message: message, Times: times}
 		return nil
 	})

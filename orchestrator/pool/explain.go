@@ -73,7 +73,7 @@ func explainDesktop(view *store.View, now time.Time, desktop *v1.Desktop) *v1.Ex
 	if news := d.versionNews(view, desktop); news != "" {
 		answer.Details = append(answer.Details, news)
 	}
-	if times := present(desktop).GetTimes(); len(times) > 0 {
+	if times := store.Present(desktop).GetTimes(); len(times) > 0 {
 		answer.Details = append(answer.Details, "by its host's clock: "+journey(times))
 	}
 	if desktop.GetClaim() == nil && inc.GetUsedBy() != "" {
@@ -89,7 +89,7 @@ func explainDesktop(view *store.View, now time.Time, desktop *v1.Desktop) *v1.Ex
 // condition says why a desktop is not ready and what comes next; "" when it is ready.
 func (d *decision) condition(view *store.View, desktop *v1.Desktop) string {
 	inc := desktop.GetIncarnation()
-	switch state := State(desktop); {
+	switch state := store.State(desktop); {
 	case d.deletion(desktop) != nil && desktop.GetClaim() != nil:
 		return fmt.Sprintf("it is to be deleted, and waits until %s lets go of it", desktop.GetClaim().GetUser())
 	case d.isOver(desktop):
@@ -103,15 +103,15 @@ func (d *decision) condition(view *store.View, desktop *v1.Desktop) string {
 	case state == v1.DesktopState_DESKTOP_STATE_LOST:
 		return fmt.Sprintf("its host %s is not heard from, and it may still run there; it goes on when the host is back, and is made anew "+
 			"when somebody deletes the host with the word that it is off", inc.GetHost())
-	case isBroken(state):
+	case store.Broken(state):
 		return "it failed" + onHost(view, inc.GetHost()) + ": " + failure(desktop) + "; " + d.mending(desktop)
-	case present(desktop).GetPausedIo():
+	case store.Present(desktop).GetPausedIo():
 		return "it stands still" + onHost(view, inc.GetHost()) + ", whose store is full or failing; it goes on when that is mended"
 	case state == v1.DesktopState_DESKTOP_STATE_READY:
 		return ""
 	default:
 		text := strings.ToLower(strings.TrimPrefix(state.String(), "DESKTOP_STATE_")) + onHost(view, inc.GetHost())
-		if message := present(desktop).GetMessage(); message != "" {
+		if message := store.Present(desktop).GetMessage(); message != "" {
 			text += ": " + message
 		}
 		return text

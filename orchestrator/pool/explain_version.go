@@ -101,7 +101,7 @@ func (d *decision) versionNews(view *store.View, desktop *v1.Desktop) string {
 		return text + "it is made anew with it when its user releases it, when it fails, or when the rollout goes on" + rolloutMessage(view, release)
 	case desktop.GetClaim() != nil:
 		return text + d.patience(desktop)
-	case State(desktop) == v1.DesktopState_DESKTOP_STATE_LOST:
+	case store.State(desktop) == v1.DesktopState_DESKTOP_STATE_LOST:
 		return text + "when its host is back"
 	}
 	return text + d.nextToMove(desktop)

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -116,7 +117,7 @@ func (d *decision) findHold(t *target) hold {
 func (d *decision) lastSuccess(t *target, attempt string) time.Time {
 	var newest time.Time
 	for _, desktop := range d.Desktops {
-		if State(desktop) != v1.DesktopState_DESKTOP_STATE_READY {
+		if store.State(desktop) != v1.DesktopState_DESKTOP_STATE_READY {
 			continue
 		}
 		at := reached(desktop, v1.DesktopState_DESKTOP_STATE_READY, d.now)
@@ -137,7 +138,7 @@ func tries(desktop *v1.Desktop, t *target, attempt string) bool {
 func (d *decision) succeededSince(t *target, attempt string, since time.Time) bool {
 	for _, desktop := range d.Desktops {
 		created := desktop.GetIncarnation().GetCreated().AsTime()
-		if State(desktop) == v1.DesktopState_DESKTOP_STATE_READY && !created.Before(since) && tries(desktop, t, attempt) {
+		if store.State(desktop) == v1.DesktopState_DESKTOP_STATE_READY && !created.Before(since) && tries(desktop, t, attempt) {
 			return true
 		}
 	}
@@ -147,13 +148,13 @@ func (d *decision) succeededSince(t *target, attempt string, since time.Time) bo
 // trialInFlight: what a trial of the target after a hold has set going is not decided yet.
 func (d *decision) trialInFlight(t *target) bool {
 	for _, desktop := range d.retiring { // whatever follows it may be the trial
-		if State(desktop) != v1.DesktopState_DESKTOP_STATE_LOST {
+		if store.State(desktop) != v1.DesktopState_DESKTOP_STATE_LOST {
 			return true
 		}
 	}
 	for _, desktop := range d.rest {
 		inc := desktop.GetIncarnation()
-		if isStarting(State(desktop)) && !inc.GetCreated().AsTime().Before(t.hold.until) && inc.GetDigest() == t.version.GetDigest() {
+		if isStarting(store.State(desktop)) && !inc.GetCreated().AsTime().Before(t.hold.until) && inc.GetDigest() == t.version.GetDigest() {
 			return true
 		}
 	}
@@ -162,7 +163,7 @@ func (d *decision) trialInFlight(t *target) bool {
 
 // reached returns when the present life came to a state by its host's clock, never later than now; now if unknown.
 func reached(d *v1.Desktop, state v1.DesktopState, now time.Time) time.Time {
-	for _, t := range present(d).GetTimes() {
+	for _, t := range store.Present(d).GetTimes() {
 		if t.GetState() == state && t.GetAt().AsTime().Before(now) {
 			return t.GetAt().AsTime()
 		}

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -20,7 +21,7 @@ func doom(w *world, minutes int) (holds []time.Duration, lives int) {
 		}
 		for _, name := range w.names() {
 			d := w.desktops[name]
-			if State(d) != v1.DesktopState_DESKTOP_STATE_STARTING {
+			if store.State(d) != v1.DesktopState_DESKTOP_STATE_STARTING {
 				w.advance(name, "h1")
 			} else if w.now.Sub(d.Incarnation.Created.AsTime()) >= time.Minute {
 				w.report(name, v1.DesktopState_DESKTOP_STATE_FAILED, "kernel panic")
@@ -187,7 +188,7 @@ func TestHoldBearsWrongClocks(t *testing.T) {
 		}
 		w.claim("sales-1", "u")
 		w.release("sales-1")
-		for w.round(); State(w.desktops["sales-1"]) != v1.DesktopState_DESKTOP_STATE_STARTING; w.round() {
+		for w.round(); store.State(w.desktops["sales-1"]) != v1.DesktopState_DESKTOP_STATE_STARTING; w.round() {
 			w.advance("sales-1", "h1")
 		}
 		w.report("sales-1", v1.DesktopState_DESKTOP_STATE_FAILED, "bad luck")

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -111,7 +112,7 @@ func (p inUse) left(claim *v1.DesktopClaim) uint32 {
 func (d *decision) restart(desktop *v1.Desktop, soon *int) int {
 	p, claim := inUseOf(d.Pool), desktop.GetClaim()
 	at, look := p.restartAt(d.now, claim)
-	if isBroken(State(desktop)) && (p.force.IsZero() || d.now.Before(p.force)) {
+	if store.Broken(store.State(desktop)) && (p.force.IsZero() || d.now.Before(p.force)) {
 		at = time.Time{} // nobody could be told, and its overlay may hold work that is not saved
 	}
 	if at.IsZero() {

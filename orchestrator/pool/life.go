@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -27,31 +28,6 @@ const (
 // maxIncarnationReason is the proto's bound of Incarnation.reason, in characters.
 const maxIncarnationReason = 512
 
-// present returns the status if it speaks of the present life, else nil.
-func present(d *v1.Desktop) *v1.DesktopStatus {
-	if s := d.GetStatus(); s.GetGeneration() == d.GetIncarnation().GetGeneration() {
-		return s
-	}
-	return nil
-}
-
-// State returns what the desktop's present life is. A status of another generation says nothing about it.
-func State(d *v1.Desktop) v1.DesktopState {
-	if state := present(d).GetState(); state != v1.DesktopState_DESKTOP_STATE_UNSPECIFIED {
-		return state
-	}
-	if d.GetIncarnation().GetHost() == "" {
-		return v1.DesktopState_DESKTOP_STATE_PENDING
-	}
-	return v1.DesktopState_DESKTOP_STATE_PLACED
-}
-
-// isBroken: the life cannot come to READY any more. A VM that stopped by itself does not start again within a life.
-func isBroken(state v1.DesktopState) bool {
-	return state == v1.DesktopState_DESKTOP_STATE_FAILED || state == v1.DesktopState_DESKTOP_STATE_STOPPING ||
-		state == v1.DesktopState_DESKTOP_STATE_STOPPED
-}
-
 func isStarting(state v1.DesktopState) bool {
 	return state >= v1.DesktopState_DESKTOP_STATE_PENDING && state <= v1.DesktopState_DESKTOP_STATE_STARTING
 }
@@ -64,7 +40,7 @@ func (d *decision) isOver(desktop *v1.Desktop) bool {
 	if host == "" {
 		return inc.GetDesired() == v1.DesiredState_DESIRED_STATE_DELETED && desktop.GetSpec().GetDataHost() == ""
 	}
-	return State(desktop) == v1.DesktopState_DESKTOP_STATE_DELETED || !d.Hosts[host]
+	return store.State(desktop) == v1.DesktopState_DESKTOP_STATE_DELETED || !d.Hosts[host]
 }
 
 // holdsData: a data disk of this desktop may exist.
@@ -76,7 +52,7 @@ func holdsData(d *v1.Desktop) bool {
 
 // dataHostToRecord returns the host on which a data disk was made that the seat does not name yet.
 func dataHostToRecord(d *v1.Desktop) string {
-	if d.GetSpec().GetDataHost() == "" && present(d).GetDataDisk() {
+	if d.GetSpec().GetDataHost() == "" && store.Present(d).GetDataDisk() {
 		return d.GetIncarnation().GetHost()
 	}
 	return ""
@@ -84,10 +60,10 @@ func dataHostToRecord(d *v1.Desktop) string {
 
 // failure says in one line why a desktop is not well.
 func failure(d *v1.Desktop) string {
-	if message := present(d).GetMessage(); message != "" {
+	if message := store.Present(d).GetMessage(); message != "" {
 		return message
 	}
-	if State(d) != v1.DesktopState_DESKTOP_STATE_FAILED {
+	if store.State(d) != v1.DesktopState_DESKTOP_STATE_FAILED {
 		return "the VM stopped by itself"
 	}
 	return "the host gave no reason"
@@ -152,7 +128,7 @@ func (d *decision) renewalReason(desktop *v1.Desktop, t *target) string {
 		return fmt.Sprintf("replaces generation %d: its host %s was removed", inc.GetGeneration(), inc.GetHost())
 	case hadState(desktop, v1.DesktopState_DESKTOP_STATE_FAILED):
 		text := fmt.Sprintf("replaces generation %d, which failed", inc.GetGeneration())
-		if message := present(desktop).GetMessage(); message != "" {
+		if message := store.Present(desktop).GetMessage(); message != "" {
 			text += ": " + message
 		}
 		return text
@@ -169,7 +145,7 @@ func (d *decision) renewalReason(desktop *v1.Desktop, t *target) string {
 
 // hadState tells whether the present life ever was in the state.
 func hadState(d *v1.Desktop, state v1.DesktopState) bool {
-	for _, t := range present(d).GetTimes() {
+	for _, t := range store.Present(d).GetTimes() {
 		if t.GetState() == state {
 			return true
 		}

@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -155,7 +156,7 @@ func (d *decision) limit() int {
 func (d *decision) budget() int {
 	left := d.limit() - len(d.over)
 	for _, desktop := range d.retiring {
-		if State(desktop) != v1.DesktopState_DESKTOP_STATE_LOST { // else one dead host would stop all mending
+		if store.State(desktop) != v1.DesktopState_DESKTOP_STATE_LOST { // else one dead host would stop all mending
 			left--
 		}
 	}
@@ -171,5 +172,5 @@ func (d *decision) budget() int {
 // room that a failed one takes.
 func onTheWay(desktop *v1.Desktop) bool {
 	inc := desktop.GetIncarnation()
-	return inc.GetReason() != reasonNew && inc.GetUnplacedReason() == "" && isStarting(State(desktop))
+	return inc.GetReason() != reasonNew && inc.GetUnplacedReason() == "" && isStarting(store.State(desktop))
 }

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -82,7 +83,7 @@ func (d *decision) slots(surplus map[string]bool) int {
 	}
 	slots := int(d.Pool.GetRelease().GetAdmitted()) - d.onNext - d.ending
 	for _, desktop := range d.retiring {
-		if State(desktop) != v1.DesktopState_DESKTOP_STATE_LOST && !d.runs(desktop, d.next) {
+		if store.State(desktop) != v1.DesktopState_DESKTOP_STATE_LOST && !d.runs(desktop, d.next) {
 			slots--
 		}
 	}
@@ -149,7 +150,7 @@ func rankOf(desktop *v1.Desktop) int {
 		return rankHeld
 	case inc.GetHost() == "" && inc.GetUnplacedReason() != "":
 		return rankUnplaced
-	case State(desktop) == v1.DesktopState_DESKTOP_STATE_READY && !present(desktop).GetPausedIo():
+	case store.State(desktop) == v1.DesktopState_DESKTOP_STATE_READY && !store.Present(desktop).GetPausedIo():
 		return rankFree
 	}
 	return rankIdle

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -168,7 +169,7 @@ func (d *decision) sort() {
 	slices.SortFunc(desktops, bySeat)
 	for _, desktop := range desktops {
 		bucket := &d.rest
-		state := State(desktop)
+		state := store.State(desktop)
 		switch {
 		case dataHostToRecord(desktop) != "":
 			bucket = &d.amend
@@ -184,7 +185,7 @@ func (d *decision) sort() {
 			// Whatever became of it, it is its user's until they let go.
 		case desktop.GetIncarnation().GetUsedBy() != "":
 			bucket = &d.used
-		case isBroken(state):
+		case store.Broken(state):
 			bucket = &d.failed
 		}
 		*bucket = append(*bucket, desktop)

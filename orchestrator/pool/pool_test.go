@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -159,8 +160,8 @@ func TestFailedIsReplaced(t *testing.T) {
 	if diff := cmp.Diff(before.Spec, after.Spec, protocmp.Transform()); diff != "" {
 		t.Errorf("the seat changed:\n%s", diff)
 	}
-	if State(after) != v1.DesktopState_DESKTOP_STATE_PENDING {
-		t.Errorf("the old life's status is taken for the new one's: %v", State(after))
+	if store.State(after) != v1.DesktopState_DESKTOP_STATE_PENDING {
+		t.Errorf("the old life's status is taken for the new one's: %v", store.State(after))
 	}
 	if got := after.Incarnation.Reason; !strings.HasPrefix(got, "replaces generation") || !strings.Contains(got, "failed") {
 		t.Errorf("reason %q", got)

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -90,7 +91,7 @@ func checkActions(t *rapid.T, w *world, a Actions) {
 	}
 	for _, change := range a.Renew {
 		before := w.desktops[change.Desktop.Meta.Name]
-		if w.hosts[before.Incarnation.Host] && State(before) != v1.DesktopState_DESKTOP_STATE_DELETED {
+		if w.hosts[before.Incarnation.Host] && store.State(before) != v1.DesktopState_DESKTOP_STATE_DELETED {
 			t.Fatalf("%s: a new life before the old one ended: %v", before.Meta.Name, before)
 		}
 		if held(change.Desktop) && change.Desktop.Incarnation.Desired != v1.DesiredState_DESIRED_STATE_DELETED {
@@ -103,7 +104,7 @@ func checkActions(t *rapid.T, w *world, a Actions) {
 		if before.Claim != nil {
 			t.Fatalf("removed %s, which is claimed", before.Meta.Name)
 		}
-		if h := before.Incarnation.Host; h != "" && w.hosts[h] && State(before) != v1.DesktopState_DESKTOP_STATE_DELETED {
+		if h := before.Incarnation.Host; h != "" && w.hosts[h] && store.State(before) != v1.DesktopState_DESKTOP_STATE_DELETED {
 			t.Fatalf("removed %s, which lives", before.Meta.Name)
 		}
 		if before.Meta.Deletion == nil && w.pool.Meta.Deletion == nil && holdsData(before) {
@@ -171,7 +172,7 @@ func (w *world) happen(t *rapid.T) {
 
 func (w *world) happenTo(t *rapid.T, name string) {
 	d := w.desktops[name]
-	running := d.Incarnation.Host != "" && w.hosts[d.Incarnation.Host] && State(d) != v1.DesktopState_DESKTOP_STATE_DELETED
+	running := d.Incarnation.Host != "" && w.hosts[d.Incarnation.Host] && store.State(d) != v1.DesktopState_DESKTOP_STATE_DELETED
 	switch rapid.IntRange(0, 12).Draw(t, name) {
 	case 0:
 		if running {
@@ -183,7 +184,7 @@ func (w *world) happenTo(t *rapid.T, name string) {
 		}
 	case 2, 3:
 		wanted := d.Incarnation.Desired == v1.DesiredState_DESIRED_STATE_READY && d.Incarnation.UsedBy == "" && d.Meta.Deletion == nil
-		if running && wanted && d.Claim == nil && State(d) == v1.DesktopState_DESKTOP_STATE_READY {
+		if running && wanted && d.Claim == nil && store.State(d) == v1.DesktopState_DESKTOP_STATE_READY {
 			w.claim(name, fmt.Sprintf("user %d", w.revision))
 		}
 	case 4:
@@ -223,7 +224,7 @@ func (w *world) checkEnd(t *rapid.T) {
 		if holdsData(d) {
 			extra++
 		}
-		if State(d) != v1.DesktopState_DESKTOP_STATE_READY || d.Incarnation.UsedBy != "" || d.Meta.Deletion != nil {
+		if store.State(d) != v1.DesktopState_DESKTOP_STATE_READY || d.Incarnation.UsedBy != "" || d.Meta.Deletion != nil {
 			t.Fatalf("%s in the end: %v", name, d)
 		}
 		if w.pool.Release != nil && d.Incarnation.Version != 2 {

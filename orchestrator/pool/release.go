@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -143,7 +144,7 @@ func (d *decision) give(desktop *v1.Desktop, t *target) {
 // waitsWithdrawn: the life has not begun to run, and its version must not be started any more.
 func (d *decision) waitsWithdrawn(desktop *v1.Desktop) bool {
 	inc := desktop.GetIncarnation()
-	if State(desktop) >= v1.DesktopState_DESKTOP_STATE_STARTING || inc.GetImage() != d.Pool.GetSpec().GetImage() {
+	if store.State(desktop) >= v1.DesktopState_DESKTOP_STATE_STARTING || inc.GetImage() != d.Pool.GetSpec().GetImage() {
 		return false
 	}
 	return d.versionOf(inc.GetVersion()).GetState() == v1.VersionState_VERSION_STATE_WITHDRAWN

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -192,7 +193,7 @@ func TestHoldIsPerVersion(t *testing.T) {
 	w.let(rolling(4))
 	fail := func() {
 		for _, name := range w.running(2) {
-			if State(w.desktops[name]) == v1.DesktopState_DESKTOP_STATE_STARTING {
+			if store.State(w.desktops[name]) == v1.DesktopState_DESKTOP_STATE_STARTING {
 				w.report(name, v1.DesktopState_DESKTOP_STATE_FAILED, "kernel panic")
 			}
 		}

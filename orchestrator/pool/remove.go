@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -100,7 +101,7 @@ func (d *decision) surplusOrder() []*v1.Desktop {
 			return 0
 		case desktop.GetIncarnation().GetDesired() == v1.DesiredState_DESIRED_STATE_DELETED:
 			return 1 // already on the way out
-		case State(desktop) != v1.DesktopState_DESKTOP_STATE_READY:
+		case store.State(desktop) != v1.DesktopState_DESKTOP_STATE_READY:
 			return 2
 		case desktop.GetIncarnation().GetUsedBy() != "":
 			return 3

@@ -8,12 +8,13 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"pgregory.net/rapid"
 
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
 // alive: something of the desktop's present life may be left on a host.
 func alive(w *world, d *v1.Desktop) bool {
-	return w.hosts[d.Incarnation.Host] && State(d) != v1.DesktopState_DESKTOP_STATE_DELETED
+	return w.hosts[d.Incarnation.Host] && store.State(d) != v1.DesktopState_DESKTOP_STATE_DELETED
 }
 
 // checkRetirements: no life ends without a cause, and no more at once than may.
@@ -23,7 +24,7 @@ func checkRetirements(t *rapid.T, w *world, a Actions) {
 	for _, change := range a.Retire {
 		before := w.desktops[change.Desktop.Meta.Name]
 		asked := before.Meta.Deletion != nil || w.pool.Meta.Deletion != nil
-		broken := isBroken(State(before)) || before.Incarnation.UsedBy != ""
+		broken := store.Broken(store.State(before)) || before.Incarnation.UsedBy != ""
 		switch {
 		case change.Desktop.Incarnation.DataDisposal != v1.DataDisposal_DATA_DISPOSAL_UNSPECIFIED && !asked:
 			t.Fatalf("%s: data disposed of without being asked", before.Meta.Name)
@@ -66,7 +67,7 @@ func (w *world) outOfService() int {
 		case d.Meta.Deletion != nil || w.pool.Meta.Deletion != nil || dataHostToRecord(d) != "":
 		case ended:
 			n++
-		case State(d) == v1.DesktopState_DESKTOP_STATE_LOST:
+		case store.State(d) == v1.DesktopState_DESKTOP_STATE_LOST:
 		case d.Incarnation.Desired == v1.DesiredState_DESIRED_STATE_DELETED || onTheWay(d):
 			n++
 		}
@@ -79,7 +80,7 @@ func (w *world) free() int {
 	n := 0
 	for _, d := range w.desktops {
 		if d.Claim == nil && d.Incarnation.UsedBy == "" && d.Incarnation.Desired == v1.DesiredState_DESIRED_STATE_READY &&
-			State(d) == v1.DesktopState_DESKTOP_STATE_READY && d.Meta.Deletion == nil && !d.Status.PausedIo && dataHostToRecord(d) == "" {
+			store.State(d) == v1.DesktopState_DESKTOP_STATE_READY && d.Meta.Deletion == nil && !d.Status.PausedIo && dataHostToRecord(d) == "" {
 			n++
 		}
 	}
@@ -87,7 +88,7 @@ func (w *world) free() int {
 }
 
 func (w *world) withdrawn(d *v1.Desktop) bool {
-	return State(d) < v1.DesktopState_DESKTOP_STATE_STARTING &&
+	return store.State(d) < v1.DesktopState_DESKTOP_STATE_STARTING &&
 		w.image.Status.Versions[d.Incarnation.Version-1].State == v1.VersionState_VERSION_STATE_WITHDRAWN
 }
 
@@ -171,7 +172,7 @@ func (w *world) promised() int {
 	n := 0
 	for _, d := range w.desktops {
 		ending := d.Incarnation.Host != "" && alive(w, d) && d.Incarnation.Desired == v1.DesiredState_DESIRED_STATE_DELETED
-		if ending && d.Meta.Deletion == nil && State(d) != v1.DesktopState_DESKTOP_STATE_LOST && d.Incarnation.Version != w.pool.Release.Next {
+		if ending && d.Meta.Deletion == nil && store.State(d) != v1.DesktopState_DESKTOP_STATE_LOST && d.Incarnation.Version != w.pool.Release.Next {
 			n++
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -24,7 +25,7 @@ func (d *decision) status() *v1.PoolStatus {
 		if d.isOver(desktop) {
 			continue // nothing of it is left; it is neither starting nor failed
 		}
-		switch state := State(desktop); {
+		switch state := store.State(desktop); {
 		case state == v1.DesktopState_DESKTOP_STATE_READY:
 			s.Ready++
 		case state == v1.DesktopState_DESKTOP_STATE_LOST:
@@ -33,7 +34,7 @@ func (d *decision) status() *v1.PoolStatus {
 			// on its way out
 		case isStarting(state):
 			s.Starting++
-		case isBroken(state):
+		case store.Broken(state):
 			s.Failed++
 		}
 	}
@@ -106,7 +107,7 @@ func (d *decision) versions() []*v1.VersionCount {
 			counts[inc.GetVersion()] = count
 		}
 		count.Desktops++
-		if State(desktop) == v1.DesktopState_DESKTOP_STATE_READY {
+		if store.State(desktop) == v1.DesktopState_DESKTOP_STATE_READY {
 			count.Ready++
 		}
 	}
@@ -144,11 +145,11 @@ func (d *decision) troubles() []trouble {
 		switch {
 		case d.deletion(desktop) != nil && desktop.GetClaim() != nil:
 			waits.desktops = append(waits.desktops, desktop)
-		case desktop.GetClaim() != nil && isBroken(State(desktop)):
+		case desktop.GetClaim() != nil && store.Broken(store.State(desktop)):
 			held.desktops = append(held.desktops, desktop)
 		case desktop.GetIncarnation().GetUnplacedReason() != "":
 			unplaced.desktops = append(unplaced.desktops, desktop)
-		case present(desktop).GetPausedIo():
+		case store.Present(desktop).GetPausedIo():
 			paused.desktops = append(paused.desktops, desktop)
 		}
 	}

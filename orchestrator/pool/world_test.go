@@ -171,7 +171,7 @@ func (w *world) advance(name, host string) {
 	if !w.hosts[d.Incarnation.Host] {
 		return
 	}
-	state := State(d)
+	state := store.State(d)
 	if state == v1.DesktopState_DESKTOP_STATE_LOST { // the host is back and says what is
 		state = v1.DesktopState_DESKTOP_STATE_STARTING
 		w.report(name, state, "")
@@ -229,7 +229,7 @@ func (w *world) release(name string) {
 
 func (w *world) ready() (names []string) {
 	for _, name := range w.names() {
-		if State(w.desktops[name]) == v1.DesktopState_DESKTOP_STATE_READY {
+		if store.State(w.desktops[name]) == v1.DesktopState_DESKTOP_STATE_READY {
 			names = append(names, name)
 		}
 	}

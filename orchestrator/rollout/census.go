@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -40,7 +41,7 @@ func (d *decision) census() census {
 }
 
 func (c *census) count(desktop *v1.Desktop, hosts map[string]bool, to *v1.RolloutSpec) {
-	inc, state := desktop.GetIncarnation(), stateOf(desktop)
+	inc, state := desktop.GetIncarnation(), store.State(desktop)
 	lost := state == v1.DesktopState_DESKTOP_STATE_LOST
 	claimed := desktop.GetClaim() != nil
 	if isFree(desktop) {
@@ -70,7 +71,7 @@ func (c *census) countOn(desktop *v1.Desktop, state v1.DesktopState, claimed boo
 	switch {
 	case isReady(state) && !released:
 		c.good++
-	case state == v1.DesktopState_DESKTOP_STATE_LOST, claimed && isBroken(state),
+	case state == v1.DesktopState_DESKTOP_STATE_LOST, claimed && store.Broken(state),
 		state == v1.DesktopState_DESKTOP_STATE_PENDING && desktop.GetIncarnation().GetUnplacedReason() != "":
 		c.stuck = append(c.stuck, desktop)
 	default:
@@ -87,35 +88,10 @@ func runs(d *v1.Desktop, image string, version uint32) bool {
 // isFree: a user who comes now could have it.
 func isFree(d *v1.Desktop) bool {
 	inc := d.GetIncarnation()
-	return stateOf(d) == v1.DesktopState_DESKTOP_STATE_READY && d.GetClaim() == nil && inc.GetUsedBy() == "" &&
+	return store.State(d) == v1.DesktopState_DESKTOP_STATE_READY && d.GetClaim() == nil && inc.GetUsedBy() == "" &&
 		inc.GetDesired() == v1.DesiredState_DESIRED_STATE_READY
-}
-
-// present returns the status if it speaks of the present life, else nil.
-func present(d *v1.Desktop) *v1.DesktopStatus {
-	if s := d.GetStatus(); s.GetGeneration() == d.GetIncarnation().GetGeneration() {
-		return s
-	}
-	return nil
-}
-
-// stateOf returns what the desktop's present life is.
-func stateOf(d *v1.Desktop) v1.DesktopState {
-	if state := present(d).GetState(); state != v1.DesktopState_DESKTOP_STATE_UNSPECIFIED {
-		return state
-	}
-	if d.GetIncarnation().GetHost() == "" {
-		return v1.DesktopState_DESKTOP_STATE_PENDING
-	}
-	return v1.DesktopState_DESKTOP_STATE_PLACED
 }
 
 func isReady(state v1.DesktopState) bool {
 	return state == v1.DesktopState_DESKTOP_STATE_READY || state == v1.DesktopState_DESKTOP_STATE_SUSPENDED
-}
-
-// isBroken: the life cannot come to READY any more.
-func isBroken(state v1.DesktopState) bool {
-	return state == v1.DesktopState_DESKTOP_STATE_FAILED || state == v1.DesktopState_DESKTOP_STATE_STOPPING ||
-		state == v1.DesktopState_DESKTOP_STATE_STOPPED
 }

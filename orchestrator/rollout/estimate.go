@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -94,7 +95,7 @@ func (d *decision) bootTime() time.Duration {
 			continue
 		}
 		var began, ready time.Time
-		for _, t := range present(desktop).GetTimes() {
+		for _, t := range store.Present(desktop).GetTimes() {
 			if began.IsZero() {
 				began = t.GetAt().AsTime()
 			}

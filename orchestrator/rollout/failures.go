@@ -62,7 +62,7 @@ func (d *decision) seen() []*v1.RolloutFailure {
 		if !runs(desktop, d.active.GetSpec().GetImage(), d.active.GetSpec().GetToVersion()) || !hasFailed(desktop) {
 			continue
 		}
-		message := present(desktop).GetMessage()
+		message := store.Present(desktop).GetMessage()
 		if message == "" {
 			message = "the VM stopped by itself"
 		}
@@ -77,14 +77,14 @@ func (d *decision) seen() []*v1.RolloutFailure {
 // hasFailed: the present life failed once, whatever is done with it now, or stopped though nobody wanted that. A user
 // may shut a desktop down.
 func hasFailed(d *v1.Desktop) bool {
-	for _, t := range present(d).GetTimes() {
+	for _, t := range store.Present(d).GetTimes() {
 		if t.GetState() == v1.DesktopState_DESKTOP_STATE_FAILED {
 			return true
 		}
 	}
 	inc := d.GetIncarnation()
-	return stateOf(d) == v1.DesktopState_DESKTOP_STATE_FAILED ||
-		isBroken(stateOf(d)) && inc.GetDesired() == v1.DesiredState_DESIRED_STATE_READY && inc.GetUsedBy() == ""
+	return store.State(d) == v1.DesktopState_DESKTOP_STATE_FAILED ||
+		store.Broken(store.State(d)) && inc.GetDesired() == v1.DesiredState_DESIRED_STATE_READY && inc.GetUsedBy() == ""
 }
 
 // told are the failed lives that events tell of.

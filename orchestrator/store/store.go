@@ -2,8 +2,9 @@
 // or duplicate.
 //
 // Here: the contract (Backend), the handles that writers hold (Store), who may write what (owners.go), the backend in
-// memory, and the mirror from which loops read. Not here: etcd (store/etcdstore), decisions, anything of the network.
-// orchestrator and api use it; api and every loop open a handle of their own.
+// memory, the mirror from which loops read, and what everybody reads of an object in the same way (State, Version). Not
+// here: etcd (store/etcdstore), decisions, anything of the network. orchestrator and api use it, and the CLI reads
+// objects with it; api and every loop open a handle of their own.
 package store
 
 import (

@@ -182,7 +182,7 @@ func desktopRow(d *v1.Desktop, now time.Time) (narrow, wide []string) {
 		narrow[1] = "NEW"
 	}
 	since := ""
-	if times := d.GetStatus().GetTimes(); len(times) > 0 && d.GetStatus().GetGeneration() == in.GetGeneration() {
+	if times := store.Present(d).GetTimes(); len(times) > 0 {
 		since = Age(now, times[len(times)-1].GetAt())
 	}
 	wide = []string{d.GetSpec().GetZone(), strings.Join(d.GetStatus().GetGuest().GetAddresses(), ","), count(in.GetGeneration()), since, Reason(d)}

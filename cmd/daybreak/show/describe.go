@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -93,12 +94,12 @@ func (p *page) writeTo(out io.Writer) error {
 // Desktop describes a desktop: where it is, what it is, since when, and why it is not ready.
 func Desktop(out io.Writer, d *v1.Desktop, events []*v1.Event, now time.Time) error {
 	p := &page{now: now}
-	in, status := d.GetIncarnation(), d.GetStatus()
+	in := d.GetIncarnation()
 	p.head(d.GetMeta())
 	p.line("Pool", d.GetSpec().GetPool())
 	p.line("Zone", d.GetSpec().GetZone())
 	p.line("State", stateWord(d))
-	if State(d) != v1.DesktopState_DESKTOP_STATE_READY {
+	if store.State(d) != v1.DesktopState_DESKTOP_STATE_READY {
 		p.line("Not ready", orDash(Reason(d)))
 	}
 	p.line("Wanted", wantedWord(in, now))
@@ -122,12 +123,10 @@ func Desktop(out io.Writer, d *v1.Desktop, events []*v1.Event, now time.Time) er
 	if probe := in.GetReadiness().GetProbe(); len(probe) > 0 {
 		p.line("Probe", strings.Join(probe, " "))
 	}
-	if guest := status.GetGuest(); guest != nil && status.GetGeneration() == in.GetGeneration() {
+	if guest := store.Present(d).GetGuest(); guest != nil {
 		p.line("Guest says", guestWord(guest))
 	}
-	if status.GetGeneration() == in.GetGeneration() {
-		p.section("Times", times(status.GetTimes(), now))
-	}
+	p.section("Times", times(store.Present(d).GetTimes(), now))
 	p.events(events)
 	return p.writeTo(out)
 }
@@ -203,7 +202,7 @@ func Pool(out io.Writer, pool *v1.Pool, desktops []*v1.Desktop, events []*v1.Eve
 	}
 	t := Table{Header: []string{"NAME", "STATE", "HOST", "WHY"}}
 	for _, d := range desktops {
-		if State(d) != v1.DesktopState_DESKTOP_STATE_READY {
+		if store.State(d) != v1.DesktopState_DESKTOP_STATE_READY {
 			t.Rows = append(t.Rows, []string{name(d), stateWord(d), d.GetIncarnation().GetHost(), Reason(d)})
 		}
 	}

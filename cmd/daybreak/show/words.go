@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -90,20 +91,9 @@ func word(value protoreflect.Enum) string {
 	return fmt.Sprint(value.Number())
 }
 
-// State is what a desktop's present incarnation is. A status that speaks of another incarnation says nothing.
-func State(d *v1.Desktop) v1.DesktopState {
-	switch incarnation := d.GetIncarnation(); {
-	case incarnation != nil && d.GetStatus().GetGeneration() == incarnation.GetGeneration() && d.GetStatus().GetState() != 0:
-		return d.GetStatus().GetState()
-	case incarnation.GetHost() == "":
-		return v1.DesktopState_DESKTOP_STATE_PENDING
-	}
-	return v1.DesktopState_DESKTOP_STATE_PLACED
-}
-
 // stateWord is the state as tables have it.
 func stateWord(d *v1.Desktop) string {
-	state := State(d)
+	state := store.State(d)
 	text := word(state)
 	switch {
 	case d.GetStatus().GetPausedIo() && state != v1.DesktopState_DESKTOP_STATE_PENDING:
@@ -119,7 +109,7 @@ func stateWord(d *v1.Desktop) string {
 
 // Reason is why a desktop is not ready, in the words of whoever knows; empty when it is, or when nobody said.
 func Reason(d *v1.Desktop) string {
-	if State(d) == v1.DesktopState_DESKTOP_STATE_READY {
+	if store.State(d) == v1.DesktopState_DESKTOP_STATE_READY {
 		return ""
 	}
 	if d.GetIncarnation().GetHost() == "" {

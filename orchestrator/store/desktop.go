@@ -1,0 +1,31 @@
+package store
+
+import (
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// Present returns the desktop's status if it speaks of the present life, else nil.
+func Present(d *v1.Desktop) *v1.DesktopStatus {
+	if d.GetIncarnation() == nil || d.GetStatus().GetGeneration() != d.GetIncarnation().GetGeneration() {
+		return nil
+	}
+	return d.GetStatus()
+}
+
+// State returns what the desktop's present life is: PENDING or PLACED while its host has said nothing of it.
+func State(d *v1.Desktop) v1.DesktopState {
+	if state := Present(d).GetState(); state != v1.DesktopState_DESKTOP_STATE_UNSPECIFIED {
+		return state
+	}
+	if d.GetIncarnation().GetHost() == "" {
+		return v1.DesktopState_DESKTOP_STATE_PENDING
+	}
+	return v1.DesktopState_DESKTOP_STATE_PLACED
+}
+
+// Broken tells of a state whether a life in it cannot come to READY any more. A VM that stopped by itself does not start
+// again within a life.
+func Broken(state v1.DesktopState) bool {
+	return state == v1.DesktopState_DESKTOP_STATE_FAILED || state == v1.DesktopState_DESKTOP_STATE_STOPPING ||
+		state == v1.DesktopState_DESKTOP_STATE_STOPPED
+}
