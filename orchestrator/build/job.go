@@ -259,8 +259,5 @@ func clean(text string, limit int) string {
 		}
 		return -1
 	}, text)
-	if letters := []rune(text); len(letters) > limit {
-		return string(letters[:limit-1]) + "…"
-	}
-	return text
+	return store.Cut(text, limit)
 }

@@ -104,7 +104,7 @@ func (d *decision) following(desktop *v1.Desktop, t *target, reason string) *v1.
 		Readiness:  readiness(d.Pool.GetSpec().GetReadiness()),
 		Desired:    v1.DesiredState_DESIRED_STATE_READY,
 		Created:    timestamppb.New(d.now),
-		Reason:     cut(reason, maxIncarnationReason),
+		Reason:     store.Cut(reason, maxIncarnationReason),
 	}
 	if t != nil {
 		next.Image, next.Version, next.Digest = d.Pool.GetSpec().GetImage(), t.version.GetNumber(), t.version.GetDigest()
@@ -189,13 +189,4 @@ func readiness(wanted *v1.Readiness) *v1.Readiness {
 		full.Deadline = &durationpb.Duration{Seconds: defaultReadinessSeconds}
 	}
 	return full
-}
-
-// cut shortens a text to n characters.
-func cut(text string, n int) string {
-	runes := []rune(text)
-	if len(runes) <= n {
-		return text
-	}
-	return string(runes[:n-1]) + "…"
 }

@@ -38,7 +38,7 @@ func (d *decision) status() *v1.PoolStatus {
 			s.Failed++
 		}
 	}
-	s.Message = cut(strings.Join(d.remarks(s), "; "), maxMessage)
+	s.Message = store.Cut(strings.Join(d.remarks(s), "; "), maxMessage)
 	return s
 }
 

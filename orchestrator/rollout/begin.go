@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -38,7 +39,7 @@ func newest(rollouts []*v1.Rollout) *v1.Rollout {
 // start makes a rollout, which is the active one from now on.
 func (d *decision) start(spec *v1.RolloutSpec, phase v1.RolloutPhase) {
 	spec.Pool, spec.Image = d.Pool.GetMeta().GetName(), d.Pool.GetSpec().GetImage()
-	spec.Reason = cut(spec.GetReason(), maxReason)
+	spec.Reason = store.Cut(spec.GetReason(), maxReason)
 	now := timestamppb.New(d.now)
 	d.active = &v1.Rollout{
 		Meta:   &v1.Meta{Name: fmt.Sprintf("%s-%d", spec.GetPool(), Ordinal(newest(d.Rollouts))+1)},
@@ -119,7 +120,7 @@ func (d *decision) goBack(to, previous, refused uint32, by, why string, warning 
 	case last.GetStatus().GetPhase() == done: // it keeps when it ended
 		d.active = d.touch(last)
 		d.phase(d.active, rolledBack)
-		d.active.Status.Message = cut(why, maxMessage)
+		d.active.Status.Message = store.Cut(why, maxMessage)
 		d.note(ReasonRolledBack, warning, "%s, which was done, is taken back: %s", d.title(), why)
 	}
 	d.start(&v1.RolloutSpec{FromVersion: from, ToVersion: to, Rollback: true, By: by, Reason: why}, running)

@@ -49,10 +49,7 @@ func (in *Intake) mark(ctx context.Context, image string, number uint32, check s
 		if v.GetCollected() {
 			return fmt.Errorf("its content is no longer in the image store: %w", ErrRefused)
 		}
-		v.Check = check
-		if letters := []rune(check); len(letters) > maxCheck {
-			v.Check = string(letters[:maxCheck-1]) + "…"
-		}
+		v.Check = store.Cut(check, maxCheck)
 		change(v)
 		return nil
 	})

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"daybreak/orchestrator/calendar"
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -278,7 +279,7 @@ func (d *decision) phase(r *v1.Rollout, phase v1.RolloutPhase) {
 // end brings a rollout to a phase that is its last.
 func (d *decision) end(r *v1.Rollout, phase v1.RolloutPhase, message string) {
 	d.phase(r, phase)
-	r.Status.Ended, r.Status.Message = timestamppb.New(d.now), cut(message, maxMessage)
+	r.Status.Ended, r.Status.Message = timestamppb.New(d.now), store.Cut(message, maxMessage)
 	r.Status.EstimatedEnd, r.Status.WaveReady, r.Status.InUse = nil, nil, 0
 }
 
@@ -299,15 +300,6 @@ func (d *decision) lookAgain(at time.Time) {
 
 // maxMessage is the proto's bound of RolloutStatus.message and of an event's, in characters.
 const maxMessage = 1024
-
-// cut shortens a text to n characters.
-func cut(text string, n int) string {
-	runes := []rune(text)
-	if len(runes) <= n {
-		return text
-	}
-	return string(runes[:n-1]) + "…"
-}
 
 func plural(n int, noun string) string {
 	if n == 1 {

@@ -68,7 +68,7 @@ func (d *decision) seen() []*v1.RolloutFailure {
 		}
 		failures = append(failures, &v1.RolloutFailure{
 			Desktop: desktop.GetMeta().GetName(), Generation: inc.GetGeneration(), Host: inc.GetHost(),
-			Message: cut(message, maxFailureText), At: timestamppb.New(d.now),
+			Message: store.Cut(message, maxFailureText), At: timestamppb.New(d.now),
 		})
 	}
 	return failures
@@ -100,7 +100,7 @@ func (d *decision) told() []*v1.RolloutFailure {
 		}
 		failures = append(failures, &v1.RolloutFailure{
 			Desktop: event.GetSubject(), Generation: generation, Host: labels[store.LabelHost],
-			Message: cut(plainFailure(event, generation), maxFailureText), At: event.GetAt(),
+			Message: store.Cut(plainFailure(event, generation), maxFailureText), At: event.GetAt(),
 		})
 	}
 	return failures

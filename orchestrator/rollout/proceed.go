@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -105,7 +106,7 @@ func (d *decision) waitForHelp(c census) {
 
 // say sets the rollout's message.
 func (d *decision) say(format string, args ...any) {
-	d.active.Status.Message = cut(fmt.Sprintf(format, args...), maxMessage)
+	d.active.Status.Message = store.Cut(fmt.Sprintf(format, args...), maxMessage)
 }
 
 // stage waits until every host that could run one of the pool's next lives has the version. One that is kept from new
@@ -124,7 +125,7 @@ func (d *decision) stage() {
 		if !slices.Contains(s.GetImages(), digest) {
 			name := host.GetMeta().GetName()
 			if why := s.GetMessage(); why != "" {
-				name += " (" + cut(why, 200) + ")"
+				name += " (" + store.Cut(why, 200) + ")"
 			}
 			without = append(without, name)
 		}

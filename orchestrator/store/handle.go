@@ -251,8 +251,8 @@ func NewEvent(now time.Time, subject Object, reason, message string, warning boo
 		At:          timestamppb.New(now),
 		SubjectKind: KindName(ref.Kind),
 		Subject:     ref.Name,
-		Reason:      cut(reason, maxReason),
-		Message:     cut(message, maxMessage),
+		Reason:      Cut(reason, maxReason),
+		Message:     Cut(message, maxMessage),
 		Warning:     warning,
 	}
 }
@@ -267,13 +267,4 @@ func lifeLabels(subject Object) map[string]string {
 		LabelGeneration: strconv.FormatInt(inc.GetGeneration(), 10), LabelImage: inc.GetImage(),
 		LabelVersion: strconv.FormatUint(uint64(inc.GetVersion()), 10), LabelHost: inc.GetHost(),
 	}
-}
-
-// cut shortens a text to n characters and replaces what is not UTF-8.
-func cut(text string, n int) string {
-	runes := []rune(strings.ToValidUTF8(text, "\uFFFD"))
-	if len(runes) <= n {
-		return string(runes)
-	}
-	return string(runes[:n-1]) + "…"
 }
