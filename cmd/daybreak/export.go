@@ -19,6 +19,7 @@ import (
 	"daybreak/images"
 	"daybreak/images/bundle"
 	"daybreak/images/push"
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -118,7 +119,7 @@ func exported(image *v1.Image, number uint32) (*v1.ImageVersion, error) {
 	if number == 0 {
 		return nil, fmt.Errorf("nothing is published of image %s: name the version", name)
 	}
-	version := versionOf(image, number)
+	version := store.Version(image, number)
 	switch {
 	case version == nil:
 		return nil, fmt.Errorf("image %s has no version %d; see 'daybreak image versions %s'", name, number, name)
@@ -132,21 +133,12 @@ func exported(image *v1.Image, number uint32) (*v1.ImageVersion, error) {
 	return version, nil
 }
 
-func versionOf(image *v1.Image, number uint32) *v1.ImageVersion {
-	for _, v := range image.GetStatus().GetVersions() {
-		if v.GetNumber() == number {
-			return v
-		}
-	}
-	return nil
-}
-
 // olderManifest gets the manifest of the version that the other side has; nil when there is none.
 func olderManifest(ctx context.Context, conn *grpc.ClientConn, image *v1.Image, since uint32) (*images.Manifest, error) {
 	if since == 0 {
 		return nil, nil
 	}
-	older := versionOf(image, since)
+	older := store.Version(image, since)
 	if older == nil {
 		return nil, fmt.Errorf("--since: image %s has no version %d", image.GetMeta().GetName(), since)
 	}

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	"daybreak/images"
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -53,25 +54,23 @@ func (a *app) imageLog(ctx context.Context, conn *grpc.ClientConn, name string, 
 	if !ok {
 		return errEmpty
 	}
-	for _, v := range image.GetStatus().GetVersions() {
-		if v.GetNumber() != number {
-			continue
-		}
-		if v.GetLog() == "" {
-			return fmt.Errorf("version %d of image %s has no log: it was imported, or the script of its patch printed nothing", number, name)
-		}
-		text, err := readChunk(ctx, conn, v.GetLog())
-		if err != nil {
-			return err
-		}
-		out := a.out
-		if isTerminal(out) {
-			out = &plainWriter{out: out}
-		}
-		_, err = out.Write(text)
+	version := store.Version(image, number)
+	switch {
+	case version == nil:
+		return fmt.Errorf("image %s has no version %d: see 'daybreak image versions %s'", name, number, name)
+	case version.GetLog() == "":
+		return fmt.Errorf("version %d of image %s has no log: it was imported, or the script of its patch printed nothing", number, name)
+	}
+	text, err := readChunk(ctx, conn, version.GetLog())
+	if err != nil {
 		return err
 	}
-	return fmt.Errorf("image %s has no version %d: see 'daybreak image versions %s'", name, number, name)
+	out := a.out
+	if isTerminal(out) {
+		out = &plainWriter{out: out}
+	}
+	_, err = out.Write(text)
+	return err
 }
 
 // readChunk reads one chunk out of the control plane's image store.

@@ -147,18 +147,16 @@ func versionOf(image *v1.Image, order *v1.BuildOrder) (*v1.ImageVersion, error) 
 // usable returns a version that may be booted in a build: a withdrawn one may not, a collected one is gone.
 func usable(image *v1.Image, number uint32) (*v1.ImageVersion, error) {
 	name := image.GetMeta().GetName()
-	for _, v := range image.GetStatus().GetVersions() {
-		switch {
-		case v.GetNumber() != number:
-			continue
-		case v.GetCollected():
-			return nil, fmt.Errorf("the content of version %d of image %s is no longer in the image store: %w", number, name, ErrRefused)
-		case v.GetState() == v1.VersionState_VERSION_STATE_WITHDRAWN:
-			return nil, fmt.Errorf("version %d of image %s is withdrawn, and nothing may start it: name another with --version: %w", number, name, ErrRefused)
-		}
-		return v, nil
+	v := store.Version(image, number)
+	switch {
+	case v == nil:
+		return nil, fmt.Errorf("image %s has no version %d: %w", name, number, store.ErrNotFound)
+	case v.GetCollected():
+		return nil, fmt.Errorf("the content of version %d of image %s is no longer in the image store: %w", number, name, ErrRefused)
+	case v.GetState() == v1.VersionState_VERSION_STATE_WITHDRAWN:
+		return nil, fmt.Errorf("version %d of image %s is withdrawn, and nothing may start it: name another with --version: %w", number, name, ErrRefused)
 	}
-	return nil, fmt.Errorf("image %s has no version %d: %w", name, number, store.ErrNotFound)
+	return v, nil
 }
 
 func applianceOf(view *store.View, name string) (*v1.ImageVersion, error) {

@@ -86,7 +86,7 @@ func (d *decision) runnable(number uint32) *target {
 	if number == 0 {
 		return cannot("image %s has no published version: publish one, desktops wait for it", spec.GetImage())
 	}
-	version := d.versionOf(number)
+	version := store.Version(d.Image, number)
 	switch {
 	case version == nil:
 		return cannot("image %s has no version %d: import it, or name another in the pool", spec.GetImage(), number)
@@ -95,16 +95,6 @@ func (d *decision) runnable(number uint32) *target {
 		return cannot("version %d of image %s is %s: only a published version is run", number, spec.GetImage(), state)
 	}
 	return &target{version: version}
-}
-
-// versionOf finds a version of the pool's image; nil when there is none of that number.
-func (d *decision) versionOf(number uint32) *v1.ImageVersion {
-	for _, version := range d.Image.GetStatus().GetVersions() {
-		if version.GetNumber() == number {
-			return version
-		}
-	}
-	return nil
 }
 
 // runs: the desktop's present life is of the target's version.
@@ -147,5 +137,5 @@ func (d *decision) waitsWithdrawn(desktop *v1.Desktop) bool {
 	if store.State(desktop) >= v1.DesktopState_DESKTOP_STATE_STARTING || inc.GetImage() != d.Pool.GetSpec().GetImage() {
 		return false
 	}
-	return d.versionOf(inc.GetVersion()).GetState() == v1.VersionState_VERSION_STATE_WITHDRAWN
+	return store.Version(d.Image, inc.GetVersion()).GetState() == v1.VersionState_VERSION_STATE_WITHDRAWN
 }

@@ -42,7 +42,7 @@ func (in *Intake) MarkFailed(ctx context.Context, now time.Time, image string, n
 
 func (in *Intake) mark(ctx context.Context, image string, number uint32, check string, change func(*v1.ImageVersion)) (*v1.ImageVersion, error) {
 	marked, err := store.Modify(ctx, in.objects, image, func(image *v1.Image) error {
-		v := version(image, number)
+		v := store.Version(image, number)
 		if v == nil {
 			return fmt.Errorf("there is no such version: %w", store.ErrNotFound)
 		}
@@ -56,5 +56,5 @@ func (in *Intake) mark(ctx context.Context, image string, number uint32, check s
 	if err != nil {
 		return nil, fmt.Errorf("note the check of version %d of image %s: %w", number, image, err)
 	}
-	return version(marked, number), nil
+	return store.Version(marked, number), nil
 }

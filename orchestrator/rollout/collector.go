@@ -149,7 +149,7 @@ func mark(ctx context.Context, st *store.Store, now time.Time, image *v1.Image, 
 	marked := proto.CloneOf(image)
 	var names []string
 	for _, number := range numbers {
-		version(marked, number).Collected = true
+		store.Version(marked, number).Collected = true
 		names = append(names, strconv.Itoa(int(number)))
 	}
 	message := fmt.Sprintf("nobody needs the content of version %s any more; it is removed from the image store", listed(names, len(names)))

@@ -67,7 +67,7 @@ func (c *Comparer) diff(ctx context.Context, name string, from, to uint32) (*v1.
 }
 
 func (c *Comparer) manifest(ctx context.Context, image *v1.Image, number uint32) (*v1.ImageVersion, *images.Manifest, error) {
-	v := version(image, number)
+	v := store.Version(image, number)
 	switch {
 	case v == nil:
 		return nil, nil, fmt.Errorf("there is no version %d: %w", number, store.ErrNotFound)

@@ -12,25 +12,16 @@ package rollout
 import (
 	"errors"
 
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
 // ErrRefused: what was asked for cannot be done as things are. The message says why. Nothing was changed.
 var ErrRefused = errors.New("refused")
 
-// version finds a version of an image by its number, nil when there is none.
-func version(image *v1.Image, number uint32) *v1.ImageVersion {
-	for _, v := range image.GetStatus().GetVersions() {
-		if v.GetNumber() == number {
-			return v
-		}
-	}
-	return nil
-}
-
 // runnable returns a version of the image if it may be run, else nil.
 func runnable(image *v1.Image, number uint32) *v1.ImageVersion {
-	if v := version(image, number); v.GetState() == v1.VersionState_VERSION_STATE_READY {
+	if v := store.Version(image, number); v.GetState() == v1.VersionState_VERSION_STATE_READY {
 		return v
 	}
 	return nil

@@ -171,7 +171,7 @@ func addVersion(image *v1.Image, draft *v1.ImageVersion) error {
 		return fmt.Errorf("the image is being deleted: %w", ErrRefused)
 	case len(versions) >= maxVersions:
 		return fmt.Errorf("the image has %d versions, the most there can be; import into an image of another name: %w", maxVersions, ErrRefused)
-	case draft.GetParent() != 0 && version(image, draft.GetParent()) == nil:
+	case draft.GetParent() != 0 && store.Version(image, draft.GetParent()) == nil:
 		return fmt.Errorf("the image has no version %d that could be its parent: %w", draft.GetParent(), ErrRefused)
 	}
 	if image.Status == nil {

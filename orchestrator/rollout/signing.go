@@ -47,7 +47,7 @@ func (in *Intake) again(ctx context.Context, now time.Time, image string, known 
 			return nil, err
 		}
 		changed := proto.CloneOf(current)
-		v := version(changed, known.GetNumber())
+		v := store.Version(changed, known.GetNumber())
 		switch {
 		case v == nil:
 			return nil, fmt.Errorf("version %d is gone: %w", known.GetNumber(), store.ErrNotFound)

@@ -58,11 +58,11 @@ func (in *Intake) Publish(ctx context.Context, now time.Time, image string, numb
 	if err != nil {
 		return nil, fmt.Errorf("publish version %d of image %s: %w", number, image, err)
 	}
-	return version(published, number), nil
+	return store.Version(published, number), nil
 }
 
 func publish(now time.Time, image *v1.Image, number uint32, trusted *sign.Publishers) (Note, error) {
-	v := version(image, number)
+	v := store.Version(image, number)
 	switch {
 	case v == nil:
 		return Note{}, fmt.Errorf("there is no such version: %w", store.ErrNotFound)
@@ -134,11 +134,11 @@ func (in *Intake) Retire(ctx context.Context, now time.Time, image string, numbe
 		}
 		return nil, fmt.Errorf("%s version %d of image %s: %w", did, number, image, err)
 	}
-	return version(retired, number), nil
+	return store.Version(retired, number), nil
 }
 
 func retire(now time.Time, image *v1.Image, number uint32, state v1.VersionState, reason string) (Note, error) {
-	v := version(image, number)
+	v := store.Version(image, number)
 	if v == nil {
 		return Note{}, fmt.Errorf("there is no such version: %w", store.ErrNotFound)
 	}

@@ -138,11 +138,9 @@ func virt(c *v1.HostCapacity) string {
 func imageRow(i *v1.Image, now time.Time) (narrow, wide []string) {
 	narrow = []string{name(i), "", count(len(i.GetStatus().GetVersions())), "", i.GetSpec().GetDisplayName(), age(i, now)}
 	wide = []string{"", ""}
-	for _, v := range i.GetStatus().GetVersions() {
-		if v.GetNumber() == i.GetStatus().GetCurrent() {
-			narrow[1], narrow[3] = count(v.GetNumber()), Bytes(v.GetSizeBytes())
-			wide = []string{v.GetDigest(), v.GetNote()}
-		}
+	if v := store.Version(i, i.GetStatus().GetCurrent()); v != nil {
+		narrow[1], narrow[3] = count(v.GetNumber()), Bytes(v.GetSizeBytes())
+		wide = []string{v.GetDigest(), v.GetNote()}
 	}
 	return narrow, wide
 }
