@@ -56,6 +56,10 @@ func applicable(wanted store.Object) error {
 		instead = "they begin by themselves when a version is published (\"daybreak image publish\") or a pool names another one; see \"daybreak rollout\""
 	case *v1.Event:
 		instead = "events are written by the orchestrator"
+	case *v1.Plan:
+		instead = "they are made from the pool's schedule and calendar: see \"daybreak plan\""
+	case *v1.History:
+		instead = "it is what the pool remembers"
 	}
 	return status.Errorf(codes.InvalidArgument, "%ss cannot be applied: %s", store.KindName(store.KindOf(wanted)), instead)
 }

@@ -39,7 +39,7 @@ func checkDelete(request *v1.DeleteRequest) error {
 	switch kind {
 	case v1.Kind_KIND_CLAIM:
 		return status.Error(codes.InvalidArgument, "claims cannot be deleted: use \"daybreak release\"")
-	case v1.Kind_KIND_EVENT, v1.Kind_KIND_ROLLOUT:
+	case v1.Kind_KIND_EVENT, v1.Kind_KIND_ROLLOUT, v1.Kind_KIND_PLAN, v1.Kind_KIND_HISTORY:
 		return status.Errorf(codes.InvalidArgument, "%ss cannot be deleted by hand", store.KindName(kind))
 	}
 	return nil

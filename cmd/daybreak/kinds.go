@@ -36,6 +36,8 @@ func spellings() []spelling {
 		{v1.Kind_KIND_CLAIM, "claims", []string{"claim", "cl"}},
 		{v1.Kind_KIND_EVENT, "events", []string{"event", "ev"}},
 		{v1.Kind_KIND_JOIN_TOKEN, "tokens", []string{"token", "join_token", "join_tokens"}},
+		{v1.Kind_KIND_PLAN, "plans", []string{"plan"}},
+		{v1.Kind_KIND_HISTORY, "histories", []string{"history"}},
 	}
 }
 

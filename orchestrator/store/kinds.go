@@ -36,6 +36,10 @@ func KindOf(o Object) v1.Kind {
 		return v1.Kind_KIND_EVENT
 	case *v1.JoinToken:
 		return v1.Kind_KIND_JOIN_TOKEN
+	case *v1.Plan:
+		return v1.Kind_KIND_PLAN
+	case *v1.History:
+		return v1.Kind_KIND_HISTORY
 	}
 	return v1.Kind_KIND_UNSPECIFIED
 }
@@ -63,6 +67,10 @@ func New(kind v1.Kind) (Object, error) {
 		return &v1.Event{}, nil
 	case v1.Kind_KIND_JOIN_TOKEN:
 		return &v1.JoinToken{}, nil
+	case v1.Kind_KIND_PLAN:
+		return &v1.Plan{}, nil
+	case v1.Kind_KIND_HISTORY:
+		return &v1.History{}, nil
 	}
 	return nil, fmt.Errorf("make object of kind %v: %w", kind, ErrInvalid)
 }

@@ -57,7 +57,14 @@ func rightsOf(kind v1.Kind) rights {
 	case v1.Kind_KIND_CLAIM:
 		return rights{only(pool), only(pool), owners(map[string]Writer{
 			"pool": pool, "user": pool, "desktop": pool, "since": pool, "request_id": pool,
+			"queued": pool, "expires": pool,
 		})}
+	case v1.Kind_KIND_PLAN:
+		return rights{only(pool), only(pool), owners(map[string]Writer{
+			"pool": pool, "date": pool, "time_zone": pool, "made": pool, "targets": pool, "hosts": pool, "starts": pool, "shortfalls": pool,
+		})}
+	case v1.Kind_KIND_HISTORY:
+		return rights{only(pool), only(pool), owners(map[string]Writer{"days": pool, "boots": pool})}
 	case v1.Kind_KIND_EVENT:
 		return rights{only(api, pool, placement, rollout, dispatch), only(pool), nil}
 	case v1.Kind_KIND_JOIN_TOKEN:

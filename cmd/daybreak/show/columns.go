@@ -51,6 +51,10 @@ func columnNames(kind v1.Kind) (narrow, wide []string) {
 		return cut("WHEN|OBJECT|REASON|MESSAGE"), cut("NAME")
 	case v1.Kind_KIND_JOIN_TOKEN:
 		return cut("NAME|ROLE|FOR|EXPIRES"), nil
+	case v1.Kind_KIND_PLAN:
+		return cut("NAME|POOL|DATE|STARTS|SHORT|MADE"), nil
+	case v1.Kind_KIND_HISTORY:
+		return cut("POOL|DAYS|STARTS"), nil
 	}
 	return []string{"NAME"}, nil
 }
@@ -82,6 +86,14 @@ func row(o store.Object, wide bool, now time.Time) []string {
 		narrow, more = []string{Age(now, o.GetAt()) + " ago", o.GetSubjectKind() + "/" + o.GetSubject(), reason, o.GetMessage()}, []string{name(o)}
 	case *v1.JoinToken:
 		narrow = []string{name(o), strings.ToLower(word(o.GetRole())), o.GetSubject(), Moment(now, o.GetExpires())}
+	case *v1.Plan:
+		var short uint32
+		for _, shortfall := range o.GetShortfalls() {
+			short += shortfall.GetDesktops()
+		}
+		narrow = []string{name(o), o.GetPool(), o.GetDate(), count(len(o.GetStarts())), count(short), Moment(now, o.GetMade())}
+	case *v1.History:
+		narrow = []string{name(o), count(len(o.GetDays())), count(len(o.GetBoots()))}
 	}
 	if wide {
 		return slices.Concat(narrow, more)

@@ -298,9 +298,12 @@ type Assignments struct {
 	// Questions to the host.
 	Asks []*Ask `protobuf:"bytes,7,rep,name=asks,proto3" json:"asks,omitempty"`
 	// The cluster's epoch; an agent that met a higher one changes nothing.
-	ClusterEpoch  uint64 `protobuf:"varint,8,opt,name=cluster_epoch,json=clusterEpoch,proto3" json:"cluster_epoch,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ClusterEpoch uint64 `protobuf:"varint,8,opt,name=cluster_epoch,json=clusterEpoch,proto3" json:"cluster_epoch,omitempty"`
+	// Memory that the host keeps for itself, MiB (Host.spec): the agent starts no VM into it. 0 means 1/16 of the memory, at
+	// least 256.
+	ReservedMemoryMib uint64 `protobuf:"varint,9,opt,name=reserved_memory_mib,json=reservedMemoryMib,proto3" json:"reserved_memory_mib,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Assignments) Reset() {
@@ -385,6 +388,13 @@ func (x *Assignments) GetAsks() []*Ask {
 func (x *Assignments) GetClusterEpoch() uint64 {
 	if x != nil {
 		return x.ClusterEpoch
+	}
+	return 0
+}
+
+func (x *Assignments) GetReservedMemoryMib() uint64 {
+	if x != nil {
+		return x.ReservedMemoryMib
 	}
 	return 0
 }
@@ -1073,7 +1083,7 @@ const file_daybreak_v1_agent_service_proto_rawDesc = "" +
 	"\bcapacity\x18\x04 \x01(\v2\x19.daybreak.v1.HostCapacityB\x06\xbaH\x03\xc8\x01\x01R\bcapacity\x12$\n" +
 	"\x05zones\x18\x05 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10@\"\x04r\x02\x18?R\x05zones\x12#\n" +
 	"\rcluster_epoch\x18\x06 \x01(\x04R\fclusterEpoch\x12+\n" +
-	"\fpeer_address\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x86\x02R\vpeerAddress\"\xd1\x02\n" +
+	"\fpeer_address\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x86\x02R\vpeerAddress\"\x8d\x03\n" +
 	"\vAssignments\x12\x1a\n" +
 	"\bcomplete\x18\x01 \x01(\bR\bcomplete\x12\x1d\n" +
 	"\n" +
@@ -1084,7 +1094,9 @@ const file_daybreak_v1_agent_service_proto_rawDesc = "" +
 	"\x04drop\x18\x05 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80@R\x04drop\x12>\n" +
 	"\rwanted_images\x18\x06 \x01(\v2\x19.daybreak.v1.WantedImagesR\fwantedImages\x12.\n" +
 	"\x04asks\x18\a \x03(\v2\x10.daybreak.v1.AskB\b\xbaH\x05\x92\x01\x02\x10@R\x04asks\x12#\n" +
-	"\rcluster_epoch\x18\b \x01(\x04R\fclusterEpoch\"K\n" +
+	"\rcluster_epoch\x18\b \x01(\x04R\fclusterEpoch\x12:\n" +
+	"\x13reserved_memory_mib\x18\t \x01(\x04B\n" +
+	"\xbaH\a2\x05\x18\x80\x80\x80\bR\x11reservedMemoryMib\"K\n" +
 	"\fWantedImages\x12;\n" +
 	"\x06images\x18\x01 \x03(\v2\x18.daybreak.v1.WantedImageB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x06images\"\xeb\x01\n" +
 	"\n" +

@@ -33,12 +33,16 @@ type Claim struct {
 	Pool string `protobuf:"bytes,2,opt,name=pool,proto3" json:"pool,omitempty"`
 	// The user, as the one who claimed named them.
 	User string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
-	// Name of the desktop that the user holds.
+	// Name of the desktop that the user holds; empty while they wait for one.
 	Desktop string `protobuf:"bytes,4,opt,name=desktop,proto3" json:"desktop,omitempty"`
 	// When the claim was granted.
 	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
 	// The request that made it.
-	RequestId     string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// When the user began to wait; absent when they never had to. Who waits longer is served first.
+	Queued *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=queued,proto3" json:"queued,omitempty"`
+	// The wait is over then unless who waits is heard from; absent once a desktop was given.
+	Expires       *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expires,proto3" json:"expires,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -115,11 +119,25 @@ func (x *Claim) GetRequestId() string {
 	return ""
 }
 
+func (x *Claim) GetQueued() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Queued
+	}
+	return nil
+}
+
+func (x *Claim) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
 var File_daybreak_v1_claim_proto protoreflect.FileDescriptor
 
 const file_daybreak_v1_claim_proto_rawDesc = "" +
 	"\n" +
-	"\x17daybreak/v1/claim.proto\x12\vdaybreak.v1\x1a\x1bbuf/validate/validate.proto\x1a\x16daybreak/v1/meta.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x85\x02\n" +
+	"\x17daybreak/v1/claim.proto\x12\vdaybreak.v1\x1a\x1bbuf/validate/validate.proto\x1a\x16daybreak/v1/meta.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xef\x02\n" +
 	"\x05Claim\x12-\n" +
 	"\x04meta\x18\x01 \x01(\v2\x11.daybreak.v1.MetaB\x06\xbaH\x03\xc8\x01\x01R\x04meta\x12\x1b\n" +
 	"\x04pool\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04pool\x123\n" +
@@ -127,7 +145,9 @@ const file_daybreak_v1_claim_proto_rawDesc = "" +
 	"\adesktop\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18?R\adesktop\x120\n" +
 	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12&\n" +
 	"\n" +
-	"request_id\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18@R\trequestIdB'Z%daybreak/proto/daybreak/v1;daybreakv1b\x06proto3"
+	"request_id\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18@R\trequestId\x122\n" +
+	"\x06queued\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x06queued\x124\n" +
+	"\aexpires\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\aexpiresB'Z%daybreak/proto/daybreak/v1;daybreakv1b\x06proto3"
 
 var (
 	file_daybreak_v1_claim_proto_rawDescOnce sync.Once
@@ -150,11 +170,13 @@ var file_daybreak_v1_claim_proto_goTypes = []any{
 var file_daybreak_v1_claim_proto_depIdxs = []int32{
 	1, // 0: daybreak.v1.Claim.meta:type_name -> daybreak.v1.Meta
 	2, // 1: daybreak.v1.Claim.since:type_name -> google.protobuf.Timestamp
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	2, // 2: daybreak.v1.Claim.queued:type_name -> google.protobuf.Timestamp
+	2, // 3: daybreak.v1.Claim.expires:type_name -> google.protobuf.Timestamp
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_daybreak_v1_claim_proto_init() }

@@ -10,6 +10,8 @@ import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -21,6 +23,198 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+// WaitResponse is how far the wait is. Sent when it changed.
+type WaitResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Place in the queue, from 1; 0 once a desktop is the user's.
+	Position uint32 `protobuf:"varint,1,opt,name=position,proto3" json:"position,omitempty"`
+	// How many wait in all.
+	Queued uint32 `protobuf:"varint,2,opt,name=queued,proto3" json:"queued,omitempty"`
+	// When the desktop should be ready; absent when nothing is known.
+	Expected *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expected,proto3" json:"expected,omitempty"`
+	// What is being waited for, in a sentence.
+	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	// The desktop, once it is the user's. The last message has it READY.
+	Desktop       *Desktop `protobuf:"bytes,5,opt,name=desktop,proto3" json:"desktop,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WaitResponse) Reset() {
+	*x = WaitResponse{}
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WaitResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WaitResponse) ProtoMessage() {}
+
+func (x *WaitResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
+func (*WaitResponse) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_claim_service_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *WaitResponse) GetPosition() uint32 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *WaitResponse) GetQueued() uint32 {
+	if x != nil {
+		return x.Queued
+	}
+	return 0
+}
+
+func (x *WaitResponse) GetExpected() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expected
+	}
+	return nil
+}
+
+func (x *WaitResponse) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *WaitResponse) GetDesktop() *Desktop {
+	if x != nil {
+		return x.Desktop
+	}
+	return nil
+}
+
+// KeepRequest names the claim by pool and user.
+type KeepRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the pool.
+	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// The user who holds a desktop.
+	User string `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	// How long from now; 0 takes an earlier word back. At most 30 days.
+	BusyFor       *durationpb.Duration `protobuf:"bytes,3,opt,name=busy_for,json=busyFor,proto3" json:"busy_for,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeepRequest) Reset() {
+	*x = KeepRequest{}
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeepRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeepRequest) ProtoMessage() {}
+
+func (x *KeepRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeepRequest.ProtoReflect.Descriptor instead.
+func (*KeepRequest) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_claim_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *KeepRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *KeepRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *KeepRequest) GetBusyFor() *durationpb.Duration {
+	if x != nil {
+		return x.BusyFor
+	}
+	return nil
+}
+
+// KeepResponse says until when.
+type KeepResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The desktop, with its claim.
+	Desktop       *Desktop `protobuf:"bytes,1,opt,name=desktop,proto3" json:"desktop,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeepResponse) Reset() {
+	*x = KeepResponse{}
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeepResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeepResponse) ProtoMessage() {}
+
+func (x *KeepResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeepResponse.ProtoReflect.Descriptor instead.
+func (*KeepResponse) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_claim_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *KeepResponse) GetDesktop() *Desktop {
+	if x != nil {
+		return x.Desktop
+	}
+	return nil
+}
 
 // DeferRequest names the claim by pool and user.
 type DeferRequest struct {
@@ -35,7 +229,7 @@ type DeferRequest struct {
 
 func (x *DeferRequest) Reset() {
 	*x = DeferRequest{}
-	mi := &file_daybreak_v1_claim_service_proto_msgTypes[0]
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -47,7 +241,7 @@ func (x *DeferRequest) String() string {
 func (*DeferRequest) ProtoMessage() {}
 
 func (x *DeferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_claim_service_proto_msgTypes[0]
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -60,7 +254,7 @@ func (x *DeferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeferRequest.ProtoReflect.Descriptor instead.
 func (*DeferRequest) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_claim_service_proto_rawDescGZIP(), []int{0}
+	return file_daybreak_v1_claim_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *DeferRequest) GetPool() string {
@@ -90,7 +284,7 @@ type DeferResponse struct {
 
 func (x *DeferResponse) Reset() {
 	*x = DeferResponse{}
-	mi := &file_daybreak_v1_claim_service_proto_msgTypes[1]
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -102,7 +296,7 @@ func (x *DeferResponse) String() string {
 func (*DeferResponse) ProtoMessage() {}
 
 func (x *DeferResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_claim_service_proto_msgTypes[1]
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -115,7 +309,7 @@ func (x *DeferResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeferResponse.ProtoReflect.Descriptor instead.
 func (*DeferResponse) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_claim_service_proto_rawDescGZIP(), []int{1}
+	return file_daybreak_v1_claim_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *DeferResponse) GetDesktop() *Desktop {
@@ -147,7 +341,7 @@ type ClaimRequest struct {
 
 func (x *ClaimRequest) Reset() {
 	*x = ClaimRequest{}
-	mi := &file_daybreak_v1_claim_service_proto_msgTypes[2]
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -159,7 +353,7 @@ func (x *ClaimRequest) String() string {
 func (*ClaimRequest) ProtoMessage() {}
 
 func (x *ClaimRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_claim_service_proto_msgTypes[2]
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -172,7 +366,7 @@ func (x *ClaimRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimRequest.ProtoReflect.Descriptor instead.
 func (*ClaimRequest) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_claim_service_proto_rawDescGZIP(), []int{2}
+	return file_daybreak_v1_claim_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ClaimRequest) GetPool() string {
@@ -207,7 +401,7 @@ type ClaimResponse struct {
 
 func (x *ClaimResponse) Reset() {
 	*x = ClaimResponse{}
-	mi := &file_daybreak_v1_claim_service_proto_msgTypes[3]
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -219,7 +413,7 @@ func (x *ClaimResponse) String() string {
 func (*ClaimResponse) ProtoMessage() {}
 
 func (x *ClaimResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_claim_service_proto_msgTypes[3]
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -232,7 +426,7 @@ func (x *ClaimResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimResponse.ProtoReflect.Descriptor instead.
 func (*ClaimResponse) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_claim_service_proto_rawDescGZIP(), []int{3}
+	return file_daybreak_v1_claim_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ClaimResponse) GetDesktop() *Desktop {
@@ -255,7 +449,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_daybreak_v1_claim_service_proto_msgTypes[4]
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -267,7 +461,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_claim_service_proto_msgTypes[4]
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -280,7 +474,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_claim_service_proto_rawDescGZIP(), []int{4}
+	return file_daybreak_v1_claim_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReleaseRequest) GetPool() string {
@@ -308,7 +502,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_daybreak_v1_claim_service_proto_msgTypes[5]
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -320,7 +514,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_claim_service_proto_msgTypes[5]
+	mi := &file_daybreak_v1_claim_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -333,7 +527,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_claim_service_proto_rawDescGZIP(), []int{5}
+	return file_daybreak_v1_claim_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ReleaseResponse) GetDesktop() string {
@@ -347,7 +541,19 @@ var File_daybreak_v1_claim_service_proto protoreflect.FileDescriptor
 
 const file_daybreak_v1_claim_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1fdaybreak/v1/claim_service.proto\x12\vdaybreak.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19daybreak/v1/desktop.proto\"b\n" +
+	"\x1fdaybreak/v1/claim_service.proto\x12\vdaybreak.v1\x1a\x1bbuf/validate/validate.proto\x1a\x19daybreak/v1/desktop.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xce\x01\n" +
+	"\fWaitResponse\x12\x1a\n" +
+	"\bposition\x18\x01 \x01(\rR\bposition\x12\x16\n" +
+	"\x06queued\x18\x02 \x01(\rR\x06queued\x126\n" +
+	"\bexpected\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bexpected\x12\"\n" +
+	"\amessage\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\amessage\x12.\n" +
+	"\adesktop\x18\x05 \x01(\v2\x14.daybreak.v1.DesktopR\adesktop\"\xab\x01\n" +
+	"\vKeepRequest\x12\x1d\n" +
+	"\x04pool\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x04pool\x123\n" +
+	"\x04user\x18\x02 \x01(\tB\x1f\xbaH\x1cr\x1a\x10\x01\x18\x80\x022\x13^[^\\x00-\\x1f\\x7f]*$R\x04user\x12H\n" +
+	"\bbusy_for\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xc8\x01\x01\xaa\x01\t\"\x05\b\x80\x9a\x9e\x012\x00R\abusyFor\">\n" +
+	"\fKeepResponse\x12.\n" +
+	"\adesktop\x18\x01 \x01(\v2\x14.daybreak.v1.DesktopR\adesktop\"b\n" +
 	"\fDeferRequest\x12\x1d\n" +
 	"\x04pool\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x04pool\x123\n" +
 	"\x04user\x18\x02 \x01(\tB\x1f\xbaH\x1cr\x1a\x10\x01\x18\x80\x022\x13^[^\\x00-\\x1f\\x7f]*$R\x04user\"S\n" +
@@ -365,9 +571,11 @@ const file_daybreak_v1_claim_service_proto_rawDesc = "" +
 	"\x04pool\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x04pool\x123\n" +
 	"\x04user\x18\x02 \x01(\tB\x1f\xbaH\x1cr\x1a\x10\x01\x18\x80\x022\x13^[^\\x00-\\x1f\\x7f]*$R\x04user\"+\n" +
 	"\x0fReleaseResponse\x12\x18\n" +
-	"\adesktop\x18\x01 \x01(\tR\adesktop2\xd4\x01\n" +
+	"\adesktop\x18\x01 \x01(\tR\adesktop2\xd1\x02\n" +
 	"\fClaimService\x12>\n" +
-	"\x05Claim\x12\x19.daybreak.v1.ClaimRequest\x1a\x1a.daybreak.v1.ClaimResponse\x12D\n" +
+	"\x05Claim\x12\x19.daybreak.v1.ClaimRequest\x1a\x1a.daybreak.v1.ClaimResponse\x12>\n" +
+	"\x04Wait\x12\x19.daybreak.v1.ClaimRequest\x1a\x19.daybreak.v1.WaitResponse0\x01\x12;\n" +
+	"\x04Keep\x12\x18.daybreak.v1.KeepRequest\x1a\x19.daybreak.v1.KeepResponse\x12D\n" +
 	"\aRelease\x12\x1b.daybreak.v1.ReleaseRequest\x1a\x1c.daybreak.v1.ReleaseResponse\x12>\n" +
 	"\x05Defer\x12\x19.daybreak.v1.DeferRequest\x1a\x1a.daybreak.v1.DeferResponseB'Z%daybreak/proto/daybreak/v1;daybreakv1b\x06proto3"
 
@@ -383,30 +591,43 @@ func file_daybreak_v1_claim_service_proto_rawDescGZIP() []byte {
 	return file_daybreak_v1_claim_service_proto_rawDescData
 }
 
-var file_daybreak_v1_claim_service_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_daybreak_v1_claim_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_daybreak_v1_claim_service_proto_goTypes = []any{
-	(*DeferRequest)(nil),    // 0: daybreak.v1.DeferRequest
-	(*DeferResponse)(nil),   // 1: daybreak.v1.DeferResponse
-	(*ClaimRequest)(nil),    // 2: daybreak.v1.ClaimRequest
-	(*ClaimResponse)(nil),   // 3: daybreak.v1.ClaimResponse
-	(*ReleaseRequest)(nil),  // 4: daybreak.v1.ReleaseRequest
-	(*ReleaseResponse)(nil), // 5: daybreak.v1.ReleaseResponse
-	(*Desktop)(nil),         // 6: daybreak.v1.Desktop
+	(*WaitResponse)(nil),          // 0: daybreak.v1.WaitResponse
+	(*KeepRequest)(nil),           // 1: daybreak.v1.KeepRequest
+	(*KeepResponse)(nil),          // 2: daybreak.v1.KeepResponse
+	(*DeferRequest)(nil),          // 3: daybreak.v1.DeferRequest
+	(*DeferResponse)(nil),         // 4: daybreak.v1.DeferResponse
+	(*ClaimRequest)(nil),          // 5: daybreak.v1.ClaimRequest
+	(*ClaimResponse)(nil),         // 6: daybreak.v1.ClaimResponse
+	(*ReleaseRequest)(nil),        // 7: daybreak.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),       // 8: daybreak.v1.ReleaseResponse
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*Desktop)(nil),               // 10: daybreak.v1.Desktop
+	(*durationpb.Duration)(nil),   // 11: google.protobuf.Duration
 }
 var file_daybreak_v1_claim_service_proto_depIdxs = []int32{
-	6, // 0: daybreak.v1.DeferResponse.desktop:type_name -> daybreak.v1.Desktop
-	6, // 1: daybreak.v1.ClaimResponse.desktop:type_name -> daybreak.v1.Desktop
-	2, // 2: daybreak.v1.ClaimService.Claim:input_type -> daybreak.v1.ClaimRequest
-	4, // 3: daybreak.v1.ClaimService.Release:input_type -> daybreak.v1.ReleaseRequest
-	0, // 4: daybreak.v1.ClaimService.Defer:input_type -> daybreak.v1.DeferRequest
-	3, // 5: daybreak.v1.ClaimService.Claim:output_type -> daybreak.v1.ClaimResponse
-	5, // 6: daybreak.v1.ClaimService.Release:output_type -> daybreak.v1.ReleaseResponse
-	1, // 7: daybreak.v1.ClaimService.Defer:output_type -> daybreak.v1.DeferResponse
-	5, // [5:8] is the sub-list for method output_type
-	2, // [2:5] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	9,  // 0: daybreak.v1.WaitResponse.expected:type_name -> google.protobuf.Timestamp
+	10, // 1: daybreak.v1.WaitResponse.desktop:type_name -> daybreak.v1.Desktop
+	11, // 2: daybreak.v1.KeepRequest.busy_for:type_name -> google.protobuf.Duration
+	10, // 3: daybreak.v1.KeepResponse.desktop:type_name -> daybreak.v1.Desktop
+	10, // 4: daybreak.v1.DeferResponse.desktop:type_name -> daybreak.v1.Desktop
+	10, // 5: daybreak.v1.ClaimResponse.desktop:type_name -> daybreak.v1.Desktop
+	5,  // 6: daybreak.v1.ClaimService.Claim:input_type -> daybreak.v1.ClaimRequest
+	5,  // 7: daybreak.v1.ClaimService.Wait:input_type -> daybreak.v1.ClaimRequest
+	1,  // 8: daybreak.v1.ClaimService.Keep:input_type -> daybreak.v1.KeepRequest
+	7,  // 9: daybreak.v1.ClaimService.Release:input_type -> daybreak.v1.ReleaseRequest
+	3,  // 10: daybreak.v1.ClaimService.Defer:input_type -> daybreak.v1.DeferRequest
+	6,  // 11: daybreak.v1.ClaimService.Claim:output_type -> daybreak.v1.ClaimResponse
+	0,  // 12: daybreak.v1.ClaimService.Wait:output_type -> daybreak.v1.WaitResponse
+	2,  // 13: daybreak.v1.ClaimService.Keep:output_type -> daybreak.v1.KeepResponse
+	8,  // 14: daybreak.v1.ClaimService.Release:output_type -> daybreak.v1.ReleaseResponse
+	4,  // 15: daybreak.v1.ClaimService.Defer:output_type -> daybreak.v1.DeferResponse
+	11, // [11:16] is the sub-list for method output_type
+	6,  // [6:11] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_daybreak_v1_claim_service_proto_init() }
@@ -421,7 +642,7 @@ func file_daybreak_v1_claim_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_daybreak_v1_claim_service_proto_rawDesc), len(file_daybreak_v1_claim_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

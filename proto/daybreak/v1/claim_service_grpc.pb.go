@@ -20,6 +20,8 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	ClaimService_Claim_FullMethodName   = "/daybreak.v1.ClaimService/Claim"
+	ClaimService_Wait_FullMethodName    = "/daybreak.v1.ClaimService/Wait"
+	ClaimService_Keep_FullMethodName    = "/daybreak.v1.ClaimService/Keep"
 	ClaimService_Release_FullMethodName = "/daybreak.v1.ClaimService/Release"
 	ClaimService_Defer_FullMethodName   = "/daybreak.v1.ClaimService/Defer"
 )
@@ -31,8 +33,14 @@ const (
 // ClaimService gives desktops to users and takes them back.
 type ClaimServiceClient interface {
 	// Claim binds a ready desktop of the pool to the user. The same user gets the same desktop again; the same request id
-	// gets the same answer. RESOURCE_EXHAUSTED, with the reason, when none is ready.
+	// gets the same answer. A desktop that is theirs and was suspended or shut down wakes, and is not ready yet in the answer.
+	// RESOURCE_EXHAUSTED, with the reason and the length of the queue, when none is ready or others wait already.
 	Claim(ctx context.Context, in *ClaimRequest, opts ...grpc.CallOption) (*ClaimResponse, error)
+	// Wait claims as Claim does and, when none is ready, waits in the queue: it streams the position, then what the desktop is
+	// doing, and ends with the desktop READY. Who ends the call leaves the queue.
+	Wait(ctx context.Context, in *ClaimRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WaitResponse], error)
+	// Keep says that a held desktop is busy, so that it is not reclaimed before a time, whatever it looks like.
+	Keep(ctx context.Context, in *KeepRequest, opts ...grpc.CallOption) (*KeepResponse, error)
 	// Release ends the user's claim. The desktop's overlay is thrown away before anybody else gets it.
 	Release(ctx context.Context, in *ReleaseRequest, opts ...grpc.CallOption) (*ReleaseResponse, error)
 	// Defer puts the restart of a claimed desktop off that a rollout announced. FAILED_PRECONDITION when none is announced, or
@@ -52,6 +60,35 @@ func (c *claimServiceClient) Claim(ctx context.Context, in *ClaimRequest, opts .
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ClaimResponse)
 	err := c.cc.Invoke(ctx, ClaimService_Claim_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *claimServiceClient) Wait(ctx context.Context, in *ClaimRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WaitResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ClaimService_ServiceDesc.Streams[0], ClaimService_Wait_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ClaimRequest, WaitResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ClaimService_WaitClient = grpc.ServerStreamingClient[WaitResponse]
+
+func (c *claimServiceClient) Keep(ctx context.Context, in *KeepRequest, opts ...grpc.CallOption) (*KeepResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(KeepResponse)
+	err := c.cc.Invoke(ctx, ClaimService_Keep_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -85,8 +122,14 @@ func (c *claimServiceClient) Defer(ctx context.Context, in *DeferRequest, opts .
 // ClaimService gives desktops to users and takes them back.
 type ClaimServiceServer interface {
 	// Claim binds a ready desktop of the pool to the user. The same user gets the same desktop again; the same request id
-	// gets the same answer. RESOURCE_EXHAUSTED, with the reason, when none is ready.
+	// gets the same answer. A desktop that is theirs and was suspended or shut down wakes, and is not ready yet in the answer.
+	// RESOURCE_EXHAUSTED, with the reason and the length of the queue, when none is ready or others wait already.
 	Claim(context.Context, *ClaimRequest) (*ClaimResponse, error)
+	// Wait claims as Claim does and, when none is ready, waits in the queue: it streams the position, then what the desktop is
+	// doing, and ends with the desktop READY. Who ends the call leaves the queue.
+	Wait(*ClaimRequest, grpc.ServerStreamingServer[WaitResponse]) error
+	// Keep says that a held desktop is busy, so that it is not reclaimed before a time, whatever it looks like.
+	Keep(context.Context, *KeepRequest) (*KeepResponse, error)
 	// Release ends the user's claim. The desktop's overlay is thrown away before anybody else gets it.
 	Release(context.Context, *ReleaseRequest) (*ReleaseResponse, error)
 	// Defer puts the restart of a claimed desktop off that a rollout announced. FAILED_PRECONDITION when none is announced, or
@@ -104,6 +147,12 @@ type UnimplementedClaimServiceServer struct{}
 
 func (UnimplementedClaimServiceServer) Claim(context.Context, *ClaimRequest) (*ClaimResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Claim not implemented")
+}
+func (UnimplementedClaimServiceServer) Wait(*ClaimRequest, grpc.ServerStreamingServer[WaitResponse]) error {
+	return status.Error(codes.Unimplemented, "method Wait not implemented")
+}
+func (UnimplementedClaimServiceServer) Keep(context.Context, *KeepRequest) (*KeepResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Keep not implemented")
 }
 func (UnimplementedClaimServiceServer) Release(context.Context, *ReleaseRequest) (*ReleaseResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Release not implemented")
@@ -146,6 +195,35 @@ func _ClaimService_Claim_Handler(srv interface{}, ctx context.Context, dec func(
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ClaimServiceServer).Claim(ctx, req.(*ClaimRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ClaimService_Wait_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ClaimRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ClaimServiceServer).Wait(m, &grpc.GenericServerStream[ClaimRequest, WaitResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ClaimService_WaitServer = grpc.ServerStreamingServer[WaitResponse]
+
+func _ClaimService_Keep_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(KeepRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClaimServiceServer).Keep(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ClaimService_Keep_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClaimServiceServer).Keep(ctx, req.(*KeepRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -198,6 +276,10 @@ var ClaimService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _ClaimService_Claim_Handler,
 		},
 		{
+			MethodName: "Keep",
+			Handler:    _ClaimService_Keep_Handler,
+		},
+		{
 			MethodName: "Release",
 			Handler:    _ClaimService_Release_Handler,
 		},
@@ -206,6 +288,12 @@ var ClaimService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _ClaimService_Defer_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Wait",
+			Handler:       _ClaimService_Wait_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "daybreak/v1/claim_service.proto",
 }

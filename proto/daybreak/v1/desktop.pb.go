@@ -10,6 +10,7 @@ import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -36,6 +37,8 @@ const (
 	DesiredState_DESIRED_STATE_STOPPED DesiredState = 3
 	// Shut down and the overlay gone; the end of this life.
 	DesiredState_DESIRED_STATE_DELETED DesiredState = 4
+	// Its memory saved to the host's store and QEMU ended; READY wakes it where it was.
+	DesiredState_DESIRED_STATE_SUSPENDED DesiredState = 5
 )
 
 // Enum value maps for DesiredState.
@@ -46,6 +49,7 @@ var (
 		2: "DESIRED_STATE_READY",
 		3: "DESIRED_STATE_STOPPED",
 		4: "DESIRED_STATE_DELETED",
+		5: "DESIRED_STATE_SUSPENDED",
 	}
 	DesiredState_value = map[string]int32{
 		"DESIRED_STATE_UNSPECIFIED": 0,
@@ -53,6 +57,7 @@ var (
 		"DESIRED_STATE_READY":       2,
 		"DESIRED_STATE_STOPPED":     3,
 		"DESIRED_STATE_DELETED":     4,
+		"DESIRED_STATE_SUSPENDED":   5,
 	}
 )
 
@@ -100,7 +105,7 @@ const (
 	DesktopState_DESKTOP_STATE_STARTING DesktopState = 5
 	// The guest answered its readiness probe.
 	DesktopState_DESKTOP_STATE_READY DesktopState = 6
-	// Suspended to disk.
+	// Suspended to disk: no QEMU, the memory lies in the host's store.
 	DesktopState_DESKTOP_STATE_SUSPENDED DesktopState = 7
 	DesktopState_DESKTOP_STATE_STOPPING  DesktopState = 8
 	DesktopState_DESKTOP_STATE_STOPPED   DesktopState = 9
@@ -270,7 +275,9 @@ type DesktopSpec struct {
 	DataHost string `protobuf:"bytes,5,opt,name=data_host,json=dataHost,proto3" json:"data_host,omitempty"`
 	// The user who ever held the desktop while it had a data disk: no other user is ever given it. Empty when there is no
 	// data disk or nobody held it yet.
-	DataUser      string `protobuf:"bytes,6,opt,name=data_user,json=dataUser,proto3" json:"data_user,omitempty"`
+	DataUser string `protobuf:"bytes,6,opt,name=data_user,json=dataUser,proto3" json:"data_user,omitempty"`
+	// The user whom a dedicated desktop is for, for ever; empty when it is nobody's yet, or the pool is floating.
+	Owner         string `protobuf:"bytes,7,opt,name=owner,proto3" json:"owner,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -347,6 +354,13 @@ func (x *DesktopSpec) GetDataUser() string {
 	return ""
 }
 
+func (x *DesktopSpec) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
 // Incarnation is one life of a desktop's VM: one image version, one host, one overlay. Never changed into another:
 // a patch, a refresh or a fail-over starts a new one with a higher generation.
 type Incarnation struct {
@@ -382,7 +396,10 @@ type Incarnation struct {
 	// The version's signatures, for the host to check. Writer: pool.
 	Signatures []*Signature `protobuf:"bytes,15,rep,name=signatures,proto3" json:"signatures,omitempty"`
 	// What the guest's user is to be told now; the host shows each notice once. Writer: pool.
-	Notice        *Notice `protobuf:"bytes,16,opt,name=notice,proto3" json:"notice,omitempty"`
+	Notice *Notice `protobuf:"bytes,16,opt,name=notice,proto3" json:"notice,omitempty"`
+	// The host is to ask the guest anew, now, whether somebody uses it, and to say so with a GuestSession.asked not before this
+	// time. Absent when nobody wants to know. Writer: pool.
+	LookAt        *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=look_at,json=lookAt,proto3" json:"look_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -529,6 +546,13 @@ func (x *Incarnation) GetNotice() *Notice {
 	return nil
 }
 
+func (x *Incarnation) GetLookAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LookAt
+	}
+	return nil
+}
+
 // Notice is a message to whoever sits at a desktop.
 type Notice struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -602,7 +626,11 @@ type DesktopStatus struct {
 	// True once a data disk of this desktop lies on the host.
 	DataDisk bool `protobuf:"varint,7,opt,name=data_disk,json=dataDisk,proto3" json:"data_disk,omitempty"`
 	// True when the VM stands still because the host's store is full or failing; it goes on when that is mended.
-	PausedIo      bool `protobuf:"varint,8,opt,name=paused_io,json=pausedIo,proto3" json:"paused_io,omitempty"`
+	PausedIo bool `protobuf:"varint,8,opt,name=paused_io,json=pausedIo,proto3" json:"paused_io,omitempty"`
+	// Who uses the guest, by its own word. Asked about once a minute while a user holds the desktop.
+	Session *GuestSession `protobuf:"bytes,9,opt,name=session,proto3" json:"session,omitempty"`
+	// How the last start of this life went; absent before it was ready.
+	Boot          *BootReport `protobuf:"bytes,10,opt,name=boot,proto3" json:"boot,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -693,6 +721,159 @@ func (x *DesktopStatus) GetPausedIo() bool {
 	return false
 }
 
+func (x *DesktopStatus) GetSession() *GuestSession {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
+func (x *DesktopStatus) GetBoot() *BootReport {
+	if x != nil {
+		return x.Boot
+	}
+	return nil
+}
+
+// GuestSession is what the guest says about its use. A hint: never alone the reason to end or stop anything, and what is
+// not known is not idle.
+type GuestSession struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the guest last answered, by the host's clock. Written at most every five minutes while nothing else changes.
+	Asked *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=asked,proto3" json:"asked,omitempty"`
+	// True when the guest told who is logged in.
+	UsersKnown bool `protobuf:"varint,2,opt,name=users_known,json=usersKnown,proto3" json:"users_known,omitempty"`
+	// Sessions that somebody is logged in to.
+	Users uint32 `protobuf:"varint,3,opt,name=users,proto3" json:"users,omitempty"`
+	// Since when nobody touched keyboard or pointer, by the host's clock, as the guest helper says; absent when it is not
+	// installed or did not say. Moves forward at most once a minute.
+	InputIdleSince *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=input_idle_since,json=inputIdleSince,proto3" json:"input_idle_since,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *GuestSession) Reset() {
+	*x = GuestSession{}
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuestSession) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuestSession) ProtoMessage() {}
+
+func (x *GuestSession) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuestSession.ProtoReflect.Descriptor instead.
+func (*GuestSession) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GuestSession) GetAsked() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Asked
+	}
+	return nil
+}
+
+func (x *GuestSession) GetUsersKnown() bool {
+	if x != nil {
+		return x.UsersKnown
+	}
+	return false
+}
+
+func (x *GuestSession) GetUsers() uint32 {
+	if x != nil {
+		return x.Users
+	}
+	return 0
+}
+
+func (x *GuestSession) GetInputIdleSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.InputIdleSince
+	}
+	return nil
+}
+
+// BootReport is how a start went.
+type BootReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From the start of QEMU to the guest's readiness.
+	Took *durationpb.Duration `protobuf:"bytes,1,opt,name=took,proto3" json:"took,omitempty"`
+	// Boots that ran on the host at once when this one began, itself included.
+	AtOnce uint32 `protobuf:"varint,2,opt,name=at_once,json=atOnce,proto3" json:"at_once,omitempty"`
+	// Bytes that the guest read from its disk until then; 0 when not known.
+	ReadBytes     uint64 `protobuf:"varint,3,opt,name=read_bytes,json=readBytes,proto3" json:"read_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BootReport) Reset() {
+	*x = BootReport{}
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BootReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BootReport) ProtoMessage() {}
+
+func (x *BootReport) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BootReport.ProtoReflect.Descriptor instead.
+func (*BootReport) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *BootReport) GetTook() *durationpb.Duration {
+	if x != nil {
+		return x.Took
+	}
+	return nil
+}
+
+func (x *BootReport) GetAtOnce() uint32 {
+	if x != nil {
+		return x.AtOnce
+	}
+	return 0
+}
+
+func (x *BootReport) GetReadBytes() uint64 {
+	if x != nil {
+		return x.ReadBytes
+	}
+	return 0
+}
+
 // StateTime is when a state was reached.
 type StateTime struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -706,7 +887,7 @@ type StateTime struct {
 
 func (x *StateTime) Reset() {
 	*x = StateTime{}
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[5]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -718,7 +899,7 @@ func (x *StateTime) String() string {
 func (*StateTime) ProtoMessage() {}
 
 func (x *StateTime) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[5]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -731,7 +912,7 @@ func (x *StateTime) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateTime.ProtoReflect.Descriptor instead.
 func (*StateTime) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{5}
+	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *StateTime) GetState() DesktopState {
@@ -767,7 +948,7 @@ type GuestReport struct {
 
 func (x *GuestReport) Reset() {
 	*x = GuestReport{}
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[6]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -779,7 +960,7 @@ func (x *GuestReport) String() string {
 func (*GuestReport) ProtoMessage() {}
 
 func (x *GuestReport) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[6]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -792,7 +973,7 @@ func (x *GuestReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuestReport.ProtoReflect.Descriptor instead.
 func (*GuestReport) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{6}
+	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GuestReport) GetImageVersion() string {
@@ -842,14 +1023,20 @@ type DesktopClaim struct {
 	// When the desktop is to be restarted with another version although it is in use; absent when it is not to be.
 	RestartAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=restart_at,json=restartAt,proto3" json:"restart_at,omitempty"`
 	// How often the user put off restarts that the present rollout announced.
-	Deferrals     uint32 `protobuf:"varint,5,opt,name=deferrals,proto3" json:"deferrals,omitempty"`
+	Deferrals uint32 `protobuf:"varint,5,opt,name=deferrals,proto3" json:"deferrals,omitempty"`
+	// When the user last asked for the desktop, claims that found it held by them already included. A sign of use.
+	Asked *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=asked,proto3" json:"asked,omitempty"`
+	// Until then the desktop is not reclaimed, whatever it looks like; absent when nobody said so.
+	BusyUntil *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=busy_until,json=busyUntil,proto3" json:"busy_until,omitempty"`
+	// The desktop looked idle, and what is to be done about it; absent when nothing is.
+	Reclaim       *Reclaim `protobuf:"bytes,8,opt,name=reclaim,proto3" json:"reclaim,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DesktopClaim) Reset() {
 	*x = DesktopClaim{}
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[7]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -861,7 +1048,7 @@ func (x *DesktopClaim) String() string {
 func (*DesktopClaim) ProtoMessage() {}
 
 func (x *DesktopClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[7]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -874,7 +1061,7 @@ func (x *DesktopClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesktopClaim.ProtoReflect.Descriptor instead.
 func (*DesktopClaim) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{7}
+	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DesktopClaim) GetUser() string {
@@ -912,24 +1099,129 @@ func (x *DesktopClaim) GetDeferrals() uint32 {
 	return 0
 }
 
+func (x *DesktopClaim) GetAsked() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Asked
+	}
+	return nil
+}
+
+func (x *DesktopClaim) GetBusyUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.BusyUntil
+	}
+	return nil
+}
+
+func (x *DesktopClaim) GetReclaim() *Reclaim {
+	if x != nil {
+		return x.Reclaim
+	}
+	return nil
+}
+
+// Reclaim is the first of two steps: from here on the user is warned and may come back; the second is taken only when a
+// fresh look after act_at shows the same.
+type Reclaim struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When this was decided.
+	Since *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"`
+	// Not before then.
+	ActAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=act_at,json=actAt,proto3" json:"act_at,omitempty"`
+	// What will be done.
+	Action IdleAction `protobuf:"varint,3,opt,name=action,proto3,enum=daybreak.v1.IdleAction" json:"action,omitempty"`
+	// Why, for people: "no session since 18:02".
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// True from the moment at which it was decided to act: the user's return does not stop it any more, and wakes the desktop after it.
+	Acting        bool `protobuf:"varint,5,opt,name=acting,proto3" json:"acting,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reclaim) Reset() {
+	*x = Reclaim{}
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reclaim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reclaim) ProtoMessage() {}
+
+func (x *Reclaim) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reclaim.ProtoReflect.Descriptor instead.
+func (*Reclaim) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Reclaim) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Reclaim) GetActAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ActAt
+	}
+	return nil
+}
+
+func (x *Reclaim) GetAction() IdleAction {
+	if x != nil {
+		return x.Action
+	}
+	return IdleAction_IDLE_ACTION_UNSPECIFIED
+}
+
+func (x *Reclaim) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Reclaim) GetActing() bool {
+	if x != nil {
+		return x.Acting
+	}
+	return false
+}
+
 var File_daybreak_v1_desktop_proto protoreflect.FileDescriptor
 
 const file_daybreak_v1_desktop_proto_rawDesc = "" +
 	"\n" +
-	"\x19daybreak/v1/desktop.proto\x12\vdaybreak.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17daybreak/v1/image.proto\x1a\x16daybreak/v1/meta.proto\x1a\x16daybreak/v1/pool.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x02\n" +
+	"\x19daybreak/v1/desktop.proto\x12\vdaybreak.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17daybreak/v1/image.proto\x1a\x16daybreak/v1/meta.proto\x1a\x16daybreak/v1/pool.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x02\n" +
 	"\aDesktop\x12-\n" +
 	"\x04meta\x18\x01 \x01(\v2\x11.daybreak.v1.MetaB\x06\xbaH\x03\xc8\x01\x01R\x04meta\x12,\n" +
 	"\x04spec\x18\x02 \x01(\v2\x18.daybreak.v1.DesktopSpecR\x04spec\x12:\n" +
 	"\vincarnation\x18\x03 \x01(\v2\x18.daybreak.v1.IncarnationR\vincarnation\x12/\n" +
 	"\x05claim\x18\x04 \x01(\v2\x19.daybreak.v1.DesktopClaimR\x05claim\x122\n" +
-	"\x06status\x18\x05 \x01(\v2\x1a.daybreak.v1.DesktopStatusR\x06status\"\xf0\x01\n" +
+	"\x06status\x18\x05 \x01(\v2\x1a.daybreak.v1.DesktopStatusR\x06status\"\x90\x02\n" +
 	"\vDesktopSpec\x12\x1b\n" +
 	"\x04pool\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04pool\x12\x1b\n" +
 	"\x04zone\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04zone\x127\n" +
 	"\x03mac\x18\x03 \x01(\tB%\xbaH\"r 2\x1e^([0-9a-f]{2}:){5}[0-9a-f]{2}$R\x03mac\x12!\n" +
 	"\avm_uuid\x18\x04 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06vmUuid\x12$\n" +
 	"\tdata_host\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18?R\bdataHost\x12%\n" +
-	"\tdata_user\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\bdataUser\"\xee\x05\n" +
+	"\tdata_user\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\bdataUser\x12\x1e\n" +
+	"\x05owner\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05owner\"\xa3\x06\n" +
 	"\vIncarnation\x12'\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02 \x00R\n" +
@@ -951,10 +1243,11 @@ const file_daybreak_v1_desktop_proto_rawDesc = "" +
 	"\n" +
 	"signatures\x18\x0f \x03(\v2\x16.daybreak.v1.SignatureB\b\xbaH\x05\x92\x01\x02\x10\x04R\n" +
 	"signatures\x12+\n" +
-	"\x06notice\x18\x10 \x01(\v2\x13.daybreak.v1.NoticeR\x06notice\"X\n" +
+	"\x06notice\x18\x10 \x01(\v2\x13.daybreak.v1.NoticeR\x06notice\x123\n" +
+	"\alook_at\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\x06lookAt\"X\n" +
 	"\x06Notice\x12\x19\n" +
 	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x123\n" +
-	"\x04text\x18\x02 \x01(\tB\x1f\xbaH\x1cr\x1a\x10\x01\x18\x80\x042\x13^[^\\x00-\\x1f\\x7f]*$R\x04text\"\xe4\x02\n" +
+	"\x04text\x18\x02 \x01(\tB\x1f\xbaH\x1cr\x1a\x10\x01\x18\x80\x042\x13^[^\\x00-\\x1f\\x7f]*$R\x04text\"\xc6\x03\n" +
 	"\rDesktopStatus\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x03R\n" +
@@ -965,7 +1258,22 @@ const file_daybreak_v1_desktop_proto_rawDesc = "" +
 	"\x05guest\x18\x05 \x01(\v2\x18.daybreak.v1.GuestReportR\x05guest\x122\n" +
 	"\x10progress_percent\x18\x06 \x01(\rB\a\xbaH\x04*\x02\x18dR\x0fprogressPercent\x12\x1b\n" +
 	"\tdata_disk\x18\a \x01(\bR\bdataDisk\x12\x1b\n" +
-	"\tpaused_io\x18\b \x01(\bR\bpausedIo\"r\n" +
+	"\tpaused_io\x18\b \x01(\bR\bpausedIo\x123\n" +
+	"\asession\x18\t \x01(\v2\x19.daybreak.v1.GuestSessionR\asession\x12+\n" +
+	"\x04boot\x18\n" +
+	" \x01(\v2\x17.daybreak.v1.BootReportR\x04boot\"\xc7\x01\n" +
+	"\fGuestSession\x120\n" +
+	"\x05asked\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05asked\x12\x1f\n" +
+	"\vusers_known\x18\x02 \x01(\bR\n" +
+	"usersKnown\x12\x1e\n" +
+	"\x05users\x18\x03 \x01(\rB\b\xbaH\x05*\x03\x18\x80\bR\x05users\x12D\n" +
+	"\x10input_idle_since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0einputIdleSince\"}\n" +
+	"\n" +
+	"BootReport\x12-\n" +
+	"\x04took\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04took\x12!\n" +
+	"\aat_once\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\x80 R\x06atOnce\x12\x1d\n" +
+	"\n" +
+	"read_bytes\x18\x03 \x01(\x04R\treadBytes\"r\n" +
 	"\tStateTime\x129\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x19.daybreak.v1.DesktopStateB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xe4\x01\n" +
@@ -975,7 +1283,7 @@ const file_daybreak_v1_desktop_proto_rawDesc = "" +
 	"boot_nonce\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\tbootNonce\x12#\n" +
 	"\bhostname\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\bhostname\x12,\n" +
 	"\taddresses\x18\x04 \x03(\tB\x0e\xbaH\v\x92\x01\b\x10\x10\"\x04r\x02\x18@R\taddresses\x12,\n" +
-	"\ragent_version\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18@R\fagentVersion\"\xf6\x01\n" +
+	"\ragent_version\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18@R\fagentVersion\"\x93\x03\n" +
 	"\fDesktopClaim\x123\n" +
 	"\x04user\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x10\x01\x18\x80\x022\x13^[^\\x00-\\x1f\\x7f]*$R\x04user\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12&\n" +
@@ -983,13 +1291,24 @@ const file_daybreak_v1_desktop_proto_rawDesc = "" +
 	"request_id\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\trequestId\x129\n" +
 	"\n" +
 	"restart_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\trestartAt\x12\x1c\n" +
-	"\tdeferrals\x18\x05 \x01(\rR\tdeferrals*\x98\x01\n" +
+	"\tdeferrals\x18\x05 \x01(\rR\tdeferrals\x120\n" +
+	"\x05asked\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05asked\x129\n" +
+	"\n" +
+	"busy_until\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tbusyUntil\x12.\n" +
+	"\areclaim\x18\b \x01(\v2\x14.daybreak.v1.ReclaimR\areclaim\"\xe3\x01\n" +
+	"\aReclaim\x120\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x121\n" +
+	"\x06act_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05actAt\x129\n" +
+	"\x06action\x18\x03 \x01(\x0e2\x17.daybreak.v1.IdleActionB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06action\x12 \n" +
+	"\x06reason\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x06reason\x12\x16\n" +
+	"\x06acting\x18\x05 \x01(\bR\x06acting*\xb5\x01\n" +
 	"\fDesiredState\x12\x1d\n" +
 	"\x19DESIRED_STATE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16DESIRED_STATE_PREPARED\x10\x01\x12\x17\n" +
 	"\x13DESIRED_STATE_READY\x10\x02\x12\x19\n" +
 	"\x15DESIRED_STATE_STOPPED\x10\x03\x12\x19\n" +
-	"\x15DESIRED_STATE_DELETED\x10\x04*\xf1\x02\n" +
+	"\x15DESIRED_STATE_DELETED\x10\x04\x12\x1b\n" +
+	"\x17DESIRED_STATE_SUSPENDED\x10\x05*\xf1\x02\n" +
 	"\fDesktopState\x12\x1d\n" +
 	"\x19DESKTOP_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15DESKTOP_STATE_PENDING\x10\x01\x12\x18\n" +
@@ -1019,7 +1338,7 @@ func file_daybreak_v1_desktop_proto_rawDescGZIP() []byte {
 }
 
 var file_daybreak_v1_desktop_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_daybreak_v1_desktop_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_daybreak_v1_desktop_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_daybreak_v1_desktop_proto_goTypes = []any{
 	(DesiredState)(0),             // 0: daybreak.v1.DesiredState
 	(DesktopState)(0),             // 1: daybreak.v1.DesktopState
@@ -1028,42 +1347,59 @@ var file_daybreak_v1_desktop_proto_goTypes = []any{
 	(*Incarnation)(nil),           // 4: daybreak.v1.Incarnation
 	(*Notice)(nil),                // 5: daybreak.v1.Notice
 	(*DesktopStatus)(nil),         // 6: daybreak.v1.DesktopStatus
-	(*StateTime)(nil),             // 7: daybreak.v1.StateTime
-	(*GuestReport)(nil),           // 8: daybreak.v1.GuestReport
-	(*DesktopClaim)(nil),          // 9: daybreak.v1.DesktopClaim
-	(*Meta)(nil),                  // 10: daybreak.v1.Meta
-	(*Shape)(nil),                 // 11: daybreak.v1.Shape
-	(*Readiness)(nil),             // 12: daybreak.v1.Readiness
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
-	(DataDisposal)(0),             // 14: daybreak.v1.DataDisposal
-	(*Signature)(nil),             // 15: daybreak.v1.Signature
+	(*GuestSession)(nil),          // 7: daybreak.v1.GuestSession
+	(*BootReport)(nil),            // 8: daybreak.v1.BootReport
+	(*StateTime)(nil),             // 9: daybreak.v1.StateTime
+	(*GuestReport)(nil),           // 10: daybreak.v1.GuestReport
+	(*DesktopClaim)(nil),          // 11: daybreak.v1.DesktopClaim
+	(*Reclaim)(nil),               // 12: daybreak.v1.Reclaim
+	(*Meta)(nil),                  // 13: daybreak.v1.Meta
+	(*Shape)(nil),                 // 14: daybreak.v1.Shape
+	(*Readiness)(nil),             // 15: daybreak.v1.Readiness
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(DataDisposal)(0),             // 17: daybreak.v1.DataDisposal
+	(*Signature)(nil),             // 18: daybreak.v1.Signature
+	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
+	(IdleAction)(0),               // 20: daybreak.v1.IdleAction
 }
 var file_daybreak_v1_desktop_proto_depIdxs = []int32{
-	10, // 0: daybreak.v1.Desktop.meta:type_name -> daybreak.v1.Meta
+	13, // 0: daybreak.v1.Desktop.meta:type_name -> daybreak.v1.Meta
 	3,  // 1: daybreak.v1.Desktop.spec:type_name -> daybreak.v1.DesktopSpec
 	4,  // 2: daybreak.v1.Desktop.incarnation:type_name -> daybreak.v1.Incarnation
-	9,  // 3: daybreak.v1.Desktop.claim:type_name -> daybreak.v1.DesktopClaim
+	11, // 3: daybreak.v1.Desktop.claim:type_name -> daybreak.v1.DesktopClaim
 	6,  // 4: daybreak.v1.Desktop.status:type_name -> daybreak.v1.DesktopStatus
-	11, // 5: daybreak.v1.Incarnation.shape:type_name -> daybreak.v1.Shape
-	12, // 6: daybreak.v1.Incarnation.readiness:type_name -> daybreak.v1.Readiness
+	14, // 5: daybreak.v1.Incarnation.shape:type_name -> daybreak.v1.Shape
+	15, // 6: daybreak.v1.Incarnation.readiness:type_name -> daybreak.v1.Readiness
 	0,  // 7: daybreak.v1.Incarnation.desired:type_name -> daybreak.v1.DesiredState
-	13, // 8: daybreak.v1.Incarnation.start_at:type_name -> google.protobuf.Timestamp
-	13, // 9: daybreak.v1.Incarnation.created:type_name -> google.protobuf.Timestamp
-	14, // 10: daybreak.v1.Incarnation.data_disposal:type_name -> daybreak.v1.DataDisposal
-	15, // 11: daybreak.v1.Incarnation.signatures:type_name -> daybreak.v1.Signature
+	16, // 8: daybreak.v1.Incarnation.start_at:type_name -> google.protobuf.Timestamp
+	16, // 9: daybreak.v1.Incarnation.created:type_name -> google.protobuf.Timestamp
+	17, // 10: daybreak.v1.Incarnation.data_disposal:type_name -> daybreak.v1.DataDisposal
+	18, // 11: daybreak.v1.Incarnation.signatures:type_name -> daybreak.v1.Signature
 	5,  // 12: daybreak.v1.Incarnation.notice:type_name -> daybreak.v1.Notice
-	1,  // 13: daybreak.v1.DesktopStatus.state:type_name -> daybreak.v1.DesktopState
-	7,  // 14: daybreak.v1.DesktopStatus.times:type_name -> daybreak.v1.StateTime
-	8,  // 15: daybreak.v1.DesktopStatus.guest:type_name -> daybreak.v1.GuestReport
-	1,  // 16: daybreak.v1.StateTime.state:type_name -> daybreak.v1.DesktopState
-	13, // 17: daybreak.v1.StateTime.at:type_name -> google.protobuf.Timestamp
-	13, // 18: daybreak.v1.DesktopClaim.since:type_name -> google.protobuf.Timestamp
-	13, // 19: daybreak.v1.DesktopClaim.restart_at:type_name -> google.protobuf.Timestamp
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	16, // 13: daybreak.v1.Incarnation.look_at:type_name -> google.protobuf.Timestamp
+	1,  // 14: daybreak.v1.DesktopStatus.state:type_name -> daybreak.v1.DesktopState
+	9,  // 15: daybreak.v1.DesktopStatus.times:type_name -> daybreak.v1.StateTime
+	10, // 16: daybreak.v1.DesktopStatus.guest:type_name -> daybreak.v1.GuestReport
+	7,  // 17: daybreak.v1.DesktopStatus.session:type_name -> daybreak.v1.GuestSession
+	8,  // 18: daybreak.v1.DesktopStatus.boot:type_name -> daybreak.v1.BootReport
+	16, // 19: daybreak.v1.GuestSession.asked:type_name -> google.protobuf.Timestamp
+	16, // 20: daybreak.v1.GuestSession.input_idle_since:type_name -> google.protobuf.Timestamp
+	19, // 21: daybreak.v1.BootReport.took:type_name -> google.protobuf.Duration
+	1,  // 22: daybreak.v1.StateTime.state:type_name -> daybreak.v1.DesktopState
+	16, // 23: daybreak.v1.StateTime.at:type_name -> google.protobuf.Timestamp
+	16, // 24: daybreak.v1.DesktopClaim.since:type_name -> google.protobuf.Timestamp
+	16, // 25: daybreak.v1.DesktopClaim.restart_at:type_name -> google.protobuf.Timestamp
+	16, // 26: daybreak.v1.DesktopClaim.asked:type_name -> google.protobuf.Timestamp
+	16, // 27: daybreak.v1.DesktopClaim.busy_until:type_name -> google.protobuf.Timestamp
+	12, // 28: daybreak.v1.DesktopClaim.reclaim:type_name -> daybreak.v1.Reclaim
+	16, // 29: daybreak.v1.Reclaim.since:type_name -> google.protobuf.Timestamp
+	16, // 30: daybreak.v1.Reclaim.act_at:type_name -> google.protobuf.Timestamp
+	20, // 31: daybreak.v1.Reclaim.action:type_name -> daybreak.v1.IdleAction
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_daybreak_v1_desktop_proto_init() }
@@ -1080,7 +1416,7 @@ func file_daybreak_v1_desktop_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_daybreak_v1_desktop_proto_rawDesc), len(file_daybreak_v1_desktop_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   8,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -371,7 +371,7 @@ type HostCapacity struct {
 	MemoryMib uint64 `protobuf:"varint,2,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`
 	// Size of the file system that holds overlays and bases, bytes.
 	StoreBytes uint64 `protobuf:"varint,3,opt,name=store_bytes,json=storeBytes,proto3" json:"store_bytes,omitempty"`
-	// Boots the governor lets run at once.
+	// The most boots that the governor ever lets run at once.
 	MaxBoots uint32 `protobuf:"varint,4,opt,name=max_boots,json=maxBoots,proto3" json:"max_boots,omitempty"`
 	// True when a vCPU really ran under KVM when probed.
 	Kvm bool `protobuf:"varint,5,opt,name=kvm,proto3" json:"kvm,omitempty"`
@@ -383,8 +383,10 @@ type HostCapacity struct {
 	QemuVersion string `protobuf:"bytes,8,opt,name=qemu_version,json=qemuVersion,proto3" json:"qemu_version,omitempty"`
 	// libvirt's drivers that confine QEMU: "dac", and "apparmor" or "selinux" where there is one.
 	SecurityModels []string `protobuf:"bytes,9,rep,name=security_models,json=securityModels,proto3" json:"security_models,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Model of the CPUs: with their count, the memory and whether KVM works, it says which hosts' boots can be compared.
+	CpuModel      string `protobuf:"bytes,10,opt,name=cpu_model,json=cpuModel,proto3" json:"cpu_model,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HostCapacity) Reset() {
@@ -480,6 +482,13 @@ func (x *HostCapacity) GetSecurityModels() []string {
 	return nil
 }
 
+func (x *HostCapacity) GetCpuModel() string {
+	if x != nil {
+		return x.CpuModel
+	}
+	return ""
+}
+
 // HostUsage is what is in use now.
 type HostUsage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -499,8 +508,14 @@ type HostUsage struct {
 	PsiIo float64 `protobuf:"fixed64,7,opt,name=psi_io,json=psiIo,proto3" json:"psi_io,omitempty"`
 	// Memory that VMs which make or check image versions take, MiB. No desktop is assigned to it.
 	BuildMemoryMib uint64 `protobuf:"varint,8,opt,name=build_memory_mib,json=buildMemoryMib,proto3" json:"build_memory_mib,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Boots that the governor lets run at once now, by what the host bore; 0 when the agent does not say.
+	BootLimit uint32 `protobuf:"varint,9,opt,name=boot_limit,json=bootLimit,proto3" json:"boot_limit,omitempty"`
+	// Memory that was promised to the VMs that run, MiB.
+	RunningMemoryMib uint64 `protobuf:"varint,10,opt,name=running_memory_mib,json=runningMemoryMib,proto3" json:"running_memory_mib,omitempty"`
+	// Why desktops whose time to start has come wait on this host, for people; empty when none does.
+	HeldBack      string `protobuf:"bytes,11,opt,name=held_back,json=heldBack,proto3" json:"held_back,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HostUsage) Reset() {
@@ -587,6 +602,27 @@ func (x *HostUsage) GetBuildMemoryMib() uint64 {
 		return x.BuildMemoryMib
 	}
 	return 0
+}
+
+func (x *HostUsage) GetBootLimit() uint32 {
+	if x != nil {
+		return x.BootLimit
+	}
+	return 0
+}
+
+func (x *HostUsage) GetRunningMemoryMib() uint64 {
+	if x != nil {
+		return x.RunningMemoryMib
+	}
+	return 0
+}
+
+func (x *HostUsage) GetHeldBack() string {
+	if x != nil {
+		return x.HeldBack
+	}
+	return ""
 }
 
 // Orphan is an incarnation that runs on a host and that no assignment names.
@@ -821,7 +857,7 @@ const file_daybreak_v1_host_proto_rawDesc = "" +
 	"kept_disks\x18\n" +
 	" \x03(\v2\x15.daybreak.v1.KeptDiskB\t\xbaH\x06\x92\x01\x03\x10\x80 R\tkeptDisks\x12,\n" +
 	"\x05usage\x18\v \x01(\v2\x16.daybreak.v1.HostUsageR\x05usage\x12+\n" +
-	"\fpeer_address\x18\f \x01(\tB\b\xbaH\x05r\x03\x18\x86\x02R\vpeerAddress\"\xe8\x02\n" +
+	"\fpeer_address\x18\f \x01(\tB\b\xbaH\x05r\x03\x18\x86\x02R\vpeerAddress\"\x8f\x03\n" +
 	"\fHostCapacity\x12\x1d\n" +
 	"\x04cpus\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18\x80\x80\x04R\x04cpus\x12*\n" +
 	"\n" +
@@ -833,7 +869,9 @@ const file_daybreak_v1_host_proto_rawDesc = "" +
 	"\temulation\x18\x06 \x01(\bR\temulation\x120\n" +
 	"\x0flibvirt_version\x18\a \x01(\tB\a\xbaH\x04r\x02\x18@R\x0elibvirtVersion\x12*\n" +
 	"\fqemu_version\x18\b \x01(\tB\a\xbaH\x04r\x02\x18@R\vqemuVersion\x127\n" +
-	"\x0fsecurity_models\x18\t \x03(\tB\x0e\xbaH\v\x92\x01\b\x10\b\"\x04r\x02\x18@R\x0esecurityModels\"\xf7\x02\n" +
+	"\x0fsecurity_models\x18\t \x03(\tB\x0e\xbaH\v\x92\x01\b\x10\b\"\x04r\x02\x18@R\x0esecurityModels\x12%\n" +
+	"\tcpu_model\x18\n" +
+	" \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\bcpuModel\"\xf5\x03\n" +
 	"\tHostUsage\x122\n" +
 	"\x15store_available_bytes\x18\x01 \x01(\x04R\x13storeAvailableBytes\x120\n" +
 	"\x14memory_available_mib\x18\x02 \x01(\x04R\x12memoryAvailableMib\x12&\n" +
@@ -843,7 +881,12 @@ const file_daybreak_v1_host_proto_rawDesc = "" +
 	"\n" +
 	"psi_memory\x18\x06 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\tpsiMemory\x12.\n" +
 	"\x06psi_io\x18\a \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00Y@)\x00\x00\x00\x00\x00\x00\x00\x00R\x05psiIo\x12(\n" +
-	"\x10build_memory_mib\x18\b \x01(\x04R\x0ebuildMemoryMib\"\x80\x01\n" +
+	"\x10build_memory_mib\x18\b \x01(\x04R\x0ebuildMemoryMib\x12'\n" +
+	"\n" +
+	"boot_limit\x18\t \x01(\rB\b\xbaH\x05*\x03\x18\x80 R\tbootLimit\x12,\n" +
+	"\x12running_memory_mib\x18\n" +
+	" \x01(\x04R\x10runningMemoryMib\x12%\n" +
+	"\theld_back\x18\v \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\bheldBack\"\x80\x01\n" +
 	"\x06Orphan\x12!\n" +
 	"\adesktop\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\adesktop\x12\x19\n" +
 	"\x03uid\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18$R\x03uid\x12\x1e\n" +

@@ -37,6 +37,8 @@ const (
 	Kind_KIND_CLAIM       Kind = 8
 	Kind_KIND_EVENT       Kind = 9
 	Kind_KIND_JOIN_TOKEN  Kind = 10
+	Kind_KIND_PLAN        Kind = 11
+	Kind_KIND_HISTORY     Kind = 12
 )
 
 // Enum value maps for Kind.
@@ -53,6 +55,8 @@ var (
 		8:  "KIND_CLAIM",
 		9:  "KIND_EVENT",
 		10: "KIND_JOIN_TOKEN",
+		11: "KIND_PLAN",
+		12: "KIND_HISTORY",
 	}
 	Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
@@ -66,6 +70,8 @@ var (
 		"KIND_CLAIM":       8,
 		"KIND_EVENT":       9,
 		"KIND_JOIN_TOKEN":  10,
+		"KIND_PLAN":        11,
+		"KIND_HISTORY":     12,
 	}
 )
 
@@ -164,6 +170,8 @@ type Object struct {
 	//	*Object_Claim
 	//	*Object_Event
 	//	*Object_JoinToken
+	//	*Object_Plan
+	//	*Object_History
 	Kind          isObject_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -296,6 +304,24 @@ func (x *Object) GetJoinToken() *JoinToken {
 	return nil
 }
 
+func (x *Object) GetPlan() *Plan {
+	if x != nil {
+		if x, ok := x.Kind.(*Object_Plan); ok {
+			return x.Plan
+		}
+	}
+	return nil
+}
+
+func (x *Object) GetHistory() *History {
+	if x != nil {
+		if x, ok := x.Kind.(*Object_History); ok {
+			return x.History
+		}
+	}
+	return nil
+}
+
 type isObject_Kind interface {
 	isObject_Kind()
 }
@@ -350,6 +376,16 @@ type Object_JoinToken struct {
 	JoinToken *JoinToken `protobuf:"bytes,10,opt,name=join_token,json=joinToken,proto3,oneof"`
 }
 
+type Object_Plan struct {
+	// Set when the object is of this kind.
+	Plan *Plan `protobuf:"bytes,11,opt,name=plan,proto3,oneof"`
+}
+
+type Object_History struct {
+	// Set when the object is of this kind.
+	History *History `protobuf:"bytes,12,opt,name=history,proto3,oneof"`
+}
+
 func (*Object_Zone) isObject_Kind() {}
 
 func (*Object_Host) isObject_Kind() {}
@@ -369,6 +405,10 @@ func (*Object_Claim) isObject_Kind() {}
 func (*Object_Event) isObject_Kind() {}
 
 func (*Object_JoinToken) isObject_Kind() {}
+
+func (*Object_Plan) isObject_Kind() {}
+
+func (*Object_History) isObject_Kind() {}
 
 // GetRequest names one object.
 type GetRequest struct {
@@ -1025,7 +1065,7 @@ var File_daybreak_v1_object_service_proto protoreflect.FileDescriptor
 
 const file_daybreak_v1_object_service_proto_rawDesc = "" +
 	"\n" +
-	" daybreak/v1/object_service.proto\x12\vdaybreak.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1adaybreak/v1/calendar.proto\x1a\x17daybreak/v1/claim.proto\x1a\x19daybreak/v1/desktop.proto\x1a\x17daybreak/v1/event.proto\x1a\x16daybreak/v1/host.proto\x1a\x17daybreak/v1/image.proto\x1a\x16daybreak/v1/meta.proto\x1a\x16daybreak/v1/pool.proto\x1a\x19daybreak/v1/rollout.proto\x1a\x17daybreak/v1/token.proto\x1a\x16daybreak/v1/zone.proto\"\xe8\x03\n" +
+	" daybreak/v1/object_service.proto\x12\vdaybreak.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1adaybreak/v1/calendar.proto\x1a\x17daybreak/v1/claim.proto\x1a\x19daybreak/v1/desktop.proto\x1a\x17daybreak/v1/event.proto\x1a\x19daybreak/v1/history.proto\x1a\x16daybreak/v1/host.proto\x1a\x17daybreak/v1/image.proto\x1a\x16daybreak/v1/meta.proto\x1a\x16daybreak/v1/plan.proto\x1a\x16daybreak/v1/pool.proto\x1a\x19daybreak/v1/rollout.proto\x1a\x17daybreak/v1/token.proto\x1a\x16daybreak/v1/zone.proto\"\xc3\x04\n" +
 	"\x06Object\x12'\n" +
 	"\x04zone\x18\x01 \x01(\v2\x11.daybreak.v1.ZoneH\x00R\x04zone\x12'\n" +
 	"\x04host\x18\x02 \x01(\v2\x11.daybreak.v1.HostH\x00R\x04host\x12*\n" +
@@ -1038,7 +1078,9 @@ const file_daybreak_v1_object_service_proto_rawDesc = "" +
 	"\x05event\x18\t \x01(\v2\x12.daybreak.v1.EventH\x00R\x05event\x127\n" +
 	"\n" +
 	"join_token\x18\n" +
-	" \x01(\v2\x16.daybreak.v1.JoinTokenH\x00R\tjoinTokenB\r\n" +
+	" \x01(\v2\x16.daybreak.v1.JoinTokenH\x00R\tjoinToken\x12'\n" +
+	"\x04plan\x18\v \x01(\v2\x11.daybreak.v1.PlanH\x00R\x04plan\x120\n" +
+	"\ahistory\x18\f \x01(\v2\x14.daybreak.v1.HistoryH\x00R\ahistoryB\r\n" +
 	"\x04kind\x12\x05\xbaH\x02\b\x01\"^\n" +
 	"\n" +
 	"GetRequest\x121\n" +
@@ -1086,7 +1128,7 @@ const file_daybreak_v1_object_service_proto_rawDesc = "" +
 	"\adeleted\x18\x04 \x03(\v2\x1a.daybreak.v1.DeletedObjectR\adeleted\"J\n" +
 	"\rDeletedObject\x12%\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x11.daybreak.v1.KindR\x04kind\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name*\xc5\x01\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name*\xe6\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tKIND_ZONE\x10\x01\x12\r\n" +
@@ -1102,7 +1144,9 @@ const file_daybreak_v1_object_service_proto_rawDesc = "" +
 	"\n" +
 	"KIND_EVENT\x10\t\x12\x13\n" +
 	"\x0fKIND_JOIN_TOKEN\x10\n" +
-	"*a\n" +
+	"\x12\r\n" +
+	"\tKIND_PLAN\x10\v\x12\x10\n" +
+	"\fKIND_HISTORY\x10\f*a\n" +
 	"\x06Change\x12\x16\n" +
 	"\x12CHANGE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eCHANGE_CREATED\x10\x01\x12\x15\n" +
@@ -1155,7 +1199,9 @@ var file_daybreak_v1_object_service_proto_goTypes = []any{
 	(*Claim)(nil),          // 22: daybreak.v1.Claim
 	(*Event)(nil),          // 23: daybreak.v1.Event
 	(*JoinToken)(nil),      // 24: daybreak.v1.JoinToken
-	(DataDisposal)(0),      // 25: daybreak.v1.DataDisposal
+	(*Plan)(nil),           // 25: daybreak.v1.Plan
+	(*History)(nil),        // 26: daybreak.v1.History
+	(DataDisposal)(0),      // 27: daybreak.v1.DataDisposal
 }
 var file_daybreak_v1_object_service_proto_depIdxs = []int32{
 	15, // 0: daybreak.v1.Object.zone:type_name -> daybreak.v1.Zone
@@ -1168,35 +1214,37 @@ var file_daybreak_v1_object_service_proto_depIdxs = []int32{
 	22, // 7: daybreak.v1.Object.claim:type_name -> daybreak.v1.Claim
 	23, // 8: daybreak.v1.Object.event:type_name -> daybreak.v1.Event
 	24, // 9: daybreak.v1.Object.join_token:type_name -> daybreak.v1.JoinToken
-	0,  // 10: daybreak.v1.GetRequest.kind:type_name -> daybreak.v1.Kind
-	2,  // 11: daybreak.v1.GetResponse.object:type_name -> daybreak.v1.Object
-	0,  // 12: daybreak.v1.ListRequest.kind:type_name -> daybreak.v1.Kind
-	14, // 13: daybreak.v1.ListRequest.labels:type_name -> daybreak.v1.ListRequest.LabelsEntry
-	2,  // 14: daybreak.v1.ListResponse.objects:type_name -> daybreak.v1.Object
-	2,  // 15: daybreak.v1.ApplyRequest.object:type_name -> daybreak.v1.Object
-	2,  // 16: daybreak.v1.ApplyResponse.object:type_name -> daybreak.v1.Object
-	1,  // 17: daybreak.v1.ApplyResponse.change:type_name -> daybreak.v1.Change
-	0,  // 18: daybreak.v1.DeleteRequest.kind:type_name -> daybreak.v1.Kind
-	25, // 19: daybreak.v1.DeleteRequest.data:type_name -> daybreak.v1.DataDisposal
-	0,  // 20: daybreak.v1.WatchRequest.kinds:type_name -> daybreak.v1.Kind
-	2,  // 21: daybreak.v1.WatchResponse.changed:type_name -> daybreak.v1.Object
-	13, // 22: daybreak.v1.WatchResponse.deleted:type_name -> daybreak.v1.DeletedObject
-	0,  // 23: daybreak.v1.DeletedObject.kind:type_name -> daybreak.v1.Kind
-	3,  // 24: daybreak.v1.ObjectService.Get:input_type -> daybreak.v1.GetRequest
-	5,  // 25: daybreak.v1.ObjectService.List:input_type -> daybreak.v1.ListRequest
-	7,  // 26: daybreak.v1.ObjectService.Apply:input_type -> daybreak.v1.ApplyRequest
-	9,  // 27: daybreak.v1.ObjectService.Delete:input_type -> daybreak.v1.DeleteRequest
-	11, // 28: daybreak.v1.ObjectService.Watch:input_type -> daybreak.v1.WatchRequest
-	4,  // 29: daybreak.v1.ObjectService.Get:output_type -> daybreak.v1.GetResponse
-	6,  // 30: daybreak.v1.ObjectService.List:output_type -> daybreak.v1.ListResponse
-	8,  // 31: daybreak.v1.ObjectService.Apply:output_type -> daybreak.v1.ApplyResponse
-	10, // 32: daybreak.v1.ObjectService.Delete:output_type -> daybreak.v1.DeleteResponse
-	12, // 33: daybreak.v1.ObjectService.Watch:output_type -> daybreak.v1.WatchResponse
-	29, // [29:34] is the sub-list for method output_type
-	24, // [24:29] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	25, // 10: daybreak.v1.Object.plan:type_name -> daybreak.v1.Plan
+	26, // 11: daybreak.v1.Object.history:type_name -> daybreak.v1.History
+	0,  // 12: daybreak.v1.GetRequest.kind:type_name -> daybreak.v1.Kind
+	2,  // 13: daybreak.v1.GetResponse.object:type_name -> daybreak.v1.Object
+	0,  // 14: daybreak.v1.ListRequest.kind:type_name -> daybreak.v1.Kind
+	14, // 15: daybreak.v1.ListRequest.labels:type_name -> daybreak.v1.ListRequest.LabelsEntry
+	2,  // 16: daybreak.v1.ListResponse.objects:type_name -> daybreak.v1.Object
+	2,  // 17: daybreak.v1.ApplyRequest.object:type_name -> daybreak.v1.Object
+	2,  // 18: daybreak.v1.ApplyResponse.object:type_name -> daybreak.v1.Object
+	1,  // 19: daybreak.v1.ApplyResponse.change:type_name -> daybreak.v1.Change
+	0,  // 20: daybreak.v1.DeleteRequest.kind:type_name -> daybreak.v1.Kind
+	27, // 21: daybreak.v1.DeleteRequest.data:type_name -> daybreak.v1.DataDisposal
+	0,  // 22: daybreak.v1.WatchRequest.kinds:type_name -> daybreak.v1.Kind
+	2,  // 23: daybreak.v1.WatchResponse.changed:type_name -> daybreak.v1.Object
+	13, // 24: daybreak.v1.WatchResponse.deleted:type_name -> daybreak.v1.DeletedObject
+	0,  // 25: daybreak.v1.DeletedObject.kind:type_name -> daybreak.v1.Kind
+	3,  // 26: daybreak.v1.ObjectService.Get:input_type -> daybreak.v1.GetRequest
+	5,  // 27: daybreak.v1.ObjectService.List:input_type -> daybreak.v1.ListRequest
+	7,  // 28: daybreak.v1.ObjectService.Apply:input_type -> daybreak.v1.ApplyRequest
+	9,  // 29: daybreak.v1.ObjectService.Delete:input_type -> daybreak.v1.DeleteRequest
+	11, // 30: daybreak.v1.ObjectService.Watch:input_type -> daybreak.v1.WatchRequest
+	4,  // 31: daybreak.v1.ObjectService.Get:output_type -> daybreak.v1.GetResponse
+	6,  // 32: daybreak.v1.ObjectService.List:output_type -> daybreak.v1.ListResponse
+	8,  // 33: daybreak.v1.ObjectService.Apply:output_type -> daybreak.v1.ApplyResponse
+	10, // 34: daybreak.v1.ObjectService.Delete:output_type -> daybreak.v1.DeleteResponse
+	12, // 35: daybreak.v1.ObjectService.Watch:output_type -> daybreak.v1.WatchResponse
+	31, // [31:36] is the sub-list for method output_type
+	26, // [26:31] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_daybreak_v1_object_service_proto_init() }
@@ -1208,9 +1256,11 @@ func file_daybreak_v1_object_service_proto_init() {
 	file_daybreak_v1_claim_proto_init()
 	file_daybreak_v1_desktop_proto_init()
 	file_daybreak_v1_event_proto_init()
+	file_daybreak_v1_history_proto_init()
 	file_daybreak_v1_host_proto_init()
 	file_daybreak_v1_image_proto_init()
 	file_daybreak_v1_meta_proto_init()
+	file_daybreak_v1_plan_proto_init()
 	file_daybreak_v1_pool_proto_init()
 	file_daybreak_v1_rollout_proto_init()
 	file_daybreak_v1_token_proto_init()
@@ -1226,6 +1276,8 @@ func file_daybreak_v1_object_service_proto_init() {
 		(*Object_Claim)(nil),
 		(*Object_Event)(nil),
 		(*Object_JoinToken)(nil),
+		(*Object_Plan)(nil),
+		(*Object_History)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

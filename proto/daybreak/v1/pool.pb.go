@@ -24,6 +24,172 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ClaimMode says who gets which desktop.
+type ClaimMode int32
+
+const (
+	// As FLOATING.
+	ClaimMode_CLAIM_MODE_UNSPECIFIED ClaimMode = 0
+	// Any that is ready; a user's own one first, while it is still theirs.
+	ClaimMode_CLAIM_MODE_FLOATING ClaimMode = 1
+	// The first claim binds user and desktop for ever; a release leaves it theirs.
+	ClaimMode_CLAIM_MODE_DEDICATED ClaimMode = 2
+)
+
+// Enum value maps for ClaimMode.
+var (
+	ClaimMode_name = map[int32]string{
+		0: "CLAIM_MODE_UNSPECIFIED",
+		1: "CLAIM_MODE_FLOATING",
+		2: "CLAIM_MODE_DEDICATED",
+	}
+	ClaimMode_value = map[string]int32{
+		"CLAIM_MODE_UNSPECIFIED": 0,
+		"CLAIM_MODE_FLOATING":    1,
+		"CLAIM_MODE_DEDICATED":   2,
+	}
+)
+
+func (x ClaimMode) Enum() *ClaimMode {
+	p := new(ClaimMode)
+	*p = x
+	return p
+}
+
+func (x ClaimMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ClaimMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_daybreak_v1_pool_proto_enumTypes[0].Descriptor()
+}
+
+func (ClaimMode) Type() protoreflect.EnumType {
+	return &file_daybreak_v1_pool_proto_enumTypes[0]
+}
+
+func (x ClaimMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ClaimMode.Descriptor instead.
+func (ClaimMode) EnumDescriptor() ([]byte, []int) {
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{0}
+}
+
+// RefreshMode is when a used desktop is made anew.
+type RefreshMode int32
+
+const (
+	// AT_LOGOFF, but NEVER in a dedicated pool.
+	RefreshMode_REFRESH_MODE_UNSPECIFIED RefreshMode = 0
+	// As soon as its user lets go of it.
+	RefreshMode_REFRESH_MODE_AT_LOGOFF RefreshMode = 1
+	// When its present life is so many days old.
+	RefreshMode_REFRESH_MODE_AFTER_DAYS RefreshMode = 2
+	// By rollouts only. For dedicated pools.
+	RefreshMode_REFRESH_MODE_NEVER RefreshMode = 3
+)
+
+// Enum value maps for RefreshMode.
+var (
+	RefreshMode_name = map[int32]string{
+		0: "REFRESH_MODE_UNSPECIFIED",
+		1: "REFRESH_MODE_AT_LOGOFF",
+		2: "REFRESH_MODE_AFTER_DAYS",
+		3: "REFRESH_MODE_NEVER",
+	}
+	RefreshMode_value = map[string]int32{
+		"REFRESH_MODE_UNSPECIFIED": 0,
+		"REFRESH_MODE_AT_LOGOFF":   1,
+		"REFRESH_MODE_AFTER_DAYS":  2,
+		"REFRESH_MODE_NEVER":       3,
+	}
+)
+
+func (x RefreshMode) Enum() *RefreshMode {
+	p := new(RefreshMode)
+	*p = x
+	return p
+}
+
+func (x RefreshMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RefreshMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_daybreak_v1_pool_proto_enumTypes[1].Descriptor()
+}
+
+func (RefreshMode) Type() protoreflect.EnumType {
+	return &file_daybreak_v1_pool_proto_enumTypes[1]
+}
+
+func (x RefreshMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RefreshMode.Descriptor instead.
+func (RefreshMode) EnumDescriptor() ([]byte, []int) {
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{1}
+}
+
+// IdleAction is what is done about an idle desktop.
+type IdleAction int32
+
+const (
+	IdleAction_IDLE_ACTION_UNSPECIFIED IdleAction = 0
+	// Its memory is saved to disk and given back. It goes on where it was when its user claims it again.
+	IdleAction_IDLE_ACTION_SUSPEND IdleAction = 1
+	// It is shut down and waits for its user as a fresh desktop, which starts when they claim it again. The data disk stays.
+	IdleAction_IDLE_ACTION_SHUT_DOWN IdleAction = 2
+	// The claim ends; the desktop is made anew for anybody.
+	IdleAction_IDLE_ACTION_RELEASE IdleAction = 3
+)
+
+// Enum value maps for IdleAction.
+var (
+	IdleAction_name = map[int32]string{
+		0: "IDLE_ACTION_UNSPECIFIED",
+		1: "IDLE_ACTION_SUSPEND",
+		2: "IDLE_ACTION_SHUT_DOWN",
+		3: "IDLE_ACTION_RELEASE",
+	}
+	IdleAction_value = map[string]int32{
+		"IDLE_ACTION_UNSPECIFIED": 0,
+		"IDLE_ACTION_SUSPEND":     1,
+		"IDLE_ACTION_SHUT_DOWN":   2,
+		"IDLE_ACTION_RELEASE":     3,
+	}
+)
+
+func (x IdleAction) Enum() *IdleAction {
+	p := new(IdleAction)
+	*p = x
+	return p
+}
+
+func (x IdleAction) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (IdleAction) Descriptor() protoreflect.EnumDescriptor {
+	return file_daybreak_v1_pool_proto_enumTypes[2].Descriptor()
+}
+
+func (IdleAction) Type() protoreflect.EnumType {
+	return &file_daybreak_v1_pool_proto_enumTypes[2]
+}
+
+func (x IdleAction) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use IdleAction.Descriptor instead.
+func (IdleAction) EnumDescriptor() ([]byte, []int) {
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{2}
+}
+
 // OnFailure is what a rollout does when more of its desktops fail than may.
 type OnFailure int32
 
@@ -61,11 +227,11 @@ func (x OnFailure) String() string {
 }
 
 func (OnFailure) Descriptor() protoreflect.EnumDescriptor {
-	return file_daybreak_v1_pool_proto_enumTypes[0].Descriptor()
+	return file_daybreak_v1_pool_proto_enumTypes[3].Descriptor()
 }
 
 func (OnFailure) Type() protoreflect.EnumType {
-	return &file_daybreak_v1_pool_proto_enumTypes[0]
+	return &file_daybreak_v1_pool_proto_enumTypes[3]
 }
 
 func (x OnFailure) Number() protoreflect.EnumNumber {
@@ -74,7 +240,7 @@ func (x OnFailure) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OnFailure.Descriptor instead.
 func (OnFailure) EnumDescriptor() ([]byte, []int) {
-	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{0}
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{3}
 }
 
 // InUseMode is what a rollout does about a desktop that a user holds.
@@ -114,11 +280,11 @@ func (x InUseMode) String() string {
 }
 
 func (InUseMode) Descriptor() protoreflect.EnumDescriptor {
-	return file_daybreak_v1_pool_proto_enumTypes[1].Descriptor()
+	return file_daybreak_v1_pool_proto_enumTypes[4].Descriptor()
 }
 
 func (InUseMode) Type() protoreflect.EnumType {
-	return &file_daybreak_v1_pool_proto_enumTypes[1]
+	return &file_daybreak_v1_pool_proto_enumTypes[4]
 }
 
 func (x InUseMode) Number() protoreflect.EnumNumber {
@@ -127,7 +293,7 @@ func (x InUseMode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use InUseMode.Descriptor instead.
 func (InUseMode) EnumDescriptor() ([]byte, []int) {
-	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{1}
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{4}
 }
 
 // Pool is a set of desktops of one image, shape and zone.
@@ -213,22 +379,31 @@ type PoolSpec struct {
 	Version uint32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	// Name of the one Zone that the desktops' network is in. Cannot be changed.
 	Zone string `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
-	// Seats: how many desktops there are.
+	// Seats: how many desktops there are, the most that can run at once.
 	Desktops uint32 `protobuf:"varint,4,opt,name=desktops,proto3" json:"desktops,omitempty"`
 	// Virtual hardware of each desktop.
 	Shape *Shape `protobuf:"bytes,5,opt,name=shape,proto3" json:"shape,omitempty"`
 	// When a desktop counts as ready.
 	Readiness *Readiness `protobuf:"bytes,6,opt,name=readiness,proto3" json:"readiness,omitempty"`
-	// Name of the Calendar of the pool's opening hours, checked and shown; desktops are kept ready at all times. Its time zone and
-	// blackout days hold for the rollout's window.
+	// Name of the Calendar of the pool's opening hours. The schedule follows it; its time zone and blackout days hold for the
+	// rollout's window.
 	Calendar string `protobuf:"bytes,7,opt,name=calendar,proto3" json:"calendar,omitempty"`
 	// How many desktops of the pool may be taken out at once by failures being replaced, refreshes and rollouts. 0 means a
 	// quarter of the seats, at least 1.
 	MaxUnavailable uint32 `protobuf:"varint,8,opt,name=max_unavailable,json=maxUnavailable,proto3" json:"max_unavailable,omitempty"`
-	// Ready desktops that nobody holds, of which a rollout always leaves so many. Less than desktops.
+	// Spares: ready desktops that nobody holds. So many stand ready at all times, whatever the schedule says, and a rollout always
+	// leaves so many. Less than desktops.
 	MinReady uint32 `protobuf:"varint,9,opt,name=min_ready,json=minReady,proto3" json:"min_ready,omitempty"`
 	// How the pool moves to another version of its image.
-	Rollout       *RolloutPolicy `protobuf:"bytes,10,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	Rollout *RolloutPolicy `protobuf:"bytes,10,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	// How many desktops run at what time of the day. Absent: all of them, always.
+	Schedule *Schedule `protobuf:"bytes,11,opt,name=schedule,proto3" json:"schedule,omitempty"`
+	// How users get desktops.
+	Claims *ClaimPolicy `protobuf:"bytes,12,opt,name=claims,proto3" json:"claims,omitempty"`
+	// When a desktop that had a user is made anew.
+	Refresh *RefreshPolicy `protobuf:"bytes,13,opt,name=refresh,proto3" json:"refresh,omitempty"`
+	// What happens to desktops that are held and not used. Absent: nothing.
+	Idle          *IdlePolicy `protobuf:"bytes,14,opt,name=idle,proto3" json:"idle,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -333,6 +508,542 @@ func (x *PoolSpec) GetRollout() *RolloutPolicy {
 	return nil
 }
 
+func (x *PoolSpec) GetSchedule() *Schedule {
+	if x != nil {
+		return x.Schedule
+	}
+	return nil
+}
+
+func (x *PoolSpec) GetClaims() *ClaimPolicy {
+	if x != nil {
+		return x.Claims
+	}
+	return nil
+}
+
+func (x *PoolSpec) GetRefresh() *RefreshPolicy {
+	if x != nil {
+		return x.Refresh
+	}
+	return nil
+}
+
+func (x *PoolSpec) GetIdle() *IdlePolicy {
+	if x != nil {
+		return x.Idle
+	}
+	return nil
+}
+
+// Schedule says how many desktops run at what time: those that users hold and spares together. Each target is a count ("40"), a
+// share of the seats ("75%") or "learned": what the pool's own history says is enough. Always at least the claimed ones
+// and min_ready beside them, and never more than the seats. What a target asks for is ready when its span begins: the
+// warm-up begins before.
+type Schedule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Target while the calendar is open and no span holds. Default "100%".
+	Open string `protobuf:"bytes,1,opt,name=open,proto3" json:"open,omitempty"`
+	// Target while it is closed and no span holds. Default "0".
+	Closed string `protobuf:"bytes,2,opt,name=closed,proto3" json:"closed,omitempty"`
+	// Targets of spans of the day. No two overlap.
+	Spans []*TargetSpan `protobuf:"bytes,3,rep,name=spans,proto3" json:"spans,omitempty"`
+	// Ready desktops beside those that users hold while the calendar is open, for the arrivals within one time-to-ready: a count, a share of the seats,
+	// or "learned" (the default). Never less than min_ready.
+	SpareBuffer string `protobuf:"bytes,4,opt,name=spare_buffer,json=spareBuffer,proto3" json:"spare_buffer,omitempty"`
+	// What it costs when a user waits, against what it costs when a desktop stands idle for as long. Sets the level of "learned":
+	// 99 to 1, the default, means that 99 of 100 times it is enough.
+	WaitCost float64 `protobuf:"fixed64,5,opt,name=wait_cost,json=waitCost,proto3" json:"wait_cost,omitempty"`
+	// See wait_cost. 0 means 1.
+	IdleCost float64 `protobuf:"fixed64,6,opt,name=idle_cost,json=idleCost,proto3" json:"idle_cost,omitempty"`
+	// Passing wishes, such as an evening meeting.
+	Extra         []*ExtraTarget `protobuf:"bytes,7,rep,name=extra,proto3" json:"extra,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Schedule) Reset() {
+	*x = Schedule{}
+	mi := &file_daybreak_v1_pool_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Schedule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Schedule) ProtoMessage() {}
+
+func (x *Schedule) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_pool_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Schedule.ProtoReflect.Descriptor instead.
+func (*Schedule) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Schedule) GetOpen() string {
+	if x != nil {
+		return x.Open
+	}
+	return ""
+}
+
+func (x *Schedule) GetClosed() string {
+	if x != nil {
+		return x.Closed
+	}
+	return ""
+}
+
+func (x *Schedule) GetSpans() []*TargetSpan {
+	if x != nil {
+		return x.Spans
+	}
+	return nil
+}
+
+func (x *Schedule) GetSpareBuffer() string {
+	if x != nil {
+		return x.SpareBuffer
+	}
+	return ""
+}
+
+func (x *Schedule) GetWaitCost() float64 {
+	if x != nil {
+		return x.WaitCost
+	}
+	return 0
+}
+
+func (x *Schedule) GetIdleCost() float64 {
+	if x != nil {
+		return x.IdleCost
+	}
+	return 0
+}
+
+func (x *Schedule) GetExtra() []*ExtraTarget {
+	if x != nil {
+		return x.Extra
+	}
+	return nil
+}
+
+// TargetSpan is the target of a span of those days on which the calendar opens at all.
+type TargetSpan struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Weekdays on which it holds; none means every day.
+	Days []Weekday `protobuf:"varint,1,rep,packed,name=days,proto3,enum=daybreak.v1.Weekday" json:"days,omitempty"`
+	// First minute, "08:00".
+	From string `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	// First minute after it, later than from; "24:00" is the end of the day.
+	To string `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	// The target.
+	Target        string `protobuf:"bytes,4,opt,name=target,proto3" json:"target,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TargetSpan) Reset() {
+	*x = TargetSpan{}
+	mi := &file_daybreak_v1_pool_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TargetSpan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TargetSpan) ProtoMessage() {}
+
+func (x *TargetSpan) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_pool_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TargetSpan.ProtoReflect.Descriptor instead.
+func (*TargetSpan) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *TargetSpan) GetDays() []Weekday {
+	if x != nil {
+		return x.Days
+	}
+	return nil
+}
+
+func (x *TargetSpan) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *TargetSpan) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *TargetSpan) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+// ExtraTarget raises the target for a while; where others ask for more, they hold.
+type ExtraTarget struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// First instant.
+	From *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	// First instant after it.
+	Until *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
+	// Desktops that run.
+	Target uint32 `protobuf:"varint,3,opt,name=target,proto3" json:"target,omitempty"`
+	// Why, for people.
+	Note          string `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExtraTarget) Reset() {
+	*x = ExtraTarget{}
+	mi := &file_daybreak_v1_pool_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExtraTarget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExtraTarget) ProtoMessage() {}
+
+func (x *ExtraTarget) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_pool_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExtraTarget.ProtoReflect.Descriptor instead.
+func (*ExtraTarget) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ExtraTarget) GetFrom() *timestamppb.Timestamp {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *ExtraTarget) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *ExtraTarget) GetTarget() uint32 {
+	if x != nil {
+		return x.Target
+	}
+	return 0
+}
+
+func (x *ExtraTarget) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+// ClaimPolicy says how users get desktops.
+type ClaimPolicy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who gets which.
+	Mode ClaimMode `protobuf:"varint,1,opt,name=mode,proto3,enum=daybreak.v1.ClaimMode" json:"mode,omitempty"`
+	// A user who holds, or waits for, so many desktops of all pools together gets none of this one. 0 means no limit.
+	MaxPerUser uint32 `protobuf:"varint,2,opt,name=max_per_user,json=maxPerUser,proto3" json:"max_per_user,omitempty"`
+	// Users who may wait for a desktop at once; more are turned away with the reason. 0 means as many as there are seats.
+	MaxQueued     uint32 `protobuf:"varint,3,opt,name=max_queued,json=maxQueued,proto3" json:"max_queued,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClaimPolicy) Reset() {
+	*x = ClaimPolicy{}
+	mi := &file_daybreak_v1_pool_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClaimPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClaimPolicy) ProtoMessage() {}
+
+func (x *ClaimPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_pool_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClaimPolicy.ProtoReflect.Descriptor instead.
+func (*ClaimPolicy) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ClaimPolicy) GetMode() ClaimMode {
+	if x != nil {
+		return x.Mode
+	}
+	return ClaimMode_CLAIM_MODE_UNSPECIFIED
+}
+
+func (x *ClaimPolicy) GetMaxPerUser() uint32 {
+	if x != nil {
+		return x.MaxPerUser
+	}
+	return 0
+}
+
+func (x *ClaimPolicy) GetMaxQueued() uint32 {
+	if x != nil {
+		return x.MaxQueued
+	}
+	return 0
+}
+
+// RefreshPolicy says when a desktop that had a user, and that nobody holds, is made anew. Until then only that user gets it.
+type RefreshPolicy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When.
+	Mode RefreshMode `protobuf:"varint,1,opt,name=mode,proto3,enum=daybreak.v1.RefreshMode" json:"mode,omitempty"`
+	// AFTER_DAYS: age of the desktop's present life.
+	Days          uint32 `protobuf:"varint,2,opt,name=days,proto3" json:"days,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefreshPolicy) Reset() {
+	*x = RefreshPolicy{}
+	mi := &file_daybreak_v1_pool_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefreshPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefreshPolicy) ProtoMessage() {}
+
+func (x *RefreshPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_pool_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefreshPolicy.ProtoReflect.Descriptor instead.
+func (*RefreshPolicy) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RefreshPolicy) GetMode() RefreshMode {
+	if x != nil {
+		return x.Mode
+	}
+	return RefreshMode_REFRESH_MODE_UNSPECIFIED
+}
+
+func (x *RefreshPolicy) GetDays() uint32 {
+	if x != nil {
+		return x.Days
+	}
+	return 0
+}
+
+// IdlePolicy says what happens to a desktop that a user holds and does not use. It is used while its guest has a session
+// with input, or the user asks for it. What is not known is not idle.
+type IdlePolicy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// While the calendar is open (always, in a pool without one). Absent: nothing happens.
+	Open *IdleRule `protobuf:"bytes,1,opt,name=open,proto3" json:"open,omitempty"`
+	// While it is closed. Absent: nothing happens.
+	Closed *IdleRule `protobuf:"bytes,2,opt,name=closed,proto3" json:"closed,omitempty"`
+	// Users whose desktops are left alone.
+	KeepUsers []string `protobuf:"bytes,3,rep,name=keep_users,json=keepUsers,proto3" json:"keep_users,omitempty"`
+	// Desktops that are left alone.
+	KeepDesktops  []string `protobuf:"bytes,4,rep,name=keep_desktops,json=keepDesktops,proto3" json:"keep_desktops,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdlePolicy) Reset() {
+	*x = IdlePolicy{}
+	mi := &file_daybreak_v1_pool_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdlePolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdlePolicy) ProtoMessage() {}
+
+func (x *IdlePolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_pool_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdlePolicy.ProtoReflect.Descriptor instead.
+func (*IdlePolicy) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *IdlePolicy) GetOpen() *IdleRule {
+	if x != nil {
+		return x.Open
+	}
+	return nil
+}
+
+func (x *IdlePolicy) GetClosed() *IdleRule {
+	if x != nil {
+		return x.Closed
+	}
+	return nil
+}
+
+func (x *IdlePolicy) GetKeepUsers() []string {
+	if x != nil {
+		return x.KeepUsers
+	}
+	return nil
+}
+
+func (x *IdlePolicy) GetKeepDesktops() []string {
+	if x != nil {
+		return x.KeepDesktops
+	}
+	return nil
+}
+
+// IdleRule is what happens when a held desktop was idle for some time.
+type IdleRule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long.
+	After *durationpb.Duration `protobuf:"bytes,1,opt,name=after,proto3" json:"after,omitempty"`
+	// Time between the warning, in the guest and as an event, and the act. Default 5 minutes.
+	Grace *durationpb.Duration `protobuf:"bytes,2,opt,name=grace,proto3" json:"grace,omitempty"`
+	// What is done.
+	Action        IdleAction `protobuf:"varint,3,opt,name=action,proto3,enum=daybreak.v1.IdleAction" json:"action,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdleRule) Reset() {
+	*x = IdleRule{}
+	mi := &file_daybreak_v1_pool_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdleRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdleRule) ProtoMessage() {}
+
+func (x *IdleRule) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_pool_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdleRule.ProtoReflect.Descriptor instead.
+func (*IdleRule) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *IdleRule) GetAfter() *durationpb.Duration {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *IdleRule) GetGrace() *durationpb.Duration {
+	if x != nil {
+		return x.Grace
+	}
+	return nil
+}
+
+func (x *IdleRule) GetAction() IdleAction {
+	if x != nil {
+		return x.Action
+	}
+	return IdleAction_IDLE_ACTION_UNSPECIFIED
+}
+
 // RolloutPolicy says how a pool moves to another version: in waves, each of which must prove itself. Absent fields have
 // the defaults that their comments name. Policy changes hold at once, also for a rollout that runs.
 type RolloutPolicy struct {
@@ -357,7 +1068,7 @@ type RolloutPolicy struct {
 
 func (x *RolloutPolicy) Reset() {
 	*x = RolloutPolicy{}
-	mi := &file_daybreak_v1_pool_proto_msgTypes[2]
+	mi := &file_daybreak_v1_pool_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -369,7 +1080,7 @@ func (x *RolloutPolicy) String() string {
 func (*RolloutPolicy) ProtoMessage() {}
 
 func (x *RolloutPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_pool_proto_msgTypes[2]
+	mi := &file_daybreak_v1_pool_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -382,7 +1093,7 @@ func (x *RolloutPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutPolicy.ProtoReflect.Descriptor instead.
 func (*RolloutPolicy) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{2}
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RolloutPolicy) GetWaves() []string {
@@ -443,7 +1154,7 @@ type Window struct {
 
 func (x *Window) Reset() {
 	*x = Window{}
-	mi := &file_daybreak_v1_pool_proto_msgTypes[3]
+	mi := &file_daybreak_v1_pool_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -455,7 +1166,7 @@ func (x *Window) String() string {
 func (*Window) ProtoMessage() {}
 
 func (x *Window) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_pool_proto_msgTypes[3]
+	mi := &file_daybreak_v1_pool_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -468,7 +1179,7 @@ func (x *Window) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Window.ProtoReflect.Descriptor instead.
 func (*Window) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{3}
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Window) GetFrom() string {
@@ -512,7 +1223,7 @@ type InUse struct {
 
 func (x *InUse) Reset() {
 	*x = InUse{}
-	mi := &file_daybreak_v1_pool_proto_msgTypes[4]
+	mi := &file_daybreak_v1_pool_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -524,7 +1235,7 @@ func (x *InUse) String() string {
 func (*InUse) ProtoMessage() {}
 
 func (x *InUse) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_pool_proto_msgTypes[4]
+	mi := &file_daybreak_v1_pool_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -537,7 +1248,7 @@ func (x *InUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InUse.ProtoReflect.Descriptor instead.
 func (*InUse) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{4}
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *InUse) GetMode() InUseMode {
@@ -605,7 +1316,7 @@ type Release struct {
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_daybreak_v1_pool_proto_msgTypes[5]
+	mi := &file_daybreak_v1_pool_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -617,7 +1328,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_pool_proto_msgTypes[5]
+	mi := &file_daybreak_v1_pool_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -630,7 +1341,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{5}
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Release) GetVersion() uint32 {
@@ -720,7 +1431,7 @@ type Shape struct {
 
 func (x *Shape) Reset() {
 	*x = Shape{}
-	mi := &file_daybreak_v1_pool_proto_msgTypes[6]
+	mi := &file_daybreak_v1_pool_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -732,7 +1443,7 @@ func (x *Shape) String() string {
 func (*Shape) ProtoMessage() {}
 
 func (x *Shape) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_pool_proto_msgTypes[6]
+	mi := &file_daybreak_v1_pool_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -745,7 +1456,7 @@ func (x *Shape) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shape.ProtoReflect.Descriptor instead.
 func (*Shape) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{6}
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Shape) GetVcpus() uint32 {
@@ -791,7 +1502,7 @@ type Readiness struct {
 
 func (x *Readiness) Reset() {
 	*x = Readiness{}
-	mi := &file_daybreak_v1_pool_proto_msgTypes[7]
+	mi := &file_daybreak_v1_pool_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -803,7 +1514,7 @@ func (x *Readiness) String() string {
 func (*Readiness) ProtoMessage() {}
 
 func (x *Readiness) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_pool_proto_msgTypes[7]
+	mi := &file_daybreak_v1_pool_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -816,7 +1527,7 @@ func (x *Readiness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Readiness.ProtoReflect.Descriptor instead.
 func (*Readiness) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{7}
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Readiness) GetProbe() []string {
@@ -858,14 +1569,30 @@ type PoolStatus struct {
 	// Creation of desktops is held back until then because too many failed in a row.
 	HeldUntil *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=held_until,json=heldUntil,proto3" json:"held_until,omitempty"`
 	// Desktops by the version that their present life runs, lowest first.
-	Versions      []*VersionCount `protobuf:"bytes,8,rep,name=versions,proto3" json:"versions,omitempty"`
+	Versions []*VersionCount `protobuf:"bytes,8,rep,name=versions,proto3" json:"versions,omitempty"`
+	// Desktops that should run now, by the schedule, the claims and the spares.
+	Wanted uint32 `protobuf:"varint,9,opt,name=wanted,proto3" json:"wanted,omitempty"`
+	// Why so many, for people: "opening hours, 100%".
+	WantedReason string `protobuf:"bytes,10,opt,name=wanted_reason,json=wantedReason,proto3" json:"wanted_reason,omitempty"`
+	// Users who wait for a desktop.
+	Queued uint32 `protobuf:"varint,11,opt,name=queued,proto3" json:"queued,omitempty"`
+	// Desktops that are prepared and not to run now.
+	Cold uint32 `protobuf:"varint,12,opt,name=cold,proto3" json:"cold,omitempty"`
+	// Desktops that are suspended.
+	Suspended uint32 `protobuf:"varint,13,opt,name=suspended,proto3" json:"suspended,omitempty"`
+	// When more desktops must be ready than now; absent when nothing is known of it within two days.
+	NextDeadline *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=next_deadline,json=nextDeadline,proto3" json:"next_deadline,omitempty"`
+	// How many then.
+	NextTarget uint32 `protobuf:"varint,15,opt,name=next_target,json=nextTarget,proto3" json:"next_target,omitempty"`
+	// How many of those the plan says will not be ready in time; see the Plan of that date.
+	NextShortfall uint32 `protobuf:"varint,16,opt,name=next_shortfall,json=nextShortfall,proto3" json:"next_shortfall,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PoolStatus) Reset() {
 	*x = PoolStatus{}
-	mi := &file_daybreak_v1_pool_proto_msgTypes[8]
+	mi := &file_daybreak_v1_pool_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -877,7 +1604,7 @@ func (x *PoolStatus) String() string {
 func (*PoolStatus) ProtoMessage() {}
 
 func (x *PoolStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_pool_proto_msgTypes[8]
+	mi := &file_daybreak_v1_pool_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -890,7 +1617,7 @@ func (x *PoolStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoolStatus.ProtoReflect.Descriptor instead.
 func (*PoolStatus) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{8}
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PoolStatus) GetDesktops() uint32 {
@@ -949,6 +1676,62 @@ func (x *PoolStatus) GetVersions() []*VersionCount {
 	return nil
 }
 
+func (x *PoolStatus) GetWanted() uint32 {
+	if x != nil {
+		return x.Wanted
+	}
+	return 0
+}
+
+func (x *PoolStatus) GetWantedReason() string {
+	if x != nil {
+		return x.WantedReason
+	}
+	return ""
+}
+
+func (x *PoolStatus) GetQueued() uint32 {
+	if x != nil {
+		return x.Queued
+	}
+	return 0
+}
+
+func (x *PoolStatus) GetCold() uint32 {
+	if x != nil {
+		return x.Cold
+	}
+	return 0
+}
+
+func (x *PoolStatus) GetSuspended() uint32 {
+	if x != nil {
+		return x.Suspended
+	}
+	return 0
+}
+
+func (x *PoolStatus) GetNextDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextDeadline
+	}
+	return nil
+}
+
+func (x *PoolStatus) GetNextTarget() uint32 {
+	if x != nil {
+		return x.NextTarget
+	}
+	return 0
+}
+
+func (x *PoolStatus) GetNextShortfall() uint32 {
+	if x != nil {
+		return x.NextShortfall
+	}
+	return 0
+}
+
 // VersionCount counts the desktops of a pool that run one version.
 type VersionCount struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -964,7 +1747,7 @@ type VersionCount struct {
 
 func (x *VersionCount) Reset() {
 	*x = VersionCount{}
-	mi := &file_daybreak_v1_pool_proto_msgTypes[9]
+	mi := &file_daybreak_v1_pool_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -976,7 +1759,7 @@ func (x *VersionCount) String() string {
 func (*VersionCount) ProtoMessage() {}
 
 func (x *VersionCount) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_pool_proto_msgTypes[9]
+	mi := &file_daybreak_v1_pool_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -989,7 +1772,7 @@ func (x *VersionCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionCount.ProtoReflect.Descriptor instead.
 func (*VersionCount) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{9}
+	return file_daybreak_v1_pool_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *VersionCount) GetVersion() uint32 {
@@ -1017,13 +1800,13 @@ var File_daybreak_v1_pool_proto protoreflect.FileDescriptor
 
 const file_daybreak_v1_pool_proto_rawDesc = "" +
 	"\n" +
-	"\x16daybreak/v1/pool.proto\x12\vdaybreak.v1\x1a\x1bbuf/validate/validate.proto\x1a\x16daybreak/v1/meta.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x02\n" +
+	"\x16daybreak/v1/pool.proto\x12\vdaybreak.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1adaybreak/v1/calendar.proto\x1a\x16daybreak/v1/meta.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x02\n" +
 	"\x04Pool\x12-\n" +
 	"\x04meta\x18\x01 \x01(\v2\x11.daybreak.v1.MetaB\x06\xbaH\x03\xc8\x01\x01R\x04meta\x121\n" +
 	"\x04spec\x18\x02 \x01(\v2\x15.daybreak.v1.PoolSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x12/\n" +
 	"\x06status\x18\x03 \x01(\v2\x17.daybreak.v1.PoolStatusR\x06status\x12.\n" +
 	"\arelease\x18\x04 \x01(\v2\x14.daybreak.v1.ReleaseR\arelease:\x80\x01\xbaH}\x1a{\n" +
-	"\x10pool.name.length\x12Kmeta.name: at most 40 characters, since desktops are named after their pool\x1a\x1asize(this.meta.name) <= 40\"\x90\x04\n" +
+	"\x10pool.name.length\x12Kmeta.name: at most 40 characters, since desktops are named after their pool\x1a\x1asize(this.meta.name) <= 40\"\xdc\x06\n" +
 	"\bPoolSpec\x12C\n" +
 	"\x05image\x18\x01 \x01(\tB-\xbaH*r(\x18?2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\x05image\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\x12A\n" +
@@ -1035,7 +1818,54 @@ const file_daybreak_v1_pool_proto_rawDesc = "" +
 	"\x0fmax_unavailable\x18\b \x01(\rB\b\xbaH\x05*\x03\x18\x88'R\x0emaxUnavailable\x12%\n" +
 	"\tmin_ready\x18\t \x01(\rB\b\xbaH\x05*\x03\x18\x88'R\bminReady\x124\n" +
 	"\arollout\x18\n" +
-	" \x01(\v2\x1a.daybreak.v1.RolloutPolicyR\arollout\"\xd3\x02\n" +
+	" \x01(\v2\x1a.daybreak.v1.RolloutPolicyR\arollout\x121\n" +
+	"\bschedule\x18\v \x01(\v2\x15.daybreak.v1.ScheduleR\bschedule\x120\n" +
+	"\x06claims\x18\f \x01(\v2\x18.daybreak.v1.ClaimPolicyR\x06claims\x124\n" +
+	"\arefresh\x18\r \x01(\v2\x1a.daybreak.v1.RefreshPolicyR\arefresh\x12+\n" +
+	"\x04idle\x18\x0e \x01(\v2\x17.daybreak.v1.IdlePolicyR\x04idle:\x81\x01\xbaH~\x1a|\n" +
+	"\x16pool.schedule.calendar\x126spec.calendar: a schedule follows a calendar; name one\x1a*!has(this.schedule) || this.calendar != ''\"\xcb\x03\n" +
+	"\bSchedule\x12C\n" +
+	"\x04open\x18\x01 \x01(\tB/\xbaH,r*2(^(learned|[0-9]{1,4}|[0-9]{1,2}%|100%)?$R\x04open\x12G\n" +
+	"\x06closed\x18\x02 \x01(\tB/\xbaH,r*2(^(learned|[0-9]{1,4}|[0-9]{1,2}%|100%)?$R\x06closed\x127\n" +
+	"\x05spans\x18\x03 \x03(\v2\x17.daybreak.v1.TargetSpanB\b\xbaH\x05\x92\x01\x02\x10@R\x05spans\x12R\n" +
+	"\fspare_buffer\x18\x04 \x01(\tB/\xbaH,r*2(^(learned|[0-9]{1,4}|[0-9]{1,2}%|100%)?$R\vspareBuffer\x124\n" +
+	"\twait_cost\x18\x05 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\bwaitCost\x124\n" +
+	"\tidle_cost\x18\x06 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\bidleCost\x128\n" +
+	"\x05extra\x18\a \x03(\v2\x18.daybreak.v1.ExtraTargetB\b\xbaH\x05\x92\x01\x02\x10 R\x05extra\"\x8f\x02\n" +
+	"\n" +
+	"TargetSpan\x12=\n" +
+	"\x04days\x18\x01 \x03(\x0e2\x14.daybreak.v1.WeekdayB\x13\xbaH\x10\x92\x01\r\x10\a\x18\x01\"\a\x82\x01\x04\x10\x01 \x00R\x04days\x12:\n" +
+	"\x04from\x18\x02 \x01(\tB&\xbaH#r!2\x1f^([01][0-9]|2[0-3]):[0-5][0-9]$R\x04from\x12>\n" +
+	"\x02to\x18\x03 \x01(\tB.\xbaH+r)2'^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$R\x02to\x12F\n" +
+	"\x06target\x18\x04 \x01(\tB.\xbaH+r)2'^(learned|[0-9]{1,4}|[0-9]{1,2}%|100%)$R\x06target\"\xd6\x01\n" +
+	"\vExtraTarget\x126\n" +
+	"\x04from\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x04from\x128\n" +
+	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x05until\x12\"\n" +
+	"\x06target\x18\x03 \x01(\rB\n" +
+	"\xbaH\a*\x05\x18\x88' \x00R\x06target\x121\n" +
+	"\x04note\x18\x04 \x01(\tB\x1d\xbaH\x1ar\x18\x18\x80\x022\x13^[^\\x00-\\x1f\\x7f]*$R\x04note\"\x98\x01\n" +
+	"\vClaimPolicy\x124\n" +
+	"\x04mode\x18\x01 \x01(\x0e2\x16.daybreak.v1.ClaimModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\x12*\n" +
+	"\fmax_per_user\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\n" +
+	"maxPerUser\x12'\n" +
+	"\n" +
+	"max_queued\x18\x03 \x01(\rB\b\xbaH\x05*\x03\x18\x88'R\tmaxQueued\"\xd1\x01\n" +
+	"\rRefreshPolicy\x126\n" +
+	"\x04mode\x18\x01 \x01(\x0e2\x18.daybreak.v1.RefreshModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\x12\x1c\n" +
+	"\x04days\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\xed\x02R\x04days:j\xbaHg\x1ae\n" +
+	"\frefresh.days\x120days: set it with mode after_days, and only then\x1a#(this.mode == 2) == (this.days > 0)\"\xd5\x01\n" +
+	"\n" +
+	"IdlePolicy\x12)\n" +
+	"\x04open\x18\x01 \x01(\v2\x15.daybreak.v1.IdleRuleR\x04open\x12-\n" +
+	"\x06closed\x18\x02 \x01(\v2\x15.daybreak.v1.IdleRuleR\x06closed\x123\n" +
+	"\n" +
+	"keep_users\x18\x03 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x10\x80\x02\x18\x01\"\ar\x05\x10\x01\x18\x80\x02R\tkeepUsers\x128\n" +
+	"\rkeep_desktops\x18\x04 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x80\x02\x18\x01\"\x06r\x04\x10\x01\x18?R\fkeepDesktops\"\xcf\x01\n" +
+	"\bIdleRule\x12E\n" +
+	"\x05after\x18\x01 \x01(\v2\x19.google.protobuf.DurationB\x14\xbaH\x11\xc8\x01\x01\xaa\x01\v\"\x05\b\x80\x9a\x9e\x012\x02\b<R\x05after\x12?\n" +
+	"\x05grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xf5$2\x00R\x05grace\x12;\n" +
+	"\x06action\x18\x03 \x01(\x0e2\x17.daybreak.v1.IdleActionB\n" +
+	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x06action\"\xd3\x02\n" +
 	"\rRolloutPolicy\x127\n" +
 	"\x05waves\x18\x01 \x03(\tB!\xbaH\x1e\x92\x01\x1b\x10\x10\"\x17r\x152\x13^[1-9][0-9]{0,3}%?$R\x05waves\x12C\n" +
 	"\amonitor\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xf5$2\x00R\amonitor\x12+\n" +
@@ -1079,7 +1909,7 @@ const file_daybreak_v1_pool_proto_rawDesc = "" +
 	"\rprobe_timeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
 	"\xaa\x01\a\"\x03\b\xd8\x04*\x00R\fprobeTimeout\x12D\n" +
 	"\bdeadline\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
-	"\xaa\x01\a\"\x03\b\xa08*\x00R\bdeadline\"\xad\x02\n" +
+	"\xaa\x01\a\"\x03\b\xa08*\x00R\bdeadline\"\xc7\x04\n" +
 	"\n" +
 	"PoolStatus\x12\x1a\n" +
 	"\bdesktops\x18\x01 \x01(\rR\bdesktops\x12\x14\n" +
@@ -1090,11 +1920,36 @@ const file_daybreak_v1_pool_proto_rawDesc = "" +
 	"\amessage\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\amessage\x129\n" +
 	"\n" +
 	"held_until\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\theldUntil\x12@\n" +
-	"\bversions\x18\b \x03(\v2\x19.daybreak.v1.VersionCountB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\bversions\"Z\n" +
+	"\bversions\x18\b \x03(\v2\x19.daybreak.v1.VersionCountB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\bversions\x12\x16\n" +
+	"\x06wanted\x18\t \x01(\rR\x06wanted\x12-\n" +
+	"\rwanted_reason\x18\n" +
+	" \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\fwantedReason\x12\x16\n" +
+	"\x06queued\x18\v \x01(\rR\x06queued\x12\x12\n" +
+	"\x04cold\x18\f \x01(\rR\x04cold\x12\x1c\n" +
+	"\tsuspended\x18\r \x01(\rR\tsuspended\x12?\n" +
+	"\rnext_deadline\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\fnextDeadline\x12\x1f\n" +
+	"\vnext_target\x18\x0f \x01(\rR\n" +
+	"nextTarget\x12%\n" +
+	"\x0enext_shortfall\x18\x10 \x01(\rR\rnextShortfall\"Z\n" +
 	"\fVersionCount\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\bdesktops\x18\x02 \x01(\rR\bdesktops\x12\x14\n" +
-	"\x05ready\x18\x03 \x01(\rR\x05ready*V\n" +
+	"\x05ready\x18\x03 \x01(\rR\x05ready*Z\n" +
+	"\tClaimMode\x12\x1a\n" +
+	"\x16CLAIM_MODE_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13CLAIM_MODE_FLOATING\x10\x01\x12\x18\n" +
+	"\x14CLAIM_MODE_DEDICATED\x10\x02*|\n" +
+	"\vRefreshMode\x12\x1c\n" +
+	"\x18REFRESH_MODE_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16REFRESH_MODE_AT_LOGOFF\x10\x01\x12\x1b\n" +
+	"\x17REFRESH_MODE_AFTER_DAYS\x10\x02\x12\x16\n" +
+	"\x12REFRESH_MODE_NEVER\x10\x03*v\n" +
+	"\n" +
+	"IdleAction\x12\x1b\n" +
+	"\x17IDLE_ACTION_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13IDLE_ACTION_SUSPEND\x10\x01\x12\x19\n" +
+	"\x15IDLE_ACTION_SHUT_DOWN\x10\x02\x12\x17\n" +
+	"\x13IDLE_ACTION_RELEASE\x10\x03*V\n" +
 	"\tOnFailure\x12\x1a\n" +
 	"\x16ON_FAILURE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fON_FAILURE_HALT\x10\x01\x12\x18\n" +
@@ -1116,51 +1971,79 @@ func file_daybreak_v1_pool_proto_rawDescGZIP() []byte {
 	return file_daybreak_v1_pool_proto_rawDescData
 }
 
-var file_daybreak_v1_pool_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_daybreak_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_daybreak_v1_pool_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_daybreak_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_daybreak_v1_pool_proto_goTypes = []any{
-	(OnFailure)(0),                // 0: daybreak.v1.OnFailure
-	(InUseMode)(0),                // 1: daybreak.v1.InUseMode
-	(*Pool)(nil),                  // 2: daybreak.v1.Pool
-	(*PoolSpec)(nil),              // 3: daybreak.v1.PoolSpec
-	(*RolloutPolicy)(nil),         // 4: daybreak.v1.RolloutPolicy
-	(*Window)(nil),                // 5: daybreak.v1.Window
-	(*InUse)(nil),                 // 6: daybreak.v1.InUse
-	(*Release)(nil),               // 7: daybreak.v1.Release
-	(*Shape)(nil),                 // 8: daybreak.v1.Shape
-	(*Readiness)(nil),             // 9: daybreak.v1.Readiness
-	(*PoolStatus)(nil),            // 10: daybreak.v1.PoolStatus
-	(*VersionCount)(nil),          // 11: daybreak.v1.VersionCount
-	(*Meta)(nil),                  // 12: daybreak.v1.Meta
-	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(ClaimMode)(0),                // 0: daybreak.v1.ClaimMode
+	(RefreshMode)(0),              // 1: daybreak.v1.RefreshMode
+	(IdleAction)(0),               // 2: daybreak.v1.IdleAction
+	(OnFailure)(0),                // 3: daybreak.v1.OnFailure
+	(InUseMode)(0),                // 4: daybreak.v1.InUseMode
+	(*Pool)(nil),                  // 5: daybreak.v1.Pool
+	(*PoolSpec)(nil),              // 6: daybreak.v1.PoolSpec
+	(*Schedule)(nil),              // 7: daybreak.v1.Schedule
+	(*TargetSpan)(nil),            // 8: daybreak.v1.TargetSpan
+	(*ExtraTarget)(nil),           // 9: daybreak.v1.ExtraTarget
+	(*ClaimPolicy)(nil),           // 10: daybreak.v1.ClaimPolicy
+	(*RefreshPolicy)(nil),         // 11: daybreak.v1.RefreshPolicy
+	(*IdlePolicy)(nil),            // 12: daybreak.v1.IdlePolicy
+	(*IdleRule)(nil),              // 13: daybreak.v1.IdleRule
+	(*RolloutPolicy)(nil),         // 14: daybreak.v1.RolloutPolicy
+	(*Window)(nil),                // 15: daybreak.v1.Window
+	(*InUse)(nil),                 // 16: daybreak.v1.InUse
+	(*Release)(nil),               // 17: daybreak.v1.Release
+	(*Shape)(nil),                 // 18: daybreak.v1.Shape
+	(*Readiness)(nil),             // 19: daybreak.v1.Readiness
+	(*PoolStatus)(nil),            // 20: daybreak.v1.PoolStatus
+	(*VersionCount)(nil),          // 21: daybreak.v1.VersionCount
+	(*Meta)(nil),                  // 22: daybreak.v1.Meta
+	(Weekday)(0),                  // 23: daybreak.v1.Weekday
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
 }
 var file_daybreak_v1_pool_proto_depIdxs = []int32{
-	12, // 0: daybreak.v1.Pool.meta:type_name -> daybreak.v1.Meta
-	3,  // 1: daybreak.v1.Pool.spec:type_name -> daybreak.v1.PoolSpec
-	10, // 2: daybreak.v1.Pool.status:type_name -> daybreak.v1.PoolStatus
-	7,  // 3: daybreak.v1.Pool.release:type_name -> daybreak.v1.Release
-	8,  // 4: daybreak.v1.PoolSpec.shape:type_name -> daybreak.v1.Shape
-	9,  // 5: daybreak.v1.PoolSpec.readiness:type_name -> daybreak.v1.Readiness
-	4,  // 6: daybreak.v1.PoolSpec.rollout:type_name -> daybreak.v1.RolloutPolicy
-	13, // 7: daybreak.v1.RolloutPolicy.monitor:type_name -> google.protobuf.Duration
-	0,  // 8: daybreak.v1.RolloutPolicy.on_failure:type_name -> daybreak.v1.OnFailure
-	5,  // 9: daybreak.v1.RolloutPolicy.window:type_name -> daybreak.v1.Window
-	6,  // 10: daybreak.v1.RolloutPolicy.in_use:type_name -> daybreak.v1.InUse
-	1,  // 11: daybreak.v1.InUse.mode:type_name -> daybreak.v1.InUseMode
-	13, // 12: daybreak.v1.InUse.notice:type_name -> google.protobuf.Duration
-	13, // 13: daybreak.v1.InUse.defer_by:type_name -> google.protobuf.Duration
-	13, // 14: daybreak.v1.InUse.deadline:type_name -> google.protobuf.Duration
-	14, // 15: daybreak.v1.Release.force_from:type_name -> google.protobuf.Timestamp
-	13, // 16: daybreak.v1.Readiness.probe_timeout:type_name -> google.protobuf.Duration
-	13, // 17: daybreak.v1.Readiness.deadline:type_name -> google.protobuf.Duration
-	14, // 18: daybreak.v1.PoolStatus.held_until:type_name -> google.protobuf.Timestamp
-	11, // 19: daybreak.v1.PoolStatus.versions:type_name -> daybreak.v1.VersionCount
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	22, // 0: daybreak.v1.Pool.meta:type_name -> daybreak.v1.Meta
+	6,  // 1: daybreak.v1.Pool.spec:type_name -> daybreak.v1.PoolSpec
+	20, // 2: daybreak.v1.Pool.status:type_name -> daybreak.v1.PoolStatus
+	17, // 3: daybreak.v1.Pool.release:type_name -> daybreak.v1.Release
+	18, // 4: daybreak.v1.PoolSpec.shape:type_name -> daybreak.v1.Shape
+	19, // 5: daybreak.v1.PoolSpec.readiness:type_name -> daybreak.v1.Readiness
+	14, // 6: daybreak.v1.PoolSpec.rollout:type_name -> daybreak.v1.RolloutPolicy
+	7,  // 7: daybreak.v1.PoolSpec.schedule:type_name -> daybreak.v1.Schedule
+	10, // 8: daybreak.v1.PoolSpec.claims:type_name -> daybreak.v1.ClaimPolicy
+	11, // 9: daybreak.v1.PoolSpec.refresh:type_name -> daybreak.v1.RefreshPolicy
+	12, // 10: daybreak.v1.PoolSpec.idle:type_name -> daybreak.v1.IdlePolicy
+	8,  // 11: daybreak.v1.Schedule.spans:type_name -> daybreak.v1.TargetSpan
+	9,  // 12: daybreak.v1.Schedule.extra:type_name -> daybreak.v1.ExtraTarget
+	23, // 13: daybreak.v1.TargetSpan.days:type_name -> daybreak.v1.Weekday
+	24, // 14: daybreak.v1.ExtraTarget.from:type_name -> google.protobuf.Timestamp
+	24, // 15: daybreak.v1.ExtraTarget.until:type_name -> google.protobuf.Timestamp
+	0,  // 16: daybreak.v1.ClaimPolicy.mode:type_name -> daybreak.v1.ClaimMode
+	1,  // 17: daybreak.v1.RefreshPolicy.mode:type_name -> daybreak.v1.RefreshMode
+	13, // 18: daybreak.v1.IdlePolicy.open:type_name -> daybreak.v1.IdleRule
+	13, // 19: daybreak.v1.IdlePolicy.closed:type_name -> daybreak.v1.IdleRule
+	25, // 20: daybreak.v1.IdleRule.after:type_name -> google.protobuf.Duration
+	25, // 21: daybreak.v1.IdleRule.grace:type_name -> google.protobuf.Duration
+	2,  // 22: daybreak.v1.IdleRule.action:type_name -> daybreak.v1.IdleAction
+	25, // 23: daybreak.v1.RolloutPolicy.monitor:type_name -> google.protobuf.Duration
+	3,  // 24: daybreak.v1.RolloutPolicy.on_failure:type_name -> daybreak.v1.OnFailure
+	15, // 25: daybreak.v1.RolloutPolicy.window:type_name -> daybreak.v1.Window
+	16, // 26: daybreak.v1.RolloutPolicy.in_use:type_name -> daybreak.v1.InUse
+	4,  // 27: daybreak.v1.InUse.mode:type_name -> daybreak.v1.InUseMode
+	25, // 28: daybreak.v1.InUse.notice:type_name -> google.protobuf.Duration
+	25, // 29: daybreak.v1.InUse.defer_by:type_name -> google.protobuf.Duration
+	25, // 30: daybreak.v1.InUse.deadline:type_name -> google.protobuf.Duration
+	24, // 31: daybreak.v1.Release.force_from:type_name -> google.protobuf.Timestamp
+	25, // 32: daybreak.v1.Readiness.probe_timeout:type_name -> google.protobuf.Duration
+	25, // 33: daybreak.v1.Readiness.deadline:type_name -> google.protobuf.Duration
+	24, // 34: daybreak.v1.PoolStatus.held_until:type_name -> google.protobuf.Timestamp
+	21, // 35: daybreak.v1.PoolStatus.versions:type_name -> daybreak.v1.VersionCount
+	24, // 36: daybreak.v1.PoolStatus.next_deadline:type_name -> google.protobuf.Timestamp
+	37, // [37:37] is the sub-list for method output_type
+	37, // [37:37] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_daybreak_v1_pool_proto_init() }
@@ -1168,14 +2051,15 @@ func file_daybreak_v1_pool_proto_init() {
 	if File_daybreak_v1_pool_proto != nil {
 		return
 	}
+	file_daybreak_v1_calendar_proto_init()
 	file_daybreak_v1_meta_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_daybreak_v1_pool_proto_rawDesc), len(file_daybreak_v1_pool_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   10,
+			NumEnums:      5,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
