@@ -151,20 +151,23 @@ func snapshotOf(view *store.View, pool *v1.Pool) Snapshot {
 	for _, host := range store.All[*v1.Host](view) {
 		s.Hosts[host.GetMeta().GetName()] = true
 	}
-	names := make(map[string]bool, len(s.Desktops))
+	s.Events = attemptsAbout(view, nil, store.RefOf(pool))
 	for _, desktop := range s.Desktops {
-		names[desktop.GetMeta().GetName()] = true
+		s.Events = attemptsAbout(view, s.Events, store.RefOf(desktop))
 	}
-	for _, event := range store.All[*v1.Event](view) {
-		if reason := event.GetReason(); reason != ReasonReplaced && reason != ReasonHeldBack || event.GetMeta().GetLabels()[attemptLabel] == "" {
-			continue // most are about something else, and there can be thousands
-		}
-		ofPool := event.GetSubjectKind() == "pool" && event.GetSubject() == pool.GetMeta().GetName()
-		if ofPool || event.GetSubjectKind() == "desktop" && names[event.GetSubject()] {
-			s.Events = append(s.Events, event)
-		}
-	}
+	slices.SortFunc(s.Events, store.ByName)
 	return s
+}
+
+// attemptsAbout appends the events about an object that tell what came of an attempt (see attemptLabel).
+func attemptsAbout(view *store.View, events []*v1.Event, subject store.Ref) []*v1.Event {
+	for _, event := range view.EventsAbout(subject) {
+		reason := event.GetReason()
+		if (reason == ReasonReplaced || reason == ReasonHeldBack) && event.GetMeta().GetLabels()[attemptLabel] != "" {
+			events = append(events, event)
+		}
+	}
+	return events
 }
 
 // clockOf returns the time zone of the people who use a pool: its calendar's, or that of its rollouts' window.

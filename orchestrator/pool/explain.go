@@ -2,7 +2,6 @@ package pool
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -49,7 +48,7 @@ func explainPool(view *store.View, now time.Time, pool *v1.Pool) *v1.ExplainResp
 	if told > maxExplained {
 		answer.Details = append(answer.Details, fmt.Sprintf("and %d more", told-maxExplained))
 	}
-	answer.Details = append(answer.Details, recount(view, "pool", pool.GetMeta().GetName())...)
+	answer.Details = append(answer.Details, recount(view, pool)...)
 	return answer
 }
 
@@ -82,7 +81,7 @@ func explainDesktop(view *store.View, now time.Time, desktop *v1.Desktop) *v1.Ex
 	if user := desktop.GetSpec().GetDataUser(); user != "" {
 		answer.Details = append(answer.Details, fmt.Sprintf("its data disk is %s's: nobody else ever gets it", user))
 	}
-	answer.Details = append(answer.Details, recount(view, "desktop", name)...)
+	answer.Details = append(answer.Details, recount(view, desktop)...)
 	return answer
 }
 
@@ -194,18 +193,12 @@ func journey(times []*v1.StateTime) string {
 }
 
 // recount tells the newest events about an object, oldest first.
-func recount(view *store.View, kind, name string) []string {
+func recount(view *store.View, subject store.Object) []string {
 	var lines []string
-	for _, event := range slices.Backward(store.All[*v1.Event](view)) {
-		if event.GetSubjectKind() != kind || event.GetSubject() != name {
-			continue
-		}
+	events := view.EventsAbout(store.RefOf(subject))
+	for _, event := range events[max(0, len(events)-maxRecounted):] {
 		lines = append(lines, fmt.Sprintf("%s %s: %s", clock(event.GetAt().AsTime()), event.GetReason(), event.GetMessage()))
-		if len(lines) == maxRecounted {
-			break
-		}
 	}
-	slices.Reverse(lines)
 	return lines
 }
 

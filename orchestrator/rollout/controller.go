@@ -157,15 +157,14 @@ func snapshotOf(view *store.View, pool *v1.Pool) Snapshot {
 	if pool.GetRelease().GetRollout() == "" {
 		return s
 	}
-	mine := make(map[string]bool, len(s.Desktops))
 	for _, desktop := range s.Desktops {
-		mine[desktop.GetMeta().GetName()] = true
-	}
-	for _, event := range store.All[*v1.Event](view) {
-		if tellsFailure(event) && mine[event.GetSubject()] {
-			s.Failed = append(s.Failed, event)
+		for _, event := range view.EventsAbout(store.RefOf(desktop)) {
+			if tellsFailure(event) {
+				s.Failed = append(s.Failed, event)
+			}
 		}
 	}
+	slices.SortFunc(s.Failed, store.ByName)
 	return s
 }
 

@@ -13,6 +13,11 @@ func RefOf(o Object) Ref {
 	return Ref{Kind: KindOf(o), Name: o.GetMeta().GetName()}
 }
 
+// ByName compares two objects by their names: the order in which lists have them. Names of events begin with the time.
+func ByName[T Object](a, b T) int {
+	return strings.Compare(a.GetMeta().GetName(), b.GetMeta().GetName())
+}
+
 // KindOf returns the kind of an object, KIND_UNSPECIFIED for a message that is not one.
 func KindOf(o Object) v1.Kind {
 	switch o.(type) {

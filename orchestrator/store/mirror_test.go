@@ -8,6 +8,7 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -167,11 +168,15 @@ func TestViewAgainstScan(t *testing.T) {
 		random := rand.New(rand.NewPCG(1, 2))
 		pools, hosts := []string{"a", "ab", "b"}, []string{"", "h", "h1", "h2"}
 		for range 3000 {
-			name := fmt.Sprintf("d-%d", random.IntN(500))
-			d := newDesktop(name, pools[random.IntN(len(pools))])
+			d := newDesktop(fmt.Sprintf("d-%d", random.IntN(500)), pools[random.IntN(len(pools))])
 			d.Incarnation.Host = hosts[random.IntN(len(hosts))]
-			op := store.Create(d)
-			if old, err := memory.Get(ctx, store.RefOf(d)); err == nil {
+			event := &v1.Event{
+				Meta: &v1.Meta{Name: fmt.Sprintf("e-%d", random.IntN(500))}, Reason: "X",
+				SubjectKind: []string{"pool", "desktop"}[random.IntN(2)], Subject: pools[random.IntN(len(pools))],
+			}
+			o := []store.Object{d, event}[random.IntN(2)]
+			op := store.Create(o)
+			if old, err := memory.Get(ctx, store.RefOf(o)); err == nil {
 				op.Verb, op.Revision = store.VerbUpdate, old.GetMeta().GetRevision()
 				if random.IntN(3) == 0 {
 					op = store.Delete(old)
@@ -190,34 +195,67 @@ func TestViewAgainstScan(t *testing.T) {
 
 func checkView(t *testing.T, memory *store.Memory, v *store.View, pools, hosts []string) {
 	t.Helper()
-	objects, revision, err := memory.List(context.Background(), v1.Kind_KIND_DESKTOP)
+	checkIndex(t, memory, v, store.All[*v1.Desktop](v), func(*v1.Desktop) bool { return true })
+	checkIndex(t, memory, v, store.All[*v1.Event](v), func(*v1.Event) bool { return true })
+	for _, pool := range pools {
+		checkIndex(t, memory, v, v.DesktopsOfPool(pool), func(d *v1.Desktop) bool { return d.Spec.Pool == pool })
+	}
+	for _, host := range hosts[1:] {
+		checkIndex(t, memory, v, v.DesktopsOnHost(host), func(d *v1.Desktop) bool { return d.Incarnation.Host == host })
+	}
+	for _, subject := range pools {
+		for _, kind := range []v1.Kind{v1.Kind_KIND_POOL, v1.Kind_KIND_DESKTOP, v1.Kind_KIND_HOST} {
+			checkIndex(t, memory, v, v.EventsAbout(store.Ref{Kind: kind, Name: subject}), func(e *v1.Event) bool {
+				return e.Subject == subject && e.SubjectKind == store.KindName(kind)
+			})
+		}
+	}
+	for _, o := range store.All[*v1.Desktop](v) {
+		if got, ok := store.Lookup[*v1.Desktop](v, o.GetMeta().GetName()); !ok || !proto.Equal(got, o) {
+			t.Fatalf("lookup of %s gives %v", o.GetMeta().GetName(), got)
+		}
+	}
+}
+
+// checkIndex compares what a view gives with those of the store's objects that match.
+func checkIndex[T store.Object](t *testing.T, memory *store.Memory, v *store.View, got []T, matches func(T) bool) {
+	t.Helper()
+	var zero T
+	objects, revision, err := memory.List(context.Background(), store.KindOf(zero))
 	if err != nil || revision != v.Revision {
 		t.Fatalf("view at %d, store at %d: %v", v.Revision, revision, err)
 	}
-	matching := func(keep func(*v1.Desktop) bool) (found []*v1.Desktop) {
-		for _, o := range objects {
-			if d := o.(*v1.Desktop); keep(d) {
-				found = append(found, d)
-			}
-		}
-		return found
-	}
-	same := func(got, want []*v1.Desktop) {
-		t.Helper()
-		if !slices.Equal(got, want) {
-			t.Fatalf("revision %d: %d desktops, want %d", revision, len(got), len(want))
-		}
-	}
-	same(store.All[*v1.Desktop](v), matching(func(*v1.Desktop) bool { return true }))
-	for _, pool := range pools {
-		same(v.DesktopsOfPool(pool), matching(func(d *v1.Desktop) bool { return d.Spec.Pool == pool }))
-	}
-	for _, host := range hosts[1:] {
-		same(v.DesktopsOnHost(host), matching(func(d *v1.Desktop) bool { return d.Incarnation.Host == host }))
-	}
+	var want []T
 	for _, o := range objects {
-		if got, ok := store.Lookup[*v1.Desktop](v, o.GetMeta().GetName()); !ok || !proto.Equal(got, o) {
-			t.Fatalf("lookup of %s gives %v", o.GetMeta().GetName(), got)
+		if matches(o.(T)) {
+			want = append(want, o.(T))
+		}
+	}
+	if !slices.EqualFunc(got, want, func(a, b T) bool { return store.Object(a) == store.Object(b) }) {
+		t.Fatalf("revision %d: %d objects, want %d", revision, len(got), len(want))
+	}
+}
+
+// BenchmarkEventsAbout asks for the few events about one desktop among the many that a store keeps.
+func BenchmarkEventsAbout(b *testing.B) {
+	memory := store.NewMemory()
+	desktop := newDesktop("sales-0", "sales")
+	for i := range 20000 {
+		subject := newDesktop(fmt.Sprintf("sales-%d", i%1000), "sales")
+		event := store.NewEvent(time.Unix(int64(i), 0), subject, "DesktopReplaced", "", false)
+		if _, err := memory.Commit(b.Context(), store.Guard{}, []store.Op{store.Create(event)}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	m := store.NewMirror(memory)
+	go func() { _ = m.Run(b.Context()) }()
+	view, err := m.Wait(b.Context(), 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if n := len(view.EventsAbout(store.RefOf(desktop))); n != 20 {
+			b.Fatalf("%d events about %s", n, desktop.Meta.Name)
 		}
 	}
 }

@@ -15,13 +15,14 @@ type View struct {
 	// Revision of the store; 0 in the view of a mirror that has heard nothing yet.
 	Revision int64
 
-	kinds  map[v1.Kind]*table // one for each kind that is mirrored; keys are names
-	byPool *table             // desktops; keys are pool, NUL, name
-	byHost *table             // placed desktops; keys are host, NUL, name
+	kinds     map[v1.Kind]*table // one for each kind that is mirrored; keys are names
+	byPool    *table             // desktops; keys are pool, NUL, name
+	byHost    *table             // placed desktops; keys are host, NUL, name
+	bySubject *table             // events; keys are kind, slash, name of the subject, NUL, name
 }
 
 func emptyView(kinds []v1.Kind) *View {
-	v := &View{kinds: make(map[v1.Kind]*table, len(kinds)), byPool: &table{}, byHost: &table{}}
+	v := &View{kinds: make(map[v1.Kind]*table, len(kinds)), byPool: &table{}, byHost: &table{}, bySubject: &table{}}
 	for _, kind := range kinds {
 		v.kinds[kind] = &table{}
 	}
@@ -57,27 +58,33 @@ func All[T Object](v *View) []T {
 // DesktopsOfPool returns the desktops of a pool, sorted by name.
 func (v *View) DesktopsOfPool(pool string) []*v1.Desktop {
 	v.table(v1.Kind_KIND_DESKTOP)
-	return under(v.byPool, pool)
+	return under[*v1.Desktop](v.byPool, pool)
 }
 
 // DesktopsOnHost returns the desktops whose incarnation is placed on a host, sorted by name.
 func (v *View) DesktopsOnHost(host string) []*v1.Desktop {
 	v.table(v1.Kind_KIND_DESKTOP)
-	return under(v.byHost, host)
+	return under[*v1.Desktop](v.byHost, host)
 }
 
-// under returns the desktops that an index has under a value.
-func under(index *table, value string) []*v1.Desktop {
-	var desktops []*v1.Desktop
+// EventsAbout returns the events that speak of an object, or of another that had its name before, oldest first.
+func (v *View) EventsAbout(subject Ref) []*v1.Event {
+	v.table(v1.Kind_KIND_EVENT)
+	return under[*v1.Event](v.bySubject, KindName(subject.Kind)+"/"+subject.Name)
+}
+
+// under returns the objects that an index has under a value, sorted by name.
+func under[T Object](index *table, value string) []T {
+	var found []T
 	prefix := value + "\x00"
 	index.from(prefix, func(key string, o Object) bool {
 		if !strings.HasPrefix(key, prefix) {
 			return false
 		}
-		desktops = append(desktops, o.(*v1.Desktop))
+		found = append(found, o.(T))
 		return true
 	})
-	return desktops
+	return found
 }
 
 // get returns an object of a kind that the view holds.
@@ -99,12 +106,12 @@ func (v *View) refs() []Ref {
 
 // with returns the view after a batch. Objects of kinds that the view does not hold are ignored.
 func (v *View) with(batch Batch) *View {
-	next := &View{Revision: batch.Revision, kinds: maps.Clone(v.kinds), byPool: v.byPool, byHost: v.byHost}
+	next := &View{Revision: batch.Revision, kinds: maps.Clone(v.kinds), byPool: v.byPool, byHost: v.byHost, bySubject: v.bySubject}
 	if batch.Reset {
 		for kind := range next.kinds {
 			next.kinds[kind] = &table{}
 		}
-		next.byPool, next.byHost = &table{}, &table{}
+		next.byPool, next.byHost, next.bySubject = &table{}, &table{}, &table{}
 	}
 	for _, ref := range batch.Deleted {
 		next.set(ref, nil)
@@ -121,10 +128,12 @@ func (v *View) set(ref Ref, o Object) {
 	if !ok {
 		return
 	}
-	if ref.Kind == v1.Kind_KIND_DESKTOP {
-		before, _ := t.get(ref.Name)
+	switch before, _ := t.get(ref.Name); ref.Kind {
+	case v1.Kind_KIND_DESKTOP:
 		v.byPool = reindexed(v.byPool, before, o, func(d *v1.Desktop) string { return d.GetSpec().GetPool() })
 		v.byHost = reindexed(v.byHost, before, o, func(d *v1.Desktop) string { return d.GetIncarnation().GetHost() })
+	case v1.Kind_KIND_EVENT:
+		v.bySubject = reindexed(v.bySubject, before, o, func(e *v1.Event) string { return e.GetSubjectKind() + "/" + e.GetSubject() })
 	}
 	if o == nil {
 		v.kinds[ref.Kind] = t.drop(ref.Name)
@@ -133,9 +142,9 @@ func (v *View) set(ref Ref, o Object) {
 	v.kinds[ref.Kind] = t.put(ref.Name, o)
 }
 
-// reindexed moves a desktop within an index from where before has it to where after has it. Either may be nil. A
-// desktop without the value is not in the index.
-func reindexed(index *table, before, after Object, value func(*v1.Desktop) string) *table {
+// reindexed moves an object within an index from where before has it to where after has it. Either may be nil. An object
+// without the value is not in the index.
+func reindexed[T Object](index *table, before, after Object, value func(T) string) *table {
 	was, is := indexKey(before, value), indexKey(after, value)
 	if was != "" && was != is {
 		index = index.drop(was)
@@ -146,10 +155,10 @@ func reindexed(index *table, before, after Object, value func(*v1.Desktop) strin
 	return index
 }
 
-func indexKey(o Object, value func(*v1.Desktop) string) string {
-	d, ok := o.(*v1.Desktop)
-	if !ok || value(d) == "" {
+func indexKey[T Object](o Object, value func(T) string) string {
+	typed, ok := o.(T)
+	if !ok || value(typed) == "" {
 		return ""
 	}
-	return value(d) + "\x00" + d.GetMeta().GetName()
+	return value(typed) + "\x00" + o.GetMeta().GetName()
 }
