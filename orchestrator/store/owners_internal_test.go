@@ -24,9 +24,11 @@ pool       meta.labels=api meta.deletion=api spec=api status=pool release=rollou
 desktop    meta.labels=api meta.deletion=api spec=pool incarnation=pool incarnation.host=placement incarnation.unplaced_reason=placement claim=pool status=dispatch
 calendar   meta.labels=api meta.deletion=api spec=api
 rollout    meta.labels=api meta.deletion=api spec=rollout spec.paused=api status=rollout
-claim      meta.labels=api meta.deletion=api pool=pool user=pool desktop=pool since=pool request_id=pool
+claim      meta.labels=api meta.deletion=api pool=pool user=pool desktop=pool since=pool request_id=pool queued=pool expires=pool
 event      meta.labels=- meta.deletion=- at=- subject_kind=- subject=- reason=- message=- warning=-
 join_token meta.labels=api meta.deletion=api secret_hash=api expires=api role=api subject=api
+plan       meta.labels=api meta.deletion=api pool=pool date=pool time_zone=pool made=pool targets=pool hosts=pool starts=pool shortfalls=pool
+history    meta.labels=api meta.deletion=api days=pool boots=pool
 `
 
 // ownersByText reads fieldOwners.
