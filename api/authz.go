@@ -49,6 +49,8 @@ func newRules() map[string]rule {
 		v1.ClaimService_Claim_FullMethodName:   operate,
 		v1.ClaimService_Release_FullMethodName: operate,
 		v1.ClaimService_Defer_FullMethodName:   operate,
+		v1.ClaimService_Wait_FullMethodName:    operate,
+		v1.ClaimService_Keep_FullMethodName:    operate,
 
 		v1.DesktopService_Explain_FullMethodName: look,
 		// A screen may show personal data: whoever looks leaves a trace.
