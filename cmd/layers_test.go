@@ -25,10 +25,10 @@ var arrows = map[string][]string{
 }
 
 // apart are the orchestrator's rooms that meet only in the store.
-var apart = []string{"pool", "warmup", "placement", "rollout", "dispatch"}
+var apart = []string{"pool", "warmup", "placement", "rollout", "dispatch", "room", "demand"}
 
 // mayCall are the exceptions: pure rooms that another may ask.
-var mayCall = map[string][]string{"pool": {"warmup", "calendar"}}
+var mayCall = map[string][]string{"pool": {"warmup", "demand", "room"}, "placement": {"room"}, "warmup": {"demand", "room"}}
 
 // banned are names that say nothing of what lives there.
 var banned = []string{"util", "utils", "common", "helpers", "internal", "pkg", "misc", "shared"}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"daybreak/orchestrator/room"
 	"daybreak/orchestrator/store"
 )
 
@@ -32,12 +33,12 @@ func ForBuild(view *store.View, b Build) (chosen, why string) {
 	refusals := make([]refusal, len(filters))
 	best, points, known := "", 0.0, 0
 	for _, h := range open(view).hosts {
-		if b.Host != "" && h.name() != b.Host || b.Not[h.name()] {
+		if b.Host != "" && h.Name() != b.Host || b.Not[h.Name()] {
 			continue
 		}
 		known++
-		if unreported := int64(b.Taken[h.name()]) - h.buildMiB; unreported > 0 {
-			h.freeMemoryMiB -= unreported
+		if unreported := int64(b.Taken[h.Name()]) - h.BuildMiB; unreported > 0 {
+			h.FreeMemoryMiB -= unreported
 		}
 		n := b.needOn(h)
 		if refused(h, n, refusals) {
@@ -45,12 +46,12 @@ func ForBuild(view *store.View, b Build) (chosen, why string) {
 		}
 		held := 0
 		for digest := range b.Bases {
-			if h.images[digest] {
+			if h.Images[digest] {
 				held++
 			}
 		}
 		if p := score(h, n) + weightHeld*float64(held); best == "" || p > points {
-			best, points = h.name(), p
+			best, points = h.Name(), p
 		}
 	}
 	switch {
@@ -59,7 +60,7 @@ func ForBuild(view *store.View, b Build) (chosen, why string) {
 	case b.Host != "" && known == 0:
 		return "", fmt.Sprintf("there is no host %s", b.Host)
 	}
-	why = sentence(b.needOn(&host{}), known, refusals)
+	why = sentence(b.needOn(&host{&room.Host{}}), known, refusals)
 	if b.Host != "" {
 		why = strings.Replace(why, "no host fits: 1 host", "host "+b.Host, 1)
 	}
@@ -70,14 +71,14 @@ func ForBuild(view *store.View, b Build) (chosen, why string) {
 func (b Build) needOn(h *host) need {
 	var bytes uint64
 	for digest, size := range b.Bases {
-		if !h.images[digest] && !h.coming[digest] {
+		if !h.Images[digest] && !h.Coming[digest] {
 			bytes += size
 		}
 	}
-	return b.need(mebibytes(bytes))
+	return b.need(room.Mebibytes(bytes))
 }
 
 // need is what the build asks of a host that lacks so much of the bases. No digest: the sum is made here.
 func (b Build) need(baseMiB uint64) need {
-	return need{zone: b.Zone, memoryMiB: b.MemoryMiB, overlayMiB: b.DiskMiB, baseMiB: baseMiB, named: b.Host != ""}
+	return need{Need: room.Need{Zone: b.Zone, MemoryMiB: b.MemoryMiB, OverlayMiB: b.DiskMiB, BaseMiB: baseMiB}, named: b.Host != ""}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"daybreak/orchestrator/room"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -24,7 +25,7 @@ func Explain(view *store.View, desktop string) string {
 	if chosen == nil {
 		return why
 	}
-	return fmt.Sprintf("it has no host yet; host %s fits and is next", chosen.name())
+	return fmt.Sprintf("it has no host yet; host %s fits and is next", chosen.Name())
 }
 
 func placed(view *store.View, d *v1.Desktop, name string) string {
@@ -35,20 +36,20 @@ func placed(view *store.View, d *v1.Desktop, name string) string {
 	if d.GetSpec().GetDataHost() == name {
 		return fmt.Sprintf("it is on host %s because its data disk lies there", name)
 	}
-	h := account(view, object)
+	h := room.Account(view, object)
 	facts := []string{"has zone " + d.GetSpec().GetZone()}
-	if !h.zones[d.GetSpec().GetZone()] {
+	if !h.Zones[d.GetSpec().GetZone()] {
 		facts[0] = "had zone " + d.GetSpec().GetZone() + " when it was chosen and has it no more"
 	}
-	if h.images[d.GetIncarnation().GetDigest()] {
+	if h.Images[d.GetIncarnation().GetDigest()] {
 		facts = append(facts, "holds its image")
 	}
 	facts = append(facts,
-		fmt.Sprintf("runs %d of the %d desktops of pool %s", h.ofPool[d.GetSpec().GetPool()],
+		fmt.Sprintf("runs %d of the %d desktops of pool %s", h.OfPool[d.GetSpec().GetPool()],
 			len(view.DesktopsOfPool(d.GetSpec().GetPool())), d.GetSpec().GetPool()),
-		fmt.Sprintf("has promised %d of %d MiB memory", h.memoryMiB-h.freeMemoryMiB-h.buildMiB, h.memoryMiB))
-	if h.buildMiB > 0 {
-		facts = append(facts, fmt.Sprintf("has builds that take %d MiB", h.buildMiB))
+		fmt.Sprintf("has promised %d of %d MiB memory", h.MemoryMiB-h.FreeMemoryMiB-h.BuildMiB, h.MemoryMiB))
+	if h.BuildMiB > 0 {
+		facts = append(facts, fmt.Sprintf("has builds that take %d MiB", h.BuildMiB))
 	}
 	return fmt.Sprintf("it is on host %s, which %s", name, strings.Join(facts, ", "))
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"daybreak/orchestrator/room"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -15,7 +16,7 @@ type filter struct {
 	// meets tells whether the host will do.
 	meets func(h *host, n need) bool
 	// free is how much of what the filter is about the host has; nil when it is not about an amount.
-	free func(h *host) int64
+	free func(h *host, n need) int64
 	// explain says that so many hosts will not do; most is the largest amount that one of them has free.
 	explain func(n need, hosts int, most int64) string
 	// always: even a life that only removes a data disk needs it.
@@ -26,7 +27,7 @@ type filter struct {
 var filters = []filter{
 	{
 		always: true,
-		meets:  func(h *host, n need) bool { return n.dataHost == "" || h.name() == n.dataHost },
+		meets:  func(h *host, n need) bool { return n.DataHost == "" || h.Name() == n.DataHost },
 		explain: func(n need, hosts int, _ int64) string {
 			return has(hosts, "does not hold its data disk", "do not hold its data disk")
 		},
@@ -46,15 +47,15 @@ var filters = []filter{
 	},
 	{
 		// What they take is not known, so nothing can be promised beside them.
-		meets: func(h *host, _ need) bool { return !h.strangers },
+		meets: func(h *host, _ need) bool { return !h.Strangers },
 		explain: func(_ need, hosts int, _ int64) string {
 			return has(hosts, "runs VMs that no desktop owns", "run VMs that no desktop owns")
 		},
 	},
 	{
-		meets: func(h *host, n need) bool { return n.zone == "" || h.zones[n.zone] },
+		meets: func(h *host, n need) bool { return n.Zone == "" || h.Zones[n.Zone] },
 		explain: func(n need, hosts int, _ int64) string {
-			return has(hosts, "has no zone "+n.zone, "have no zone "+n.zone)
+			return has(hosts, "has no zone "+n.Zone, "have no zone "+n.Zone)
 		},
 	},
 	{
@@ -66,30 +67,45 @@ var filters = []filter{
 		},
 	},
 	{
-		meets: func(h *host, n need) bool { return h.freeVCPUs >= int64(n.vcpus) },
-		free:  func(h *host) int64 { return h.freeVCPUs },
+		meets: func(h *host, n need) bool { return h.vcpusFor(n) >= int64(n.VCPUs) },
+		free:  (*host).vcpusFor,
 		explain: func(n need, hosts int, most int64) string {
-			return lacks(hosts, "CPUs", fmt.Sprintf("needs %d vCPUs", n.vcpus), most)
+			return lacks(hosts, "CPUs", fmt.Sprintf("needs %d vCPUs", n.VCPUs), most)
 		},
 	},
 	{
-		meets: func(h *host, n need) bool { return h.freeMemoryMiB >= int64(n.memoryMiB) },
-		free:  func(h *host) int64 { return h.freeMemoryMiB },
+		meets: func(h *host, n need) bool { return h.memoryFor(n) >= int64(n.MemoryMiB) },
+		free:  (*host).memoryFor,
 		explain: func(n need, hosts int, most int64) string {
-			return lacks(hosts, "memory", fmt.Sprintf("needs %d MiB", n.memoryMiB), most)
+			return lacks(hosts, "memory", fmt.Sprintf("needs %d MiB", n.MemoryMiB), most)
 		},
 	},
 	{
-		meets: func(h *host, n need) bool { return h.saidMiB >= h.toMake(n) && h.reservableMiB >= n.toReserve() },
-		free:  func(h *host) int64 { return min(h.saidMiB, h.reservableMiB) / 256 * 256 }, // coarse, so that the sentence stays the same for a while
+		meets: func(h *host, n need) bool { return h.SaidMiB >= h.ToMake(n.Need) && h.ReservableMiB >= n.ToReserve() },
+		free:  func(h *host, _ need) int64 { return min(h.SaidMiB, h.ReservableMiB) / 256 * 256 }, // coarse, so that the sentence stays the same for a while
 		explain: func(n need, hosts int, most int64) string {
-			needs := fmt.Sprintf("needs %d MiB", n.toReserve())
-			if n.baseMiB > 0 {
-				needs += fmt.Sprintf(" and %d for its image where that is not yet", n.baseMiB)
+			needs := fmt.Sprintf("needs %d MiB", n.ToReserve())
+			if n.BaseMiB > 0 {
+				needs += fmt.Sprintf(" and %d for its image where that is not yet", n.BaseMiB)
 			}
 			return lacks(hosts, "store space", needs, most)
 		},
 	},
+}
+
+// vcpusFor and memoryFor are what the host has for a life: one that is cold is promised none, but it must be able to run.
+func (h *host) vcpusFor(n need) int64 {
+	if n.Phase == room.Runs {
+		return h.FreeVCPUs
+	}
+	return h.VCPUs
+}
+
+func (h *host) memoryFor(n need) int64 {
+	if n.Phase == room.Runs {
+		return h.FreeMemoryMiB
+	}
+	return h.MemoryMiB
 }
 
 // refusal counts the hosts that failed one filter.
@@ -105,7 +121,7 @@ func refused(h *host, n need, refusals []refusal) bool {
 			continue
 		}
 		if f.free != nil {
-			free := max(0, f.free(h))
+			free := max(0, f.free(h, n))
 			if refusals[i].hosts == 0 || free > refusals[i].most {
 				refusals[i].most = free
 			}
@@ -121,11 +137,11 @@ func sentence(n need, hosts int, refusals []refusal) string {
 	if hosts == 0 {
 		return "no host fits: there is none, enrol one first"
 	}
-	if n.dataHost != "" && refusals[0].hosts == hosts {
+	if n.DataHost != "" && refusals[0].hosts == hosts {
 		return fmt.Sprintf("no host fits: its data disk is on host %s, which is not known: enrol that host again, or delete the desktop with its data",
-			n.dataHost)
+			n.DataHost)
 	}
-	if n.dataHost != "" {
+	if n.DataHost != "" {
 		refusals[0].hosts = 0 // that the others do not hold the disk is no news
 	}
 	order := make([]int, len(refusals))
@@ -139,8 +155,8 @@ func sentence(n need, hosts int, refusals []refusal) string {
 			parts = append(parts, filters[i].explain(n, refusals[i].hosts, refusals[i].most))
 		}
 	}
-	if n.dataHost != "" {
-		return fmt.Sprintf("its data disk is on host %s, and %s", n.dataHost, strings.Join(parts, ", "))
+	if n.DataHost != "" {
+		return fmt.Sprintf("its data disk is on host %s, and %s", n.DataHost, strings.Join(parts, ", "))
 	}
 	return "no host fits: " + strings.Join(parts, ", ")
 }

@@ -1,8 +1,9 @@
 // Package placement chooses a host for every new life of a desktop.
 //
 // Here: Plan, which is pure (filters in order, then scores, with a ledger of what is promised in the same pass), the
-// sentence that explains why nothing fits, and the loop that commits; also where a build's VM has room (ForBuild). It writes Incarnation.host and unplaced_reason and
-// nothing else. Not here: what desktops there should be (pool), whether a host lives (dispatch). A placed incarnation is
+// sentence that explains why nothing fits, and the loop that commits; also where a build's VM has room (ForBuild). It
+// writes Incarnation.host and unplaced_reason and nothing else. Not here: what a host has and has promised (room), what
+// desktops there should be (pool), whether a host lives (dispatch). A placed incarnation is
 // never moved: another place is another incarnation. orchestrator starts the loop; orchestrator/build
 // calls ForBuild, api calls Explain.
 package placement
@@ -13,6 +14,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"daybreak/orchestrator/room"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -54,10 +56,11 @@ func Plan(view *store.View) []Placement {
 		placement := Placement{Desktop: changed}
 		if chosen != nil {
 			if !need.cleanup {
-				chosen.enter(need, v1.DesktopState_DESKTOP_STATE_PLACED)
+				need.State = v1.DesktopState_DESKTOP_STATE_PLACED
+				chosen.Enter(need.Need)
 			}
-			changed.Incarnation.Host = chosen.name()
-			placement.Host = chosen.Host
+			changed.Incarnation.Host = chosen.Name()
+			placement.Host = chosen.Host.Host
 		}
 		plan = append(plan, placement)
 	}
@@ -87,40 +90,6 @@ func waits(d *v1.Desktop) bool {
 	return false
 }
 
-// need is what one life asks of a host.
-type need struct {
-	pool, zone string
-	digest     string
-	dataHost   string // the only host, if set
-	vcpus      uint64
-	memoryMiB  uint64
-	overlayMiB uint64
-	dataMiB    uint64 // the data disk
-	baseMiB    uint64 // what the base may take where it is not yet
-	cleanup    bool   // only removes a data disk: needs nothing but its host
-	named      bool   // a person named the host: that it is kept from desktops does not matter
-}
-
 func needOf(view *store.View, d *v1.Desktop) need {
-	inc := d.GetIncarnation()
-	n := need{
-		pool: d.GetSpec().GetPool(), zone: d.GetSpec().GetZone(), digest: inc.GetDigest(), dataHost: d.GetSpec().GetDataHost(),
-		vcpus: uint64(inc.GetShape().GetVcpus()), memoryMiB: uint64(inc.GetShape().GetMemoryMib()),
-		overlayMiB: uint64(inc.GetShape().GetOverlayReserveMib()),
-		dataMiB:    uint64(inc.GetShape().GetDataDiskGib()) * 1024,
-		cleanup:    inc.GetDesired() == v1.DesiredState_DESIRED_STATE_DELETED,
-	}
-	image, _ := store.Lookup[*v1.Image](view, inc.GetImage())
-	for _, version := range image.GetStatus().GetVersions() {
-		if version.GetDigest() == inc.GetDigest() {
-			n.baseMiB = mebibytes(version.GetSizeBytes())
-		}
-	}
-	return n
-}
-
-// mebibytes rounds up, since it is used for needs.
-func mebibytes(bytes uint64) uint64 {
-	const mib = 1 << 20
-	return bytes/mib + min(1, bytes%mib)
+	return need{Need: room.NeedOf(view, d), cleanup: d.GetIncarnation().GetDesired() == v1.DesiredState_DESIRED_STATE_DELETED}
 }

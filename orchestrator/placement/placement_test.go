@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
@@ -73,6 +74,10 @@ func on(host string, state v1.DesktopState) func(*v1.Desktop) {
 		d.Status = &v1.DesktopStatus{Generation: d.Incarnation.Generation, State: state}
 	}
 }
+
+func cold(d *v1.Desktop) { d.Incarnation.Desired = v1.DesiredState_DESIRED_STATE_PREPARED }
+
+func suspended(d *v1.Desktop) { d.Incarnation.Desired = v1.DesiredState_DESIRED_STATE_SUSPENDED }
 
 type tester interface {
 	Helper()
@@ -207,6 +212,22 @@ func TestWhatFits(t *testing.T) {
 			h.Status.Usage.StoreAvailableBytes, h.Status.Images = 1*gib, []string{digest}
 		}), newDesktop("b-1", on("h1", ready))}, nil, "h1"},
 		{"prepared only", []store.Object{newHost("h1")}, func(d *v1.Desktop) { d.Incarnation.Desired = v1.DesiredState_DESIRED_STATE_PREPARED }, "h1"},
+		{"cold beside what fills the host", []store.Object{newHost("h1", func(h *v1.Host) { h.Status.Capacity.MemoryMib = 1024 + 256 }),
+			newDesktop("b-1", on("h1", ready))}, cold, "h1"},
+		{"cold ones leave the memory to others", []store.Object{newHost("h1", func(h *v1.Host) { h.Status.Capacity.MemoryMib = 1024 + 256 }),
+			newDesktop("b-1", on("h1", v1.DesktopState_DESKTOP_STATE_PREPARED), cold)}, nil, "h1"},
+		{"a start to come is promised", []store.Object{newHost("h1", func(h *v1.Host) { h.Status.Capacity.MemoryMib = 1024 + 256 }),
+			newDesktop("b-1", on("h1", v1.DesktopState_DESKTOP_STATE_PREPARED), func(d *v1.Desktop) {
+				d.Incarnation.StartAt = &timestamppb.Timestamp{Seconds: 1 << 40}
+			})}, nil, ""},
+		{"cold where it could never run", []store.Object{newHost("h1", func(h *v1.Host) { h.Status.Capacity.MemoryMib = 1024 })}, cold, ""},
+		{"cold ones spread by all seats", []store.Object{newHost("h1"), newHost("h2"), newDesktop("b-1", on("h1", ready)),
+			newDesktop("b-2", on("h2", v1.DesktopState_DESKTOP_STATE_PREPARED), cold),
+			newDesktop("b-3", on("h2", v1.DesktopState_DESKTOP_STATE_PREPARED), cold)}, cold, "h1"},
+		{"suspended ones leave the memory to others", []store.Object{newHost("h1", func(h *v1.Host) { h.Status.Capacity.MemoryMib = 1024 + 256 }),
+			newDesktop("b-1", on("h1", v1.DesktopState_DESKTOP_STATE_SUSPENDED), suspended)}, nil, "h1"},
+		{"suspended ones take the store", []store.Object{newHost("h1", func(h *v1.Host) { h.Status.Capacity.StoreBytes = 3*gib - 1 }),
+			newDesktop("b-1", on("h1", v1.DesktopState_DESKTOP_STATE_SUSPENDED), suspended)}, nil, ""},
 		{"to be deleted", []store.Object{newHost("h1")}, func(d *v1.Desktop) { d.Incarnation.Desired = v1.DesiredState_DESIRED_STATE_DELETED }, ""},
 		{"going", []store.Object{newHost("h1")}, func(d *v1.Desktop) { d.Meta.Deletion = &v1.Deletion{} }, ""},
 		{"to dispose of its data on a full host", []store.Object{newHost("h1"), newHost("h2", func(h *v1.Host) {

@@ -47,6 +47,8 @@ func drawDesktop(t *rapid.T, i, hosts int) *v1.Desktop {
 		d.Incarnation.Shape.Vcpus = rapid.Uint32Range(1, 4).Draw(t, "vcpus")
 		d.Incarnation.Shape.MemoryMib = rapid.Uint32Range(256, 2048).Draw(t, "memory")
 		d.Incarnation.Shape.DataDiskGib = rapid.Uint32Range(0, 2).Draw(t, "data")
+		d.Incarnation.Desired = rapid.SampledFrom([]v1.DesiredState{v1.DesiredState_DESIRED_STATE_READY, v1.DesiredState_DESIRED_STATE_PREPARED,
+			v1.DesiredState_DESIRED_STATE_SUSPENDED}).Draw(t, "desired")
 		host := fmt.Sprintf("h%d", rapid.IntRange(0, hosts).Draw(t, "host"))
 		switch rapid.IntRange(0, 3).Draw(t, "where") {
 		case 0:
@@ -87,7 +89,10 @@ type tally struct {
 func checkPlan(t *rapid.T, view *store.View, plan []Placement) {
 	tallies := map[string]*tally{}
 	for _, h := range store.All[*v1.Host](view) {
-		tallies[h.Meta.Name] = &tally{digests: set(h.Status.Images)}
+		tallies[h.Meta.Name] = &tally{digests: map[string]bool{}}
+		for _, digest := range h.Status.Images {
+			tallies[h.Meta.Name].digests[digest] = true
+		}
 	}
 	for _, d := range store.All[*v1.Desktop](view) {
 		over := d.Status.GetGeneration() == d.Incarnation.Generation && d.Status.GetState() == v1.DesktopState_DESKTOP_STATE_DELETED
@@ -124,13 +129,40 @@ func checkPlan(t *rapid.T, view *store.View, plan []Placement) {
 
 func (t *tally) add(d *v1.Desktop, toMake bool) {
 	s := d.Incarnation.Shape
-	t.vcpus += uint64(s.Vcpus)
-	t.memory += uint64(s.MemoryMib)
-	t.reserve += gib + gib*uint64(s.DataDiskGib)
-	if toMake {
-		t.toMake += makes(d, t)
-		t.digests[digest] = true
+	if runs(d) {
+		t.vcpus += uint64(s.Vcpus)
+		t.memory += uint64(s.MemoryMib)
 	}
+	saved := mayBeSaved(d)
+	t.reserve += gib + gib*uint64(s.DataDiskGib) + saved
+	if toMake {
+		t.toMake += makes(d, t) + saved
+		t.digests[digest] = true
+	} else if d.Status.State != v1.DesktopState_DESKTOP_STATE_SUSPENDED {
+		t.toMake += saved
+	}
+}
+
+// runs: the life may take memory, as far as anybody can tell.
+func runs(d *v1.Desktop) bool {
+	known := d.Status.GetGeneration() == d.Incarnation.Generation
+	suspended := known && d.Status.GetState() == v1.DesktopState_DESKTOP_STATE_SUSPENDED
+	switch d.Incarnation.Desired {
+	case v1.DesiredState_DESIRED_STATE_PREPARED:
+		return known && d.Status.GetState() > v1.DesktopState_DESKTOP_STATE_PREPARED
+	case v1.DesiredState_DESIRED_STATE_SUSPENDED:
+		return !suspended
+	}
+	return true
+}
+
+// mayBeSaved is the store space for the memory of a life that is suspended or is to be.
+func mayBeSaved(d *v1.Desktop) uint64 {
+	suspended := d.Status.GetGeneration() == d.Incarnation.Generation && d.Status.GetState() == v1.DesktopState_DESKTOP_STATE_SUSPENDED
+	if suspended || d.Incarnation.Desired == v1.DesiredState_DESIRED_STATE_SUSPENDED {
+		return uint64(d.Incarnation.Shape.MemoryMib) << 20
+	}
+	return 0
 }
 
 // makes is what a desktop takes of a store on which nothing of it is.
@@ -156,11 +188,15 @@ func fits(h *v1.Host, d *v1.Desktop, t *tally) bool {
 	if reserved == 0 {
 		reserved = max(256, capacity.MemoryMib/16)
 	}
+	vcpus, memory := t.vcpus, t.memory
+	if !runs(d) {
+		vcpus, memory = 0, 0 // it takes none, but it must be able to run
+	}
 	strangers := slices.ContainsFunc(h.Status.Orphans, func(o *v1.Orphan) bool { return o.Running })
 	return !h.Spec.Unschedulable && !strangers && h.Status.Phase == v1.HostPhase_HOST_PHASE_UP && capacity.Kvm &&
 		slices.Contains(h.Status.Zones, d.Spec.Zone) && (d.Spec.DataHost == "" || d.Spec.DataHost == h.Meta.Name) &&
-		t.vcpus+uint64(shape.Vcpus) <= uint64(float64(capacity.Cpus)*overcommit) &&
-		t.memory+uint64(shape.MemoryMib)+reserved <= capacity.MemoryMib &&
+		vcpus+uint64(shape.Vcpus) <= uint64(float64(capacity.Cpus)*overcommit) &&
+		memory+uint64(shape.MemoryMib)+reserved <= capacity.MemoryMib &&
 		t.reserve+gib+gib*uint64(shape.DataDiskGib) <= capacity.StoreBytes &&
 		t.toMake+makes(d, t) <= h.Status.Usage.StoreAvailableBytes
 }

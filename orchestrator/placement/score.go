@@ -1,5 +1,7 @@
 package placement
 
+import "daybreak/orchestrator/room"
+
 // Weights of the scores, each of which is between 0 and 1. Memory leads, since it is what runs out.
 const (
 	weightMemory = 1.0
@@ -7,18 +9,30 @@ const (
 	weightBoots  = 0.3
 	weightImage  = 0.2
 	weightSound  = 0.3
+	// weightCold is what it takes from a host for lives that run that cold ones lie there, which will want to start.
+	weightCold = 0.2
 )
 
 // score says how good a host is for a life that fits there. Higher is better.
 func score(h *host, n need) float64 {
-	total := weightSpread / float64(1+h.ofPool[n.pool])
-	if h.memoryMiB > 0 {
-		total += weightMemory * float64(h.freeMemoryMiB-int64(n.memoryMiB)) / float64(h.memoryMiB)
+	total := weightSpread / float64(1+h.OfPool[n.Pool])
+	if h.MemoryMiB > 0 {
+		total += memoryScore(h, n) / float64(h.MemoryMiB)
 	}
-	total += weightBoots * (1 - min(1, float64(h.boots)/float64(h.maxBoots)))
-	if h.images[n.digest] {
+	total += weightBoots * (1 - min(1, float64(h.Boots)/float64(h.MaxBoots)))
+	if h.Images[n.Digest] {
 		total += weightImage
 	}
-	total += weightSound * (1 - min(1, float64(h.failed)/3)) // a host where many fail is not the place for more
+	total += weightSound * (1 - min(1, float64(h.Failed)/3)) // a host where many fail is not the place for more
 	return total
+}
+
+// memoryScore spreads lives that run by the memory that is free, and cold ones by what would be if all seats ran, so that
+// they find room where they lie when their time comes.
+func memoryScore(h *host, n need) float64 {
+	free, cold := float64(h.FreeMemoryMiB-int64(n.MemoryMiB)), float64(h.ColdMiB)
+	if n.Phase == room.Runs {
+		return weightMemory*free - weightCold*cold
+	}
+	return weightMemory * (free - cold)
 }
