@@ -10,14 +10,14 @@ import (
 
 	"daybreak/images"
 	"daybreak/orchestrator/build"
+	"daybreak/orchestrator/catalog"
 	"daybreak/orchestrator/dispatch"
-	"daybreak/orchestrator/rollout"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
 // newRelay makes the relay for builds; nil when there are no hosts to build on.
-func (s *Server) newRelay(config Config, intake *rollout.Intake, objects *store.Store) (*build.Relay, error) {
+func (s *Server) newRelay(config Config, intake *catalog.Intake, objects *store.Store) (*build.Relay, error) {
 	if config.Sessions == nil {
 		return nil, nil
 	}

@@ -11,6 +11,7 @@ import (
 	"daybreak/images"
 	"daybreak/images/chunkstore"
 	"daybreak/orchestrator/build"
+	"daybreak/orchestrator/catalog"
 	"daybreak/orchestrator/dispatch"
 	"daybreak/orchestrator/pool"
 	"daybreak/orchestrator/rollout"
@@ -34,6 +35,7 @@ func codeOf(err error) codes.Code {
 		{store.ErrInvalid, codes.InvalidArgument},
 		{store.ErrBroken, codes.DataLoss},
 		{pki.ErrRequest, codes.InvalidArgument},
+		{catalog.ErrRefused, codes.FailedPrecondition},
 		{rollout.ErrRefused, codes.FailedPrecondition},
 		{build.ErrInvalid, codes.InvalidArgument},
 		{build.ErrRefused, codes.FailedPrecondition},

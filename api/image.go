@@ -13,7 +13,7 @@ import (
 	"daybreak/images"
 	"daybreak/images/chunkstore"
 	"daybreak/orchestrator/build"
-	"daybreak/orchestrator/rollout"
+	"daybreak/orchestrator/catalog"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -114,7 +114,7 @@ func (s *imageService) CreateVersion(stream grpc.ClientStreamingServer[v1.Create
 	if err != nil {
 		return err
 	}
-	version, existed, err := s.intake.CreateVersion(ctx, time.Now(), rollout.Draft{
+	version, existed, err := s.intake.CreateVersion(ctx, time.Now(), catalog.Draft{
 		Image: header.GetImage(), Note: header.GetNote(), Parent: header.GetParent(), By: callerOf(ctx).Name, Manifest: manifest, Tell: true,
 		OriginImage: header.GetOriginImage(), OriginSignatures: header.GetOriginSignatures(),
 	})

@@ -29,6 +29,7 @@ import (
 	"daybreak/images/chunkstore"
 	"daybreak/images/sign"
 	"daybreak/orchestrator/build"
+	"daybreak/orchestrator/catalog"
 	"daybreak/orchestrator/rollout"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
@@ -133,7 +134,7 @@ func (s *Server) register(config Config, handle *store.Store, goods *content) er
 	var builds *build.Relay
 	if config.Chunks != nil {
 		objects := store.Open(config.Backend, store.WriterRollout)
-		intake, err := rollout.NewIntake(objects, config.Chunks, config.Publisher, config.Trusted)
+		intake, err := catalog.NewIntake(objects, config.Chunks, config.Publisher, config.Trusted)
 		if err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"daybreak/images"
+	"daybreak/orchestrator/catalog"
 	"daybreak/orchestrator/dispatch"
 	"daybreak/orchestrator/pool"
 	"daybreak/orchestrator/rollout"
@@ -155,6 +156,7 @@ func TestErrors(t *testing.T) {
 		{dispatch.ErrBusy, false, codes.ResourceExhausted, "too many questions wait for an answer"},
 		{dispatch.ErrNotRunning, false, codes.FailedPrecondition, "desktop is not running"},
 		{dispatch.ErrRefused, false, codes.FailedPrecondition, "host could not do it"},
+		{catalog.ErrRefused, true, codes.FailedPrecondition, "refused"},
 		{rollout.ErrRefused, true, codes.FailedPrecondition, "refused"},
 		{images.ErrCorrupt, true, codes.DataLoss, "content does not match its digest"},
 		{images.ErrIncomplete, true, codes.FailedPrecondition, "chunks are missing from the image store"},

@@ -8,7 +8,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"daybreak/images"
-	"daybreak/orchestrator/rollout"
+	"daybreak/orchestrator/catalog"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -18,21 +18,21 @@ type versions struct {
 	v1.UnimplementedImageServiceServer
 	objects   *store.Store
 	mirror    *store.Mirror
-	intake    *rollout.Intake
-	comparer  *rollout.Comparer
-	collector *rollout.Collector
+	intake    *catalog.Intake
+	comparer  *catalog.Comparer
+	collector *catalog.Collector
 	// collecting has a token while garbage is collected: twice at a time would be of no use.
 	collecting chan struct{}
 }
 
-func newVersions(config Config, intake *rollout.Intake, objects *store.Store) (*versions, error) {
+func newVersions(config Config, intake *catalog.Intake, objects *store.Store) (*versions, error) {
 	codec, err := images.NewCodec()
 	if err != nil {
 		return nil, err
 	}
 	return &versions{
-		objects: objects, mirror: config.Mirror, intake: intake, comparer: rollout.NewComparer(objects, config.Chunks, codec),
-		collector: rollout.NewCollector(config.Chunks, config.Cluster.ID, config.Log), collecting: make(chan struct{}, 1),
+		objects: objects, mirror: config.Mirror, intake: intake, comparer: catalog.NewComparer(objects, config.Chunks, codec),
+		collector: catalog.NewCollector(config.Chunks, config.Cluster.ID, config.Log), collecting: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -55,7 +55,7 @@ func (s *versions) Usage(ctx context.Context, request *v1.UsageRequest) (*v1.Usa
 	if err != nil {
 		return nil, err
 	}
-	return &v1.UsageResponse{Versions: rollout.Usage(image, rollout.UsersIn(view))}, nil
+	return &v1.UsageResponse{Versions: catalog.Usage(image, catalog.UsersIn(view))}, nil
 }
 
 // Diff compares two versions of an image.
@@ -71,7 +71,7 @@ func (s *versions) CollectGarbage(ctx context.Context, request *v1.CollectGarbag
 	default:
 		return nil, status.Error(codes.ResourceExhausted, "garbage is being collected already: try again in a moment")
 	}
-	grace := rollout.DefaultGrace
+	grace := catalog.DefaultGrace
 	if request.GetGrace() != nil {
 		grace = request.GetGrace().AsDuration()
 	}

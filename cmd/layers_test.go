@@ -25,7 +25,7 @@ var arrows = map[string][]string{
 }
 
 // apart are the orchestrator's rooms that meet only in the store.
-var apart = []string{"pool", "warmup", "placement", "rollout", "dispatch", "room", "demand"}
+var apart = []string{"pool", "warmup", "placement", "catalog", "rollout", "dispatch", "room", "demand"}
 
 // mayCall are the exceptions: pure rooms that another may ask.
 var mayCall = map[string][]string{"pool": {"warmup", "demand", "room"}, "placement": {"room"}, "warmup": {"demand", "room"}}

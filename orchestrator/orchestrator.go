@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"daybreak/images/chunkstore"
+	"daybreak/orchestrator/catalog"
 	"daybreak/orchestrator/dispatch"
 	"daybreak/orchestrator/placement"
 	"daybreak/orchestrator/pool"
@@ -82,7 +83,7 @@ func (o *Orchestrator) Lead(ctx context.Context, guard store.Guard) error {
 	group.Go(func() error { return o.staging.Run(within, open(store.WriterRollout)) })
 	group.Go(func() error { return o.rollouts.Run(within, open(store.WriterRollout)) })
 	if o.deps.Chunks != nil {
-		collector := rollout.NewCollector(o.deps.Chunks, o.deps.Cluster, o.deps.Log)
+		collector := catalog.NewCollector(o.deps.Chunks, o.deps.Cluster, o.deps.Log)
 		group.Go(func() error { return collector.Run(within, open(store.WriterRollout)) })
 	}
 	o.deps.Log.Info().Int64("term", guard.Revision).Msg("leading")

@@ -1,7 +1,7 @@
 // Package bundle is a file that carries one version of an image, signed, to a control plane that has no path to this one.
 //
 // Here: the file's format, its writer and its strict reader. Not here: fetching a version from a control plane and sending
-// it to another (images/push), which publishers are trusted (images/sign, orchestrator/rollout). images/push, cmd and tests
+// it to another (images/push), which publishers are trusted (images/sign, orchestrator/catalog). images/push, cmd and tests
 // call it.
 //
 // The format, all numbers big-endian:

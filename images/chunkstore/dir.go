@@ -1,7 +1,7 @@
 // Package chunkstore keeps chunks and manifests by their digests: the control plane's image store.
 //
 // Here: the store in a directory (Dir) and in a bucket (S3). In storetest: the contract, as tests that every store passes. Not here: which versions
-// there are and who may use them (orchestrator/rollout), the hosts' bases (hostagent/disk). orchestrator/rollout, api and
+// there are and who may use them (orchestrator/catalog), the hosts' bases (hostagent/disk). orchestrator/catalog, api and
 // cmd call it.
 package chunkstore
 

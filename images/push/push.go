@@ -2,7 +2,7 @@
 //
 // Here: the client's side of ImageService, whose part that takes chunks AgentService has too. Not here: cutting a disk into
 // chunks (images/pack), what a bundle is (images/bundle), connecting and showing progress (cmd), the server's side (api,
-// orchestrator/rollout). cmd, hostagent/build and tests call it.
+// orchestrator/catalog). cmd, hostagent/build and tests call it.
 package push
 
 import (

@@ -2,7 +2,7 @@
 //
 // Here: the statement that is signed, signing and checking, keys as files. Not here: which keys are trusted and where they
 // come from (cmd reads them, proto/identity pins them at enrolment), what is done with a version that nobody signed
-// (orchestrator/rollout, hostagent). Every room but proto may call it.
+// (orchestrator/catalog, hostagent). Every room but proto may call it.
 package sign
 
 import (

@@ -3,7 +3,7 @@
 // Here: the relay between the stream of whoever wants a build and the stream of the agent that does it, the choice of the
 // host, and what becomes of the result: a version that is whole, checked and ready, or none. All of it is in memory, on the
 // leader: a build lives as long as both its streams. Not here: the VM (hostagent), who may ask for it (api), how a version
-// comes into the store (orchestrator/rollout), which hosts have room (orchestrator/placement). Only api calls it.
+// comes into the store (orchestrator/catalog), which hosts have room (orchestrator/placement). Only api calls it.
 package build
 
 import (
@@ -18,7 +18,7 @@ import (
 
 	"daybreak/images"
 	"daybreak/images/chunkstore"
-	"daybreak/orchestrator/rollout"
+	"daybreak/orchestrator/catalog"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -67,7 +67,7 @@ type (
 // Deps is what a Relay works with.
 type Deps struct {
 	Call   Caller
-	Intake *rollout.Intake
+	Intake *catalog.Intake
 	// Chunks keeps what builds said and the lists of packages, sealed by Codec.
 	Chunks chunkstore.Store
 	Codec  *images.Codec

@@ -23,7 +23,7 @@ import (
 	"daybreak/images"
 	"daybreak/images/chunkstore"
 	"daybreak/images/sign"
-	"daybreak/orchestrator/rollout"
+	"daybreak/orchestrator/catalog"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -42,7 +42,7 @@ type house struct {
 	objects *store.Store
 	chunks  *chunkstore.Dir
 	codec   *images.Codec
-	intake  *rollout.Intake
+	intake  *catalog.Intake
 	relay   *Relay
 	closing chan struct{}
 	admin   v1.ImageServiceClient
@@ -121,7 +121,7 @@ func (h *house) furnish() {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	if h.intake, err = rollout.NewIntake(h.objects, h.chunks, key, nil); err != nil {
+	if h.intake, err = catalog.NewIntake(h.objects, h.chunks, key, nil); err != nil {
 		h.t.Fatal(err)
 	}
 	h.relay = NewRelay(Deps{
@@ -198,7 +198,7 @@ func manifestOf(t *testing.T, fill string) *images.Manifest {
 
 func (h *house) version(m *images.Manifest) *v1.ImageVersion {
 	h.t.Helper()
-	v, _, err := h.intake.CreateVersion(h.ctx, time.Now(), rollout.Draft{Image: "office", Manifest: m.Encoded()})
+	v, _, err := h.intake.CreateVersion(h.ctx, time.Now(), catalog.Draft{Image: "office", Manifest: m.Encoded()})
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -387,7 +387,7 @@ func (h *house) reasons() string {
 	}
 	var list []string
 	for _, e := range events {
-		if e.GetReason() != rollout.ReasonPublished {
+		if e.GetReason() != catalog.ReasonPublished {
 			list = append(list, e.GetReason())
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"daybreak/images"
-	"daybreak/orchestrator/rollout"
+	"daybreak/orchestrator/catalog"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -151,7 +151,7 @@ func (j *job) create(ctx context.Context, manifest *images.Manifest) (*v1.ImageV
 	if err != nil {
 		return nil, err
 	}
-	made, existed, err := j.relay.deps.Intake.CreateVersion(ctx, time.Now(), rollout.Draft{
+	made, existed, err := j.relay.deps.Intake.CreateVersion(ctx, time.Now(), catalog.Draft{
 		Image: j.plan.image, Note: j.plan.order.GetNote(), Parent: parent, By: j.by, Log: log, Manifest: manifest.Encoded(),
 	})
 	if err != nil {

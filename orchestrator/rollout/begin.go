@@ -64,7 +64,7 @@ func (d *decision) begin(to uint32, by, why string) {
 	if refused == to {
 		refused = 0
 	}
-	barred := runnable(d.Image, from) == nil
+	barred := store.Runnable(d.Image, from) == nil
 	if barred && to == d.release.GetPrevious() && d.active == nil && !newest(d.Rollouts).GetSpec().GetRollback() {
 		// Nothing may begin with what the pool runs: what it ran before has proved itself, and waits for no window.
 		d.goBack(to, 0, 0, by, fmt.Sprintf("%s; version %d may not be run any more", why, from), true)

@@ -206,7 +206,7 @@ func commit(ctx context.Context, st *store.Store, now time.Time, pool *v1.Pool, 
 		changed.Release = a.Release
 		ops = append(ops, store.Update(changed))
 		if image != nil && begins(pool.GetRelease(), a.Release) {
-			ops = append(ops, store.Update(image)) // see Retire
+			ops = append(ops, store.Update(image)) // see Intake.Retire in orchestrator/catalog
 		}
 	}
 	for _, r := range a.Create {

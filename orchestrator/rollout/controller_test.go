@@ -193,3 +193,19 @@ func TestControllerForgetsPools(t *testing.T) {
 		same(t, "release", &v1.Release{Image: "debian", Version: 2}, p.release())
 	})
 }
+
+// The loop writes the image back when a pool's release begins to name a version of it.
+func TestReleasePinsImage(t *testing.T) {
+	inPlant(t, func(p loopRig) {
+		pool, err := store.Get[*v1.Pool](t.Context(), p.mine, "sales")
+		must(t, err)
+		if pool.GetRelease().GetVersion() != 1 {
+			t.Errorf("release %v", pool.GetRelease())
+		}
+		image, err := store.Get[*v1.Image](t.Context(), p.mine, "debian")
+		must(t, err)
+		if image.GetMeta().GetRevision() != pool.GetMeta().GetRevision() {
+			t.Errorf("the pool was written at revision %d, its image at %d", pool.GetMeta().GetRevision(), image.GetMeta().GetRevision())
+		}
+	})
+}

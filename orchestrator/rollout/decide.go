@@ -115,7 +115,7 @@ func Decide(now time.Time, s Snapshot) Actions {
 }
 
 func newDecision(now time.Time, s Snapshot) *decision {
-	d := &decision{Snapshot: s, now: now, target: wanted(s.Pool, s.Image)}
+	d := &decision{Snapshot: s, now: now, target: store.WantedVersion(s.Pool, s.Image)}
 	if r := s.Pool.GetRelease(); r != nil {
 		d.release = proto.CloneOf(r)
 	}
@@ -178,7 +178,7 @@ func (d *decision) first() {
 	most := d.target
 	for _, desktop := range d.Desktops {
 		inc := desktop.GetIncarnation()
-		if inc.GetImage() != d.Pool.GetSpec().GetImage() || runnable(d.Image, inc.GetVersion()) == nil {
+		if inc.GetImage() != d.Pool.GetSpec().GetImage() || store.Runnable(d.Image, inc.GetVersion()) == nil {
 			continue
 		}
 		counts[inc.GetVersion()]++

@@ -27,7 +27,7 @@ func (d *decision) proceed() {
 	}
 	s.EstimatedEnd = nil
 	why := d.trouble()
-	if why == "" && s.GetPhase() != halted && runnable(d.Image, d.release.GetVersion()) == nil {
+	if why == "" && s.GetPhase() != halted && store.Runnable(d.Image, d.release.GetVersion()) == nil {
 		d.release.Version = spec.GetToVersion() // nothing may begin with the other one any more
 	}
 	switch {
@@ -52,7 +52,7 @@ func (d *decision) trouble() string {
 	s, to := d.active.GetStatus(), d.active.GetSpec().GetToVersion()
 	limit := d.Pool.GetSpec().GetRollout().GetMaxFailures()
 	switch {
-	case runnable(d.Image, to) == nil:
+	case store.Runnable(d.Image, to) == nil:
 		return fmt.Sprintf("version %d of image %s may not be run any more", to, d.active.GetSpec().GetImage())
 	case s.GetFailed() <= limit+s.GetAccepted():
 		return ""
@@ -76,7 +76,7 @@ func (d *decision) trouble() string {
 func (d *decision) stop(c census, why string) {
 	spec := d.active.GetSpec()
 	back := d.Pool.GetSpec().GetRollout().GetOnFailure() == v1.OnFailure_ON_FAILURE_ROLL_BACK && !spec.GetPaused()
-	if back && !spec.GetRollback() && spec.GetToVersion() != d.release.GetVersion() && runnable(d.Image, d.release.GetVersion()) != nil {
+	if back && !spec.GetRollback() && spec.GetToVersion() != d.release.GetVersion() && store.Runnable(d.Image, d.release.GetVersion()) != nil {
 		d.goBack(d.release.GetVersion(), d.release.GetPrevious(), spec.GetToVersion(), "", why, true)
 		return
 	}
@@ -112,7 +112,7 @@ func (d *decision) say(format string, args ...any) {
 // stage waits until every host that could run one of the pool's next lives has the version. One that is kept from new
 // desktops could not: so an admin takes a host that cannot fetch it out of everybody's way.
 func (d *decision) stage() {
-	digest := runnable(d.Image, d.active.GetSpec().GetToVersion()).GetDigest()
+	digest := store.Runnable(d.Image, d.active.GetSpec().GetToVersion()).GetDigest()
 	var up int
 	var without []string
 	for _, host := range d.Hosts {

@@ -111,7 +111,7 @@ func Wanted(host *v1.Host, pools []*v1.Pool, image func(name string) *v1.Image) 
 			}
 			of := image(spec.GetImage())
 			for _, number := range needs(pool, of) {
-				wanted, left = want(wanted, left, spec.GetImage(), runnable(of, number))
+				wanted, left = want(wanted, left, spec.GetImage(), store.Runnable(of, number))
 			}
 		}
 	}
@@ -132,7 +132,7 @@ func want(wanted []*v1.WantedImage, left int, image string, v *v1.ImageVersion) 
 
 // ahead are the versions that a pool runs, moves to, and should run.
 func ahead(pool *v1.Pool, image *v1.Image) []uint32 {
-	return append(released(pool, (*v1.Release).GetVersion, (*v1.Release).GetNext), wanted(pool, image))
+	return append(released(pool, (*v1.Release).GetVersion, (*v1.Release).GetNext), store.WantedVersion(pool, image))
 }
 
 // behind is the version that a pool ran before.

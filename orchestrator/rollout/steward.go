@@ -61,7 +61,7 @@ func whyNone(pool *v1.Pool, image *v1.Image) string {
 		return fmt.Sprintf("image %s does not exist", name)
 	case number == 0 && image.GetStatus().GetCurrent() == 0:
 		return fmt.Sprintf("image %s has no published version", name)
-	case wanted(pool, image) == 0:
+	case store.WantedVersion(pool, image) == 0:
 		return fmt.Sprintf("the version of image %s that the pool should run is not ready; publish one", name)
 	}
 	return "the pool is new; ask again in a moment"
@@ -83,7 +83,7 @@ func (d *decision) backFor(by, why string) error {
 	if err != nil {
 		return err
 	}
-	if runnable(d.Image, to) == nil {
+	if store.Runnable(d.Image, to) == nil {
 		return refuse("version %d of image %s, to which it would go back, may not be run any more; name another in the pool's spec.version",
 			to, d.Pool.GetSpec().GetImage())
 	}
@@ -137,7 +137,7 @@ func (d *decision) resumeFor(by string) error {
 	if s.GetPhase() != halted {
 		return refuse("%s is neither paused nor halted", d.title())
 	}
-	if runnable(d.Image, spec.GetToVersion()) == nil {
+	if store.Runnable(d.Image, spec.GetToVersion()) == nil {
 		return refuse("version %d of image %s may not be run any more; publish another one, or roll it back", spec.GetToVersion(), spec.GetImage())
 	}
 	d.phase(d.active, running)

@@ -63,7 +63,7 @@ type world struct {
 
 func newWorld(seats int, policy *v1.RolloutPolicy) *world {
 	w := &world{
-		now: noon(), revision: 10, image: image("debian", 1, v1.VersionState_VERSION_STATE_READY),
+		now: time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC), revision: 10, image: image("debian", 1, v1.VersionState_VERSION_STATE_READY),
 		pool: pool("sales", "debian", 0, "lgwan", uint32(seats)), health: map[uint32]health{},
 	}
 	w.pool.Spec.Rollout = policy

@@ -1,4 +1,4 @@
-package rollout_test
+package catalog_test
 
 import (
 	"bytes"
@@ -8,7 +8,7 @@ import (
 
 	"daybreak/images"
 	"daybreak/images/sign"
-	"daybreak/orchestrator/rollout"
+	"daybreak/orchestrator/catalog"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -43,7 +43,7 @@ func (h house) setSignatures(t *testing.T, signatures ...*v1.Signature) {
 func TestPublishAsksForSignature(t *testing.T) {
 	h := newHouse(t)
 	manifest, _ := h.disk(t, "ab")
-	draft := rollout.Draft{Image: "debian", Manifest: manifest}
+	draft := catalog.Draft{Image: "debian", Manifest: manifest}
 	if _, _, err := h.intake.CreateVersion(t.Context(), noon(), draft); err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func TestPublishAsksForSignature(t *testing.T) {
 	} {
 		h.setSignatures(t, signatures...)
 		_, err := h.intake.Publish(t.Context(), noon(), "debian", 1)
-		if !errors.Is(err, rollout.ErrRefused) || !errors.Is(err, sign.ErrUntrusted) || !strings.Contains(err.Error(), "import the same disk again") {
+		if !errors.Is(err, catalog.ErrRefused) || !errors.Is(err, sign.ErrUntrusted) || !strings.Contains(err.Error(), "import the same disk again") {
 			t.Errorf("%s: %v", name, err)
 		}
 		known, existed, err := h.intake.CreateVersion(t.Context(), noon(), draft)
@@ -80,7 +80,7 @@ func TestOrigin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	intake, err := rollout.NewIntake(h.objects, h.chunks, h.key, trusted)
+	intake, err := catalog.NewIntake(h.objects, h.chunks, h.key, trusted)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,11 +100,11 @@ func TestOrigin(t *testing.T) {
 		"the wrong name":    {"bad", "bad", []*v1.Signature{word(t, there, "debian", manifest)}, 0},
 		"the wrong content": {"bad", "bad", []*v1.Signature{word(t, there, "bad", []byte("other"))}, 0},
 	} {
-		v, _, err := intake.CreateVersion(t.Context(), noon(), rollout.Draft{
+		v, _, err := intake.CreateVersion(t.Context(), noon(), catalog.Draft{
 			Image: test.image, Manifest: manifest, OriginImage: test.origin, OriginSignatures: test.signatures,
 		})
 		if test.kept == 0 {
-			if !errors.Is(err, rollout.ErrRefused) || !strings.Contains(err.Error(), "--trust-publisher-key") {
+			if !errors.Is(err, catalog.ErrRefused) || !strings.Contains(err.Error(), "--trust-publisher-key") {
 				t.Errorf("%s: %v, %v", name, v, err)
 			}
 			continue

@@ -1,4 +1,4 @@
-package rollout
+package catalog
 
 import (
 	"context"
@@ -145,13 +145,13 @@ func (in *Intake) add(ctx context.Context, now time.Time, draft Draft, version *
 	if !draft.Tell {
 		return store.Modify(ctx, in.objects, draft.Image, func(image *v1.Image) error { return addVersion(image, version) })
 	}
-	return change(ctx, in.objects, now, draft.Image, func(image *v1.Image) (Note, error) {
+	return change(ctx, in.objects, now, draft.Image, func(image *v1.Image) (notice, error) {
 		err := addVersion(image, version)
 		text := fmt.Sprintf("version %d is a draft, taken in from %s", version.GetNumber(), draft.By)
 		if draft.Note != "" {
 			text += ": " + draft.Note
 		}
-		return Note{Reason: ReasonCreated, Message: text}, err
+		return notice{reason: ReasonCreated, message: text}, err
 	})
 }
 

@@ -1,4 +1,4 @@
-package rollout_test
+package catalog_test
 
 import (
 	"errors"
@@ -16,7 +16,7 @@ import (
 
 	"daybreak/images"
 	"daybreak/images/chunkstore"
-	"daybreak/orchestrator/rollout"
+	"daybreak/orchestrator/catalog"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -30,12 +30,12 @@ func TestCollectable(t *testing.T) {
 	}
 	draft, ready, retired, withdrawn := v1.VersionState_VERSION_STATE_DRAFT, v1.VersionState_VERSION_STATE_READY,
 		v1.VersionState_VERSION_STATE_RETIRED, v1.VersionState_VERSION_STATE_WITHDRAWN
-	pool := func(release *v1.Release, spec uint32) rollout.Users {
-		return rollout.Users{Pools: []*v1.Pool{{Meta: &v1.Meta{Name: "sales"}, Spec: &v1.PoolSpec{Image: "debian", Version: spec}, Release: release}}}
+	pool := func(release *v1.Release, spec uint32) catalog.Users {
+		return catalog.Users{Pools: []*v1.Pool{{Meta: &v1.Meta{Name: "sales"}, Spec: &v1.PoolSpec{Image: "debian", Version: spec}, Release: release}}}
 	}
 	for name, row := range map[string]struct {
 		version  *v1.ImageVersion
-		users    rollout.Users
+		users    catalog.Users
 		current  uint32
 		manifest time.Duration
 		want     bool
@@ -55,23 +55,23 @@ func TestCollectable(t *testing.T) {
 		"asked for":       {version: v(withdrawn, 8*day), users: pool(nil, 1), manifest: 90 * day},
 		"another image's": {version: v(withdrawn, 8*day), users: pool(&v1.Release{Image: "windows", Version: 1}, 0), manifest: 90 * day, want: true},
 		"lived": {version: v(withdrawn, 8*day), manifest: 90 * day,
-			users: rollout.Users{Desktops: []*v1.Desktop{{Meta: &v1.Meta{Name: "sales-1"}, Incarnation: &v1.Incarnation{Image: "debian", Version: 1, Digest: digest(1)}}}}},
+			users: catalog.Users{Desktops: []*v1.Desktop{{Meta: &v1.Meta{Name: "sales-1"}, Incarnation: &v1.Incarnation{Image: "debian", Version: 1, Digest: digest(1)}}}}},
 		"lived elsewhere": {version: v(withdrawn, 8*day), manifest: 90 * day,
-			users: rollout.Users{Desktops: []*v1.Desktop{{Meta: &v1.Meta{Name: "other-1"}, Incarnation: &v1.Incarnation{Image: "copy", Version: 7, Digest: digest(1)}}}}},
+			users: catalog.Users{Desktops: []*v1.Desktop{{Meta: &v1.Meta{Name: "other-1"}, Incarnation: &v1.Incarnation{Image: "copy", Version: 7, Digest: digest(1)}}}}},
 		"staged": {version: v(withdrawn, 8*day), manifest: 90 * day,
-			users: rollout.Users{Hosts: []*v1.Host{{WantedImages: []*v1.WantedImage{{Image: "debian", Digest: digest(1)}}}}}},
-		"rolled out": {version: v(withdrawn, 8*day), manifest: 90 * day, users: rollout.Users{Rollouts: []*v1.Rollout{{
+			users: catalog.Users{Hosts: []*v1.Host{{WantedImages: []*v1.WantedImage{{Image: "debian", Digest: digest(1)}}}}}},
+		"rolled out": {version: v(withdrawn, 8*day), manifest: 90 * day, users: catalog.Users{Rollouts: []*v1.Rollout{{
 			Spec:   &v1.RolloutSpec{Pool: "sales", Image: "debian", FromVersion: 1, ToVersion: 2},
 			Status: &v1.RolloutStatus{Phase: v1.RolloutPhase_ROLLOUT_PHASE_HALTED}}}}},
-		"once rolled out": {version: v(withdrawn, 8*day), manifest: 90 * day, want: true, users: rollout.Users{Rollouts: []*v1.Rollout{{
+		"once rolled out": {version: v(withdrawn, 8*day), manifest: 90 * day, want: true, users: catalog.Users{Rollouts: []*v1.Rollout{{
 			Spec:   &v1.RolloutSpec{Pool: "sales", Image: "debian", FromVersion: 1, ToVersion: 2},
 			Status: &v1.RolloutStatus{Phase: v1.RolloutPhase_ROLLOUT_PHASE_DONE}}}}},
 	} {
-		h := rollout.Holdings{
+		h := catalog.Holdings{
 			Images: []*v1.Image{{Meta: &v1.Meta{Name: "debian"}, Status: &v1.ImageStatus{Versions: []*v1.ImageVersion{row.version}, Current: row.current}}},
 			Users:  row.users, Manifests: map[images.Digest]time.Duration{images.Sum([]byte("1")): row.manifest},
 		}
-		if got := len(rollout.Collectable(now, 7*day, h)["debian"]) == 1; got != row.want {
+		if got := len(catalog.Collectable(now, 7*day, h)["debian"]) == 1; got != row.want {
 			t.Errorf("%s: collected %v, want %v", name, got, row.want)
 		}
 	}
@@ -80,12 +80,12 @@ func TestCollectable(t *testing.T) {
 // A store that is another cluster's, a grace too short, or a version whose manifest is lost: nothing is removed.
 func TestCollectRefuses(t *testing.T) {
 	h := newHouse(t)
-	collector := rollout.NewCollector(h.chunks, "here", zerolog.Nop())
+	collector := catalog.NewCollector(h.chunks, "here", zerolog.Nop())
 	if _, err := collector.Collect(t.Context(), h.objects, noon(), time.Minute, true); !errors.Is(err, store.ErrInvalid) {
 		t.Errorf("a minute's grace: %v", err)
 	}
 	manifest, _ := h.disk(t, "ab")
-	made, _, err := h.intake.CreateVersion(t.Context(), noon(), rollout.Draft{Image: "debian", Manifest: manifest})
+	made, _, err := h.intake.CreateVersion(t.Context(), noon(), catalog.Draft{Image: "debian", Manifest: manifest})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,10 +96,10 @@ func TestCollectRefuses(t *testing.T) {
 	if _, err := h.chunks.Remove(t.Context(), []chunkstore.Item{{Digest: digest, Manifest: true}}, 0); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := collector.Collect(t.Context(), h.objects, noon(), rollout.MinGrace, false); !errors.Is(err, images.ErrNotFound) {
+	if _, err := collector.Collect(t.Context(), h.objects, noon(), catalog.MinGrace, false); !errors.Is(err, images.ErrNotFound) {
 		t.Errorf("a lost manifest: %v", err)
 	}
-	if _, err := rollout.NewCollector(h.chunks, "elsewhere", zerolog.Nop()).Collect(t.Context(), h.objects, noon(), rollout.MinGrace, false); !errors.Is(err, chunkstore.ErrForeign) {
+	if _, err := catalog.NewCollector(h.chunks, "elsewhere", zerolog.Nop()).Collect(t.Context(), h.objects, noon(), catalog.MinGrace, false); !errors.Is(err, chunkstore.ErrForeign) {
 		t.Errorf("another's store: %v", err)
 	}
 }
@@ -109,13 +109,13 @@ func TestCollect(t *testing.T) {
 	h := newHouse(t)
 	h.versions(t, 2) // "a" and "ab"
 	manifest, sizes := h.disk(t, "ac")
-	if _, _, err := h.intake.CreateVersion(t.Context(), noon(), rollout.Draft{Image: "debian", Manifest: manifest}); err != nil {
+	if _, _, err := h.intake.CreateVersion(t.Context(), noon(), catalog.Draft{Image: "debian", Manifest: manifest}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := h.intake.Retire(t.Context(), noon(), "debian", 1, false, ""); err != nil {
 		t.Fatal(err)
 	}
-	collector := rollout.NewCollector(h.chunks, "here", zerolog.Nop())
+	collector := catalog.NewCollector(h.chunks, "here", zerolog.Nop())
 	collect := func(now time.Time, dry bool) *v1.CollectGarbageResponse {
 		t.Helper()
 		did, err := collector.Collect(t.Context(), h.objects, now, 7*24*time.Hour, dry)
@@ -142,11 +142,11 @@ func TestCollect(t *testing.T) {
 	}
 	// The same content again is a draft anew.
 	again, _ := h.disk(t, "ac")
-	v, existed, err := h.intake.CreateVersion(t.Context(), week, rollout.Draft{Image: "debian", Manifest: again})
+	v, existed, err := h.intake.CreateVersion(t.Context(), week, catalog.Draft{Image: "debian", Manifest: again})
 	if err != nil || !existed || v.GetCollected() || v.GetState() != v1.VersionState_VERSION_STATE_DRAFT || v.GetNumber() != 3 {
 		t.Errorf("CreateVersion of what was collected = %v, %v, %v", v, existed, err)
 	}
-	if _, err := h.intake.Publish(t.Context(), week, "debian", 1); !errors.Is(err, rollout.ErrRefused) {
+	if _, err := h.intake.Publish(t.Context(), week, "debian", 1); !errors.Is(err, catalog.ErrRefused) {
 		t.Errorf("Publish of what was collected: %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package rollout_test
+package catalog_test
 
 import (
 	"context"
@@ -6,14 +6,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"github.com/rs/zerolog"
 	"google.golang.org/protobuf/proto"
 
 	"daybreak/images"
-	"daybreak/orchestrator/rollout"
+	"daybreak/orchestrator/catalog"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -23,7 +21,7 @@ func (h house) versions(t *testing.T, n int) {
 	t.Helper()
 	for i := range n {
 		manifest, _ := h.disk(t, "abcdefgh"[:i+1])
-		if _, _, err := h.intake.CreateVersion(t.Context(), noon(), rollout.Draft{Image: "debian", Manifest: manifest}); err != nil {
+		if _, _, err := h.intake.CreateVersion(t.Context(), noon(), catalog.Draft{Image: "debian", Manifest: manifest}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := h.intake.Publish(t.Context(), noon(), "debian", uint32(i+1)); err != nil {
@@ -60,13 +58,13 @@ func (h house) image(t *testing.T) *v1.Image {
 func TestPublishRefusesWhatFailedItsCheck(t *testing.T) {
 	h := newHouse(t)
 	manifest, _ := h.disk(t, "a")
-	if _, _, err := h.intake.CreateVersion(t.Context(), noon(), rollout.Draft{Image: "debian", Manifest: manifest}); err != nil {
+	if _, _, err := h.intake.CreateVersion(t.Context(), noon(), catalog.Draft{Image: "debian", Manifest: manifest}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := h.intake.MarkFailed(t.Context(), noon(), "debian", 1, "the guest never answered", false); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.intake.Publish(t.Context(), noon(), "debian", 1); !errors.Is(err, rollout.ErrRefused) || !strings.Contains(err.Error(), "never answered") {
+	if _, err := h.intake.Publish(t.Context(), noon(), "debian", 1); !errors.Is(err, catalog.ErrRefused) || !strings.Contains(err.Error(), "never answered") {
 		t.Errorf("Publish of what failed its check: %v", err)
 	}
 	if _, err := h.intake.MarkChecked(t.Context(), noon(), "debian", 1, "well", ""); err != nil {
@@ -84,7 +82,7 @@ func TestRetire(t *testing.T) {
 	later := noon().Add(time.Hour)
 	for _, number := range []uint32{4, 3} {
 		_, err := h.intake.Retire(t.Context(), later, "debian", number, false, "")
-		if !errors.Is(err, rollout.ErrRefused) || !strings.Contains(err.Error(), "in use by pool sales") {
+		if !errors.Is(err, catalog.ErrRefused) || !strings.Contains(err.Error(), "in use by pool sales") {
 			t.Errorf("Retire of version %d, which is used: %v", number, err)
 		}
 	}
@@ -102,7 +100,7 @@ func TestRetire(t *testing.T) {
 	if current := h.image(t).GetStatus().GetCurrent(); current != 3 {
 		t.Errorf("version %d is current, want 3", current)
 	}
-	if _, err := h.intake.Retire(t.Context(), later, "debian", 4, false, ""); !errors.Is(err, rollout.ErrRefused) {
+	if _, err := h.intake.Retire(t.Context(), later, "debian", 4, false, ""); !errors.Is(err, catalog.ErrRefused) {
 		t.Errorf("Retire of one that is withdrawn: %v", err)
 	}
 	if _, err := h.intake.Retire(t.Context(), later, "debian", 3, true, ""); err != nil {
@@ -122,7 +120,7 @@ func TestRetire(t *testing.T) {
 	for _, event := range events {
 		count[event.GetReason()]++
 	}
-	if count[rollout.ReasonPublished] != 4 || count[rollout.ReasonRetired] != 1 || count[rollout.ReasonWithdrawn] != 3 {
+	if count[catalog.ReasonPublished] != 4 || count[catalog.ReasonRetired] != 1 || count[catalog.ReasonWithdrawn] != 3 {
 		t.Errorf("events %v", count)
 	}
 }
@@ -147,7 +145,7 @@ func TestRetireRace(t *testing.T) {
 	h.versions(t, 2)
 	h.pool(t, &v1.Release{Image: "debian", Version: 2})
 	backend := &late{Backend: h.backend}
-	intake, err := rollout.NewIntake(store.Open(backend, store.WriterRollout), h.chunks, h.key, nil)
+	intake, err := catalog.NewIntake(store.Open(backend, store.WriterRollout), h.chunks, h.key, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,38 +160,12 @@ func TestRetireRace(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if _, err := intake.Retire(t.Context(), noon(), "debian", 1, false, ""); !errors.Is(err, rollout.ErrRefused) {
+	if _, err := intake.Retire(t.Context(), noon(), "debian", 1, false, ""); !errors.Is(err, catalog.ErrRefused) {
 		t.Errorf("Retire: %v", err)
 	}
 	if backend.before != nil {
 		t.Error("nobody came in between")
 	}
-}
-
-// The rollout loop writes the image back when a pool's release begins to name a version of it.
-func TestReleasePinsImage(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t)
-		h.versions(t, 1)
-		h.pool(t, nil)
-		mirror := store.NewMirror(h.backend)
-		ctx, stop := context.WithCancel(t.Context())
-		ended := make(chan error, 2)
-		go func() { ended <- mirror.Run(ctx) }()
-		go func() { ended <- rollout.NewController(mirror, zerolog.Nop()).Run(ctx, h.objects) }()
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		pool, err := store.Get[*v1.Pool](ctx, h.objects, "sales")
-		if err != nil || pool.GetRelease().GetVersion() != 1 {
-			t.Errorf("release %v, %v", pool.GetRelease(), err)
-		}
-		if image := h.image(t); image.GetMeta().GetRevision() != pool.GetMeta().GetRevision() {
-			t.Errorf("the pool was written at revision %d, its image at %d", pool.GetMeta().GetRevision(), image.GetMeta().GetRevision())
-		}
-		stop()
-		<-ended
-		<-ended
-	})
 }
 
 func TestUsage(t *testing.T) {
@@ -207,7 +179,7 @@ func TestUsage(t *testing.T) {
 	host := func(name string, images ...string) *v1.Host {
 		return &v1.Host{Meta: &v1.Meta{Name: name}, Status: &v1.HostStatus{Images: images}}
 	}
-	usage := rollout.Usage(image, rollout.Users{
+	usage := catalog.Usage(image, catalog.Users{
 		Pools: []*v1.Pool{
 			{Meta: &v1.Meta{Name: "sales"}, Spec: &v1.PoolSpec{Image: "debian"}, Release: &v1.Release{Image: "debian", Version: 2, Next: 3}},
 			{Meta: &v1.Meta{Name: "new"}, Spec: &v1.PoolSpec{Image: "debian"}},
@@ -231,7 +203,7 @@ func TestUsage(t *testing.T) {
 func TestDiff(t *testing.T) {
 	h := newHouse(t)
 	h.versions(t, 3)
-	compare := rollout.NewComparer(h.objects, h.chunks, h.codec)
+	compare := catalog.NewComparer(h.objects, h.chunks, h.codec)
 	got, err := compare.Diff(t.Context(), "debian", 1, 3)
 	if err != nil || got.GetChangedChunks() != 2 || got.GetChangedBytes() != 2*images.ChunkBytes || got.GetPackagesKnown() || got.GetNewBytes() == 0 {
 		t.Errorf("Diff = %v, %v", got, err)

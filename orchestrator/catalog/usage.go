@@ -1,4 +1,4 @@
-package rollout
+package catalog
 
 import (
 	"context"
@@ -89,7 +89,7 @@ func poolsByVersion(image *v1.Image, users Users) map[uint32]map[string]struct{}
 			note(pool.GetMeta().GetName(), spec.GetVersion())
 		}
 		if spec.GetImage() == name && release.GetImage() != name {
-			note(pool.GetMeta().GetName(), wanted(pool, image)) // it runs that until its release says something
+			note(pool.GetMeta().GetName(), store.WantedVersion(pool, image)) // it runs that until its release says something
 		}
 	}
 	for _, r := range users.Rollouts {

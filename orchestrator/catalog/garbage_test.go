@@ -1,4 +1,4 @@
-package rollout_test
+package catalog_test
 
 import (
 	"context"
@@ -14,7 +14,7 @@ import (
 	"daybreak/images"
 	"daybreak/images/chunkstore/storetest"
 	"daybreak/images/sign"
-	"daybreak/orchestrator/rollout"
+	"daybreak/orchestrator/catalog"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -27,8 +27,8 @@ type plant struct {
 	now       time.Time
 	backend   *store.Memory
 	goods     *storetest.Memory
-	intake    *rollout.Intake
-	collector *rollout.Collector
+	intake    *catalog.Intake
+	collector *catalog.Collector
 	objects   *store.Store
 	api, pool *store.Store
 	codec     *images.Codec
@@ -97,10 +97,10 @@ func newPlant(t *rapid.T, codec *images.Codec, key *sign.Key) *plant {
 	p.objects = store.Open(counted{p.backend, p}, store.WriterRollout)
 	p.api, p.pool = store.Open(p.backend, store.WriterAPI), store.Open(p.backend, store.WriterPool)
 	var err error
-	if p.intake, err = rollout.NewIntake(p.objects, p.goods, key, nil); err != nil {
+	if p.intake, err = catalog.NewIntake(p.objects, p.goods, key, nil); err != nil {
 		t.Fatal(err)
 	}
-	p.collector = rollout.NewCollector(p.goods, "cluster", zerolog.Nop())
+	p.collector = catalog.NewCollector(p.goods, "cluster", zerolog.Nop())
 	return p
 }
 
@@ -142,11 +142,11 @@ func (p *plant) bring(kind int) {
 			return
 		}
 	}
-	v, _, err := p.intake.CreateVersion(p.t.Context(), p.now, rollout.Draft{Image: "debian", Manifest: manifest.Encoded()})
+	v, _, err := p.intake.CreateVersion(p.t.Context(), p.now, catalog.Draft{Image: "debian", Manifest: manifest.Encoded()})
 	if err == nil {
 		p.wantWhole(v, "taken in")
 		p.taken = append(p.taken, v.GetNumber())
-	} else if !errors.Is(err, errKilled) && !errors.Is(err, images.ErrIncomplete) && !errors.Is(err, rollout.ErrRefused) && !errors.Is(err, store.ErrConflict) {
+	} else if !errors.Is(err, errKilled) && !errors.Is(err, images.ErrIncomplete) && !errors.Is(err, catalog.ErrRefused) && !errors.Is(err, store.ErrConflict) {
 		p.t.Fatalf("CreateVersion: %v", err)
 	}
 }
@@ -265,7 +265,7 @@ func (p *plant) act(name string) {
 	case "host":
 		p.follow("host", p.number())
 	case "collect":
-		p.collect(rapid.SampledFrom([]time.Duration{rollout.MinGrace, rollout.DefaultGrace}).Draw(p.t, "grace"))
+		p.collect(rapid.SampledFrom([]time.Duration{catalog.MinGrace, catalog.DefaultGrace}).Draw(p.t, "grace"))
 	}
 }
 
@@ -314,7 +314,7 @@ func TestGarbageHistories(t *testing.T) {
 		}
 		p.advance(8 * 24 * time.Hour)
 		p.taken = nil
-		p.collect(rollout.DefaultGrace)
+		p.collect(catalog.DefaultGrace)
 		p.check()
 		p.wantClean()
 	})

@@ -1,4 +1,4 @@
-package rollout_test
+package catalog_test
 
 import (
 	"bytes"
@@ -15,13 +15,13 @@ import (
 	"daybreak/images"
 	"daybreak/images/chunkstore"
 	"daybreak/images/sign"
-	"daybreak/orchestrator/rollout"
+	"daybreak/orchestrator/catalog"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
 type house struct {
-	intake  *rollout.Intake
+	intake  *catalog.Intake
 	key     *sign.Key
 	objects *store.Store
 	api     *store.Store
@@ -48,7 +48,7 @@ func newHouse(t *testing.T) house {
 	}
 	backend := store.NewMemory()
 	objects := store.Open(backend, store.WriterRollout)
-	intake, err := rollout.NewIntake(objects, chunks, key, nil)
+	intake, err := catalog.NewIntake(objects, chunks, key, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,17 +102,17 @@ func TestCreateVersion(t *testing.T) {
 		State: v1.VersionState_VERSION_STATE_DRAFT, StateSince: timestamppb.New(noon()), Note: "first", Created: timestamppb.New(noon()), By: "admin",
 		Signatures: h.signed(t, "debian", first),
 	}
-	got, existed, err := h.intake.CreateVersion(t.Context(), noon(), rollout.Draft{Image: "debian", Note: "first", By: "admin", Manifest: first})
+	got, existed, err := h.intake.CreateVersion(t.Context(), noon(), catalog.Draft{Image: "debian", Note: "first", By: "admin", Manifest: first})
 	want(got, existed, false, err, one)
 	// Only what is new counts as stored.
 	two := &v1.ImageVersion{
 		Number: 2, Digest: images.Sum(second).String(), SizeBytes: 4 * images.ChunkBytes, StoredBytes: more['c'] + more['d'],
 		State: v1.VersionState_VERSION_STATE_DRAFT, StateSince: timestamppb.New(noon()), Parent: 1, Created: timestamppb.New(noon()), Signatures: h.signed(t, "debian", second),
 	}
-	got, existed, err = h.intake.CreateVersion(t.Context(), noon(), rollout.Draft{Image: "debian", Parent: 1, Manifest: second})
+	got, existed, err = h.intake.CreateVersion(t.Context(), noon(), catalog.Draft{Image: "debian", Parent: 1, Manifest: second})
 	want(got, existed, false, err, two)
 	// The same content again is the version that there is, whatever the note says.
-	got, existed, err = h.intake.CreateVersion(t.Context(), noon().Add(time.Hour), rollout.Draft{Image: "debian", Note: "again", Manifest: first})
+	got, existed, err = h.intake.CreateVersion(t.Context(), noon().Add(time.Hour), catalog.Draft{Image: "debian", Note: "again", Manifest: first})
 	want(got, existed, true, err, one)
 
 	image, err := store.Get[*v1.Image](t.Context(), h.objects, "debian")
@@ -132,14 +132,14 @@ func TestCreateVersionRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]struct {
-		draft rollout.Draft
+		draft catalog.Draft
 		want  error
 	}{
-		"garbage":        {rollout.Draft{Image: "debian", Manifest: []byte("qcow2?")}, images.ErrInvalid},
-		"missing chunks": {rollout.Draft{Image: "debian", Manifest: absent.Encoded()}, images.ErrIncomplete},
-		"bad name":       {rollout.Draft{Image: "../debian", Manifest: good}, store.ErrInvalid},
-		"no such parent": {rollout.Draft{Image: "debian", Parent: 7, Manifest: good}, rollout.ErrRefused},
-		"note too long":  {rollout.Draft{Image: "debian", Note: strings.Repeat("注", 2000), Manifest: good}, store.ErrInvalid},
+		"garbage":        {catalog.Draft{Image: "debian", Manifest: []byte("qcow2?")}, images.ErrInvalid},
+		"missing chunks": {catalog.Draft{Image: "debian", Manifest: absent.Encoded()}, images.ErrIncomplete},
+		"bad name":       {catalog.Draft{Image: "../debian", Manifest: good}, store.ErrInvalid},
+		"no such parent": {catalog.Draft{Image: "debian", Parent: 7, Manifest: good}, catalog.ErrRefused},
+		"note too long":  {catalog.Draft{Image: "debian", Note: strings.Repeat("注", 2000), Manifest: good}, store.ErrInvalid},
 	} {
 		if v, _, err := h.intake.CreateVersion(t.Context(), noon(), test.draft); !errors.Is(err, test.want) {
 			t.Errorf("%s: %v, %v; want %v", name, v, err, test.want)
@@ -148,8 +148,8 @@ func TestCreateVersionRefuses(t *testing.T) {
 	if image, err := store.Get[*v1.Image](t.Context(), h.objects, "debian"); err == nil && len(image.GetStatus().GetVersions()) > 0 {
 		t.Errorf("a refused version was kept: %v", image)
 	}
-	orphan := rollout.Draft{Image: "nobodys", Parent: 1, Manifest: good}
-	if v, _, err := h.intake.CreateVersion(t.Context(), noon(), orphan); !errors.Is(err, rollout.ErrRefused) {
+	orphan := catalog.Draft{Image: "nobodys", Parent: 1, Manifest: good}
+	if v, _, err := h.intake.CreateVersion(t.Context(), noon(), orphan); !errors.Is(err, catalog.ErrRefused) {
 		t.Errorf("a version of an image that is gone: %v, %v", v, err)
 	}
 	if _, err := store.Get[*v1.Image](t.Context(), h.objects, "nobodys"); !errors.Is(err, store.ErrNotFound) {
@@ -163,7 +163,7 @@ func TestCreateVersionAtOnce(t *testing.T) {
 	for _, fill := range []string{"a", "b", "a", "c", "b", "a"} {
 		manifest, _ := h.disk(t, fill)
 		wg.Go(func() {
-			if _, _, err := h.intake.CreateVersion(t.Context(), noon(), rollout.Draft{Image: "debian", Manifest: manifest}); err != nil {
+			if _, _, err := h.intake.CreateVersion(t.Context(), noon(), catalog.Draft{Image: "debian", Manifest: manifest}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -189,7 +189,7 @@ func TestPublish(t *testing.T) {
 	h := newHouse(t)
 	for _, fill := range []string{"a", "b"} {
 		manifest, _ := h.disk(t, fill)
-		if _, _, err := h.intake.CreateVersion(t.Context(), noon(), rollout.Draft{Image: "debian", Manifest: manifest}); err != nil {
+		if _, _, err := h.intake.CreateVersion(t.Context(), noon(), catalog.Draft{Image: "debian", Manifest: manifest}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -218,7 +218,7 @@ func TestPublish(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := h.intake.Publish(t.Context(), noon(), "debian", 2); !errors.Is(err, rollout.ErrRefused) {
+		if _, err := h.intake.Publish(t.Context(), noon(), "debian", 2); !errors.Is(err, catalog.ErrRefused) {
 			t.Errorf("Publish of a version that is %v: %v", state, err)
 		}
 	}
