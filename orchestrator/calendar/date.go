@@ -46,9 +46,9 @@ func (d Date) Weekday() time.Weekday {
 	return time.Date(d.Year, d.Month, d.Day, 12, 0, 0, 0, time.UTC).Weekday()
 }
 
-// at is the first instant at which the wall clocks of zone show so many minutes after midnight of d, or have just jumped
-// over that. The end of the day is the beginning of the next.
-func (d Date) at(minute int, zone *time.Location) time.Time {
+// At is the first instant at which the wall clocks of zone show so many minutes after midnight of d, or have just jumped
+// over that. The end of the day, minute 1440, is the beginning of the next.
+func (d Date) At(minute int, zone *time.Location) time.Time {
 	wall := func(t time.Time) time.Time {
 		_, offset := t.Zone()
 		return t.Add(time.Duration(offset) * time.Second).UTC()

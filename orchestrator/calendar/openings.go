@@ -136,9 +136,9 @@ func (l level) holiday(date Date, tables holidayTables) (string, bool) {
 // instants puts the sorted spans of a date on the line of time; the room sign has the rule.
 func instants(date Date, spans []span, zone *time.Location) []Opening {
 	var openings []Opening
-	end := date.Add(1).at(0, zone)
+	end := date.Add(1).At(0, zone)
 	for i, s := range spans {
-		o := Opening{Date: date, Open: date.at(s.open, zone), Close: date.at(s.close, zone), Name: s.name}
+		o := Opening{Date: date, Open: date.At(s.open, zone), Close: date.At(s.close, zone), Name: s.name}
 		if !o.Close.After(o.Open) {
 			o.Close = o.Open.Add(time.Duration(s.close-s.open) * time.Minute)
 			if o.Close.After(end) {
@@ -146,7 +146,7 @@ func instants(date Date, spans []span, zone *time.Location) []Opening {
 			}
 		}
 		if i+1 < len(spans) {
-			if next := date.at(spans[i+1].open, zone); next.Before(o.Close) {
+			if next := date.At(spans[i+1].open, zone); next.Before(o.Close) {
 				o.Close = next
 			}
 		}

@@ -60,14 +60,14 @@ func (w *Window) of(date Date) (Opening, bool) {
 	if w.blackout(date) {
 		return Opening{}, false
 	}
-	o := Opening{Date: date, Open: date.at(w.span.open, w.zone)}
+	o := Opening{Date: date, Open: date.At(w.span.open, w.zone)}
 	switch next := date.Add(1); {
 	case w.span.close > w.span.open:
-		o.Close = date.at(w.span.close, w.zone)
+		o.Close = date.At(w.span.close, w.zone)
 	case w.blackout(next):
-		o.Close = next.at(0, w.zone)
+		o.Close = next.At(0, w.zone)
 	default:
-		o.Close = next.at(w.span.close, w.zone)
+		o.Close = next.At(w.span.close, w.zone)
 	}
 	return o, o.Close.After(o.Open)
 }
