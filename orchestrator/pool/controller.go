@@ -66,6 +66,10 @@ func (t *term) changed(before, after *store.View, refs []store.Ref) {
 			if pool := poolOf(before, after, ref.Name); pool != "" {
 				t.loop.Add(pool)
 			}
+		case v1.Kind_KIND_CLAIM:
+			if pool := queueChanged(before, after, ref.Name); pool != "" {
+				t.loop.Add(pool)
+			}
 		case v1.Kind_KIND_IMAGE, v1.Kind_KIND_ZONE:
 			existence = true
 		case v1.Kind_KIND_HOST:
@@ -88,6 +92,19 @@ func poolOf(before, after *store.View, desktop string) string {
 	}
 	d, _ := store.Lookup[*v1.Desktop](before, desktop)
 	return d.GetSpec().GetPool()
+}
+
+// queueChanged names the pool whose queue a claim is or was in; "" when it never waited, which its desktop tells of.
+func queueChanged(before, after *store.View, name string) string {
+	for _, view := range []*store.View{before, after} {
+		if view == nil {
+			continue
+		}
+		if claim, ok := store.Lookup[*v1.Claim](view, name); ok && claim.GetDesktop() == "" {
+			return claim.GetPool()
+		}
+	}
+	return ""
 }
 
 func hostExists(view *store.View, name string) bool {
@@ -147,6 +164,7 @@ func snapshotOf(view *store.View, pool *v1.Pool) Snapshot {
 	s := Snapshot{Revision: view.Revision, Pool: pool, Desktops: view.DesktopsOfPool(pool.GetMeta().GetName()), Hosts: map[string]bool{}}
 	s.Image, _ = store.Lookup[*v1.Image](view, pool.GetSpec().GetImage())
 	_, s.ZoneExists = store.Lookup[*v1.Zone](view, pool.GetSpec().GetZone())
+	s.Queue = queueOf(view, pool.GetMeta().GetName())
 	s.Clock = clockOf(view, pool)
 	for _, host := range store.All[*v1.Host](view) {
 		s.Hosts[host.GetMeta().GetName()] = true

@@ -43,6 +43,8 @@ type Snapshot struct {
 	ZoneExists bool
 	// Desktops of the pool, all of them.
 	Desktops []*v1.Desktop
+	// Queue is who waits for a desktop of the pool, who waits longest first.
+	Queue []*v1.Claim
 	// Hosts that exist, whatever their state.
 	Hosts map[string]bool
 	// Events about the pool and its desktops, oldest first.

@@ -174,7 +174,11 @@ func TestViewAgainstScan(t *testing.T) {
 				Meta: &v1.Meta{Name: fmt.Sprintf("e-%d", random.IntN(500))}, Reason: "X",
 				SubjectKind: []string{"pool", "desktop"}[random.IntN(2)], Subject: pools[random.IntN(len(pools))],
 			}
-			o := []store.Object{d, event}[random.IntN(2)]
+			claim := &v1.Claim{
+				Meta: &v1.Meta{Name: fmt.Sprintf("c-%d", random.IntN(500))}, Pool: pools[random.IntN(len(pools))], User: "u",
+				Desktop: []string{"", "d-1"}[random.IntN(2)],
+			}
+			o := []store.Object{d, event, claim}[random.IntN(3)]
 			op := store.Create(o)
 			if old, err := memory.Get(ctx, store.RefOf(o)); err == nil {
 				op.Verb, op.Revision = store.VerbUpdate, old.GetMeta().GetRevision()
@@ -199,6 +203,7 @@ func checkView(t *testing.T, memory *store.Memory, v *store.View, pools, hosts [
 	checkIndex(t, memory, v, store.All[*v1.Event](v), func(*v1.Event) bool { return true })
 	for _, pool := range pools {
 		checkIndex(t, memory, v, v.DesktopsOfPool(pool), func(d *v1.Desktop) bool { return d.Spec.Pool == pool })
+		checkIndex(t, memory, v, v.ClaimsWaiting(pool), func(c *v1.Claim) bool { return c.Pool == pool && c.Desktop == "" })
 	}
 	for _, host := range hosts[1:] {
 		checkIndex(t, memory, v, v.DesktopsOnHost(host), func(d *v1.Desktop) bool { return d.Incarnation.Host == host })

@@ -19,10 +19,11 @@ type View struct {
 	byPool    *table             // desktops; keys are pool, NUL, name
 	byHost    *table             // placed desktops; keys are host, NUL, name
 	bySubject *table             // events; keys are kind, slash, name of the subject, NUL, name
+	waiting   *table             // claims of users who wait for a desktop; keys are pool, NUL, name
 }
 
 func emptyView(kinds []v1.Kind) *View {
-	v := &View{kinds: make(map[v1.Kind]*table, len(kinds)), byPool: &table{}, byHost: &table{}, bySubject: &table{}}
+	v := &View{kinds: make(map[v1.Kind]*table, len(kinds)), byPool: &table{}, byHost: &table{}, bySubject: &table{}, waiting: &table{}}
 	for _, kind := range kinds {
 		v.kinds[kind] = &table{}
 	}
@@ -73,6 +74,20 @@ func (v *View) EventsAbout(subject Ref) []*v1.Event {
 	return under[*v1.Event](v.bySubject, KindName(subject.Kind)+"/"+subject.Name)
 }
 
+// ClaimsWaiting returns the claims of users who wait for a desktop of a pool, sorted by name.
+func (v *View) ClaimsWaiting(pool string) []*v1.Claim {
+	v.table(v1.Kind_KIND_CLAIM)
+	return under[*v1.Claim](v.waiting, pool)
+}
+
+// waitsFor names the pool that a claim's user waits for; "" when they wait no more.
+func waitsFor(c *v1.Claim) string {
+	if c.GetDesktop() != "" {
+		return ""
+	}
+	return c.GetPool()
+}
+
 // under returns the objects that an index has under a value, sorted by name.
 func under[T Object](index *table, value string) []T {
 	var found []T
@@ -106,12 +121,12 @@ func (v *View) refs() []Ref {
 
 // with returns the view after a batch. Objects of kinds that the view does not hold are ignored.
 func (v *View) with(batch Batch) *View {
-	next := &View{Revision: batch.Revision, kinds: maps.Clone(v.kinds), byPool: v.byPool, byHost: v.byHost, bySubject: v.bySubject}
+	next := &View{Revision: batch.Revision, kinds: maps.Clone(v.kinds), byPool: v.byPool, byHost: v.byHost, bySubject: v.bySubject, waiting: v.waiting}
 	if batch.Reset {
 		for kind := range next.kinds {
 			next.kinds[kind] = &table{}
 		}
-		next.byPool, next.byHost, next.bySubject = &table{}, &table{}, &table{}
+		next.byPool, next.byHost, next.bySubject, next.waiting = &table{}, &table{}, &table{}, &table{}
 	}
 	for _, ref := range batch.Deleted {
 		next.set(ref, nil)
@@ -134,6 +149,8 @@ func (v *View) set(ref Ref, o Object) {
 		v.byHost = reindexed(v.byHost, before, o, func(d *v1.Desktop) string { return d.GetIncarnation().GetHost() })
 	case v1.Kind_KIND_EVENT:
 		v.bySubject = reindexed(v.bySubject, before, o, func(e *v1.Event) string { return e.GetSubjectKind() + "/" + e.GetSubject() })
+	case v1.Kind_KIND_CLAIM:
+		v.waiting = reindexed(v.waiting, before, o, waitsFor)
 	}
 	if o == nil {
 		v.kinds[ref.Kind] = t.drop(ref.Name)
