@@ -39,4 +39,7 @@ func TestAssignmentCarriesEveryField(t *testing.T) {
 			t.Errorf("incarnation.%s: sent to the host %v", fd.Name(), sent.Has(fd))
 		}
 	}
+	if !assignment(&v1.Desktop{Incarnation: full}).GetUsed() || assignment(&v1.Desktop{}).GetUsed() {
+		t.Error("the host is to know whether there is a user to ask for, and no more")
+	}
 }

@@ -16,6 +16,8 @@ const (
 	usagePeriod = 30 * time.Second
 	// maxKept bounds what Host.status lists of kept disks, since an object has a limit of size.
 	maxKept = 512
+	// maxHeldBack is what the message of a host's use takes.
+	maxHeldBack = 512
 )
 
 // facts is what dispatch knows of a host in this term.
@@ -53,7 +55,10 @@ func hostStatus(old *v1.HostStatus, f facts, now, usageWritten time.Time) (*v1.H
 		return next, !same
 	}
 	next.Usage = rounded(f.report.GetUsage())
-	if same && (now.Sub(usageWritten) < usagePeriod || proto.Equal(next, old)) {
+	switch {
+	case !same || urgent(old.GetUsage(), next.GetUsage()):
+		return next, true
+	case now.Sub(usageWritten) < usagePeriod || proto.Equal(next, old):
 		return nil, false
 	}
 	return next, true
@@ -102,7 +107,18 @@ func rounded(u *v1.HostUsage) *v1.HostUsage {
 		PsiCpu:              percent(u.GetPsiCpu()),
 		PsiMemory:           percent(u.GetPsiMemory()),
 		PsiIo:               percent(u.GetPsiIo()),
+		BuildMemoryMib:      u.GetBuildMemoryMib(),
+		BootLimit:           u.GetBootLimit(),
+		RunningMemoryMib:    u.GetRunningMemoryMib(),
+		HeldBack:            text(u.GetHeldBack(), maxHeldBack),
 	}
+}
+
+// urgent says whether a host's use changed in a way that people and the planner wait for: memory came back, or desktops begin or
+// cease to be held back.
+func urgent(old, next *v1.HostUsage) bool {
+	return next.GetRunningMemoryMib() < old.GetRunningMemoryMib() || next.GetBuildMemoryMib() != old.GetBuildMemoryMib() ||
+		(next.GetHeldBack() == "") != (old.GetHeldBack() == "")
 }
 
 // tooManySilent says whether silence is so wide that it is more likely our own deafness: more than two hosts and more

@@ -62,7 +62,7 @@ func erasure(d *v1.Desktop, host string, generation int64) *v1.Assignment {
 	a.Incarnation.Host = host
 	a.Incarnation.Desired = v1.DesiredState_DESIRED_STATE_DELETED
 	a.Incarnation.DataDisposal = v1.DataDisposal_DATA_DISPOSAL_KEEP
-	a.Incarnation.StartAt = nil
+	a.Incarnation.StartAt, a.Incarnation.LookAt, a.Used = nil, nil, false
 	return a
 }
 
@@ -73,10 +73,12 @@ func assignment(d *v1.Desktop) *v1.Assignment {
 		Desktop: d.GetMeta().GetName(),
 		Uid:     d.GetMeta().GetUid(),
 		Spec:    d.GetSpec(),
+		Used:    in.GetUsedBy() != "",
 		Incarnation: &v1.Incarnation{
 			Generation: in.GetGeneration(), Image: in.GetImage(), Version: in.GetVersion(), Digest: in.GetDigest(),
 			Shape: in.GetShape(), Readiness: in.GetReadiness(), Host: in.GetHost(), Desired: in.GetDesired(),
 			StartAt: in.GetStartAt(), DataDisposal: in.GetDataDisposal(), Signatures: in.GetSignatures(), Notice: in.GetNotice(),
+			LookAt: in.GetLookAt(),
 		},
 	}
 }

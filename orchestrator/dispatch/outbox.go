@@ -22,8 +22,9 @@ const (
 // news is what changed for a host since its session was last looked at.
 type news struct {
 	desktops map[string]struct{}
-	wanted   bool
-	asks     []*v1.Ask
+	// wanted: the Host object changed, so that what is wanted of the host itself may have.
+	wanted bool
+	asks   []*v1.Ask
 	// erase are the lives that this host shall end although their desktops have later ones.
 	erase map[life]*v1.Assignment
 }
@@ -36,6 +37,8 @@ type outbox struct {
 	sent     map[string]*v1.Assignment
 	erasing  map[life]*v1.Assignment
 	images   *v1.WantedImages
+	// reserved is the memory that the host was told to keep for itself.
+	reserved uint64
 }
 
 func newOutbox(host string, epoch uint64) *outbox {
@@ -57,10 +60,11 @@ func (o *outbox) messages(view *store.View, n news) []*v1.Assignments {
 
 func (o *outbox) next(complete bool) *v1.Assignments {
 	o.sequence++
-	return &v1.Assignments{Complete: complete, AppliesTo: o.sequence - 1, ResultsIn: o.sequence, ClusterEpoch: o.epoch}
+	return &v1.Assignments{Complete: complete, AppliesTo: o.sequence - 1, ResultsIn: o.sequence, ClusterEpoch: o.epoch, ReservedMemoryMib: o.reserved}
 }
 
 func (o *outbox) complete(view *store.View, n news) *v1.Assignments {
+	o.reserved = reserved(view, o.host)
 	m := o.next(true)
 	o.images = wanted(view, o.host)
 	m.WantedImages, m.Asks = o.images, n.asks
@@ -87,6 +91,10 @@ func (o *outbox) changes(view *store.View, n news) []*v1.Assignments {
 		}
 		room -= size
 		return m
+	}
+	if keep := reserved(view, o.host); n.wanted && keep != o.reserved {
+		o.reserved = keep
+		message(0)
 	}
 	if images := wanted(view, o.host); n.wanted && !proto.Equal(images, o.images) {
 		o.images = images
@@ -145,6 +153,11 @@ func (o *outbox) change(view *store.View, n news, name string) (set []*v1.Assign
 func wanted(view *store.View, host string) *v1.WantedImages {
 	h, _ := store.Lookup[*v1.Host](view, host)
 	return &v1.WantedImages{Images: h.GetWantedImages()}
+}
+
+func reserved(view *store.View, host string) uint64 {
+	h, _ := store.Lookup[*v1.Host](view, host)
+	return h.GetSpec().GetReservedMemoryMib()
 }
 
 func sortedKeys(set map[string]struct{}) []string {

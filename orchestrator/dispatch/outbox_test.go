@@ -87,3 +87,31 @@ func TestWhatFindsNoRoomFollows(t *testing.T) {
 		t.Errorf("%d of 120 sent", len(got))
 	}
 }
+
+// TestReservedMemoryIsTold: at once when a session begins and when it changes, and in every message between.
+func TestReservedMemoryIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newBareTerm(t, func() error { return nil })
+		defer h.end()
+		keep := func(mib uint64) *store.View {
+			host := get[*v1.Host](&h.house, "h1")
+			host.Spec = &v1.HostSpec{ReservedMemoryMib: mib}
+			put(&h.house, host)
+			synctest.Wait()
+			return h.mirror.View()
+		}
+		o := newOutbox("h1", 0)
+		first := o.messages(keep(512), newNews())
+		if len(first) != 1 || first[0].GetReservedMemoryMib() != 512 {
+			t.Fatalf("first: %v", first)
+		}
+		n := newNews()
+		n.wanted = true
+		if again := o.messages(h.mirror.View(), n); len(again) != 0 {
+			t.Errorf("nothing changed: %v", again)
+		}
+		if less := o.messages(keep(0), n); len(less) != 1 || less[0].GetComplete() || less[0].GetReservedMemoryMib() != 0 {
+			t.Errorf("changed: %v", less)
+		}
+	})
+}

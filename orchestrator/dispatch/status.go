@@ -96,6 +96,7 @@ const (
 	maxMessage = 1024
 	maxWord    = 64
 	maxAddress = 16
+	maxUsers   = 1024
 	// maxPeerAddress is what the message of a host's status takes.
 	maxPeerAddress = 262
 )
@@ -107,6 +108,10 @@ func clean(s *v1.DesktopStatus) {
 	s.ProgressPercent = min(s.GetProgressPercent(), 100)
 	if len(s.GetTimes()) > maxTimes {
 		s.Times = s.GetTimes()[:maxTimes]
+	}
+	s.Session = cleanSession(s.GetSession())
+	if boot := s.GetBoot(); boot != nil && boot.GetTook().CheckValid() != nil {
+		s.Boot = nil
 	}
 	guest := s.GetGuest()
 	if guest == nil {
@@ -122,6 +127,20 @@ func clean(s *v1.DesktopStatus) {
 	for i, address := range guest.GetAddresses() {
 		guest.Addresses[i] = text(address, maxWord)
 	}
+}
+
+// cleanSession drops what makes no sense of a guest's word on its use: what is not known is not idle.
+func cleanSession(s *v1.GuestSession) *v1.GuestSession {
+	if s == nil || s.GetAsked().CheckValid() != nil {
+		return nil
+	}
+	s.Users = min(s.GetUsers(), maxUsers)
+	if since := s.GetInputIdleSince(); since != nil && since.CheckValid() != nil {
+		s.InputIdleSince = nil
+	} else if since != nil && since.AsTime().After(s.GetAsked().AsTime()) {
+		s.InputIdleSince = s.GetAsked()
+	}
+	return s
 }
 
 // text drops what is not printable and cuts to a number of characters.

@@ -454,8 +454,10 @@ type Assignment struct {
 	Uid string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
 	// What stays through all incarnations.
 	Spec *DesktopSpec `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"`
-	// What is wanted of this one.
-	Incarnation   *Incarnation `protobuf:"bytes,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// What is wanted of this one. Who used it stays with the control plane.
+	Incarnation *Incarnation `protobuf:"bytes,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// True when this life ever had a user: its guest is asked about once a minute who uses it.
+	Used          bool `protobuf:"varint,5,opt,name=used,proto3" json:"used,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -516,6 +518,13 @@ func (x *Assignment) GetIncarnation() *Incarnation {
 		return x.Incarnation
 	}
 	return nil
+}
+
+func (x *Assignment) GetUsed() bool {
+	if x != nil {
+		return x.Used
+	}
+	return false
 }
 
 // ReportRequest is what is on the host. Writer of all of it: the agent.
@@ -1098,13 +1107,14 @@ const file_daybreak_v1_agent_service_proto_rawDesc = "" +
 	"\x13reserved_memory_mib\x18\t \x01(\x04B\n" +
 	"\xbaH\a2\x05\x18\x80\x80\x80\bR\x11reservedMemoryMib\"K\n" +
 	"\fWantedImages\x12;\n" +
-	"\x06images\x18\x01 \x03(\v2\x18.daybreak.v1.WantedImageB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x06images\"\xeb\x01\n" +
+	"\x06images\x18\x01 \x03(\v2\x18.daybreak.v1.WantedImageB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x06images\"\xff\x01\n" +
 	"\n" +
 	"Assignment\x12G\n" +
 	"\adesktop\x18\x01 \x01(\tB-\xbaH*r(\x18?2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\adesktop\x12\x1a\n" +
 	"\x03uid\x18\x02 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x03uid\x124\n" +
 	"\x04spec\x18\x03 \x01(\v2\x18.daybreak.v1.DesktopSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x12B\n" +
-	"\vincarnation\x18\x04 \x01(\v2\x18.daybreak.v1.IncarnationB\x06\xbaH\x03\xc8\x01\x01R\vincarnation\"\xf8\x02\n" +
+	"\vincarnation\x18\x04 \x01(\v2\x18.daybreak.v1.IncarnationB\x06\xbaH\x03\xc8\x01\x01R\vincarnation\x12\x12\n" +
+	"\x04used\x18\x05 \x01(\bR\x04used\"\xf8\x02\n" +
 	"\rReportRequest\x12(\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x10\x18@R\tsessionId\x12\x1a\n" +

@@ -240,7 +240,8 @@ type HostStatus struct {
 	Orphans []*Orphan `protobuf:"bytes,9,rep,name=orphans,proto3" json:"orphans,omitempty"`
 	// Data disks whose desktop was deleted with "keep".
 	KeptDisks []*KeptDisk `protobuf:"bytes,10,rep,name=kept_disks,json=keptDisks,proto3" json:"kept_disks,omitempty"`
-	// Newest use of the host; rounded, written at most twice a minute.
+	// Newest use of the host; rounded, written at most twice a minute, and at once when memory was given back or desktops begin
+	// or cease to be held back.
 	Usage *HostUsage `protobuf:"bytes,11,opt,name=usage,proto3" json:"usage,omitempty"`
 	// Where other hosts may fetch chunks of images from this one, host:port; empty when it gives none out.
 	PeerAddress   string `protobuf:"bytes,12,opt,name=peer_address,json=peerAddress,proto3" json:"peer_address,omitempty"`
