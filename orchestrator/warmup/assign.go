@@ -1,0 +1,289 @@
+package warmup
+
+import (
+	"cmp"
+	"container/heap"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// turn lets a moment come: pools whose target fell cool what is too many, those whose target rose wish for more.
+func (p *planner) turn(at time.Time) {
+	for _, o := range p.pools {
+		i := slices.IndexFunc(o.targets, func(t Target) bool { return later(p.now, t.From).Equal(at) })
+		if i < 0 {
+			continue
+		}
+		target := o.targets[i].Running
+		o.cool(at, o.most(i, at.Add(p.keep)))
+		o.forget(max(0, target-o.running))
+		if miss := target - o.running - o.open; miss > 0 {
+			o.wishes = append(o.wishes, &wish{deadline: o.targets[i].From, want: miss, missing: miss})
+			o.open += miss
+		}
+	}
+}
+
+// most is the highest target from the i-th on until then.
+func (o *pool) most(i int, until time.Time) int {
+	most := o.targets[i].Running
+	for _, t := range o.targets[i+1:] {
+		if t.From.After(until) {
+			break
+		}
+		most = max(most, t.Running)
+	}
+	return most
+}
+
+// cool ends the lives of desktops that are more than so many; their next ones are cold.
+func (o *pool) cool(at time.Time, most int) {
+	if o.running <= most || len(o.warm) == 0 {
+		return
+	}
+	for o.running > most && len(o.warm) > 0 {
+		s := o.warm[len(o.warm)-1]
+		o.warm = o.warm[:len(o.warm)-1]
+		o.running--
+		o.ready = append(o.ready, change{later(at, s.readyAt()), -1})
+		s.Phase, s.cooled, s.earliest, s.Digest, s.StartAt = Cold, true, at.Add(renew), "", time.Time{}
+		if s.host != nil {
+			s.host.promise(at.Add(settle), o.MemoryMiB, o.VCPUs)
+		}
+		o.chill(s)
+	}
+	for h, seats := range o.cold {
+		slices.SortStableFunc(seats, inTurn)
+		o.cold[h] = seats
+	}
+}
+
+// readyAt is when the seat's newest start is ready.
+func (s *seat) readyAt() time.Time {
+	if s.job == nil {
+		return time.Time{}
+	}
+	return s.job.at.Add(s.job.Mean)
+}
+
+// forget drops wishes beyond so many, the newest first: the target fell before they were met.
+func (o *pool) forget(most int) {
+	for _, w := range slices.Backward(o.wishes) {
+		if w.dropped {
+			continue
+		}
+		n := min(w.missing, o.open-most)
+		if n <= 0 {
+			return
+		}
+		o.open -= n
+		if n == w.missing {
+			w.dropped = true
+			continue
+		}
+		// The one part is missed for good; the other goes on waiting.
+		w.missing -= n
+		w.want -= n
+		o.wishes = append(o.wishes, &wish{deadline: w.deadline, want: n, missing: n, dropped: true, why: w.why})
+	}
+}
+
+// assign gives starts to pools that wish for some, one after another, so that each has the same share of what it wants.
+func (p *planner) assign(at time.Time) {
+	var round []*draw
+	for _, o := range p.pools {
+		if o.open > 0 {
+			round = append(round, p.newDraw(o))
+		}
+	}
+	for len(round) > 0 {
+		next := slices.MinFunc(round, func(a, b *draw) int {
+			return cmp.Or(cmp.Compare(a.given*b.wanted, b.given*a.wanted), cmp.Compare(a.pool.Name, b.pool.Name))
+		})
+		if !p.give(next, at) {
+			round = slices.DeleteFunc(round, func(d *draw) bool { return d == next })
+		}
+	}
+}
+
+// draw is a pool's part in one round of assign: its hosts, the best first. Offers only get worse in a round, so that one
+// that is still as good as it was is the best.
+type draw struct {
+	pool          *pool
+	offers        offers
+	given, wanted int
+}
+
+// offer is the best place that a host has for a pool's next start.
+type offer struct {
+	host     *host
+	slot     *slot
+	at       time.Time
+	late     time.Duration
+	chosen   int
+	earliest time.Time
+	Estimate
+}
+
+func (p *planner) newDraw(o *pool) *draw {
+	d := &draw{pool: o, wanted: o.open}
+	w := o.wish()
+	for _, h := range p.hosts {
+		if of, ok := p.offer(o, h, w); ok {
+			d.offers = append(d.offers, of)
+		}
+	}
+	heap.Init(&d.offers)
+	return d
+}
+
+// wish is the earliest that is not met.
+func (o *pool) wish() *wish {
+	for _, w := range o.wishes {
+		if w.missing > 0 && !w.dropped {
+			return w
+		}
+	}
+	return nil
+}
+
+// next is the seat that would start on the host.
+func (o *pool) next(h *host) *seat {
+	if seats := o.cold[h]; len(seats) > 0 {
+		return seats[0]
+	}
+	if len(o.homeless) > 0 && slices.Contains(o.hosts, h) {
+		return o.homeless[0]
+	}
+	return nil
+}
+
+// offer finds the best place on a host: the latest that meets the deadline, or else the soonest.
+func (p *planner) offer(o *pool, h *host, w *wish) (offer, bool) {
+	s := o.next(h)
+	if s == nil {
+		return offer{}, false
+	}
+	room, ok := h.roomFrom(p.now, o.MemoryMiB, o.VCPUs)
+	if !ok {
+		return offer{}, false
+	}
+	digest := s.Digest
+	if digest == "" {
+		digest = o.Digest
+	}
+	of := offer{host: h, chosen: h.chosen, earliest: later(s.earliest, h.Images[digest]), Estimate: o.estimate(p.model, h, s.Digest)}
+	earliest := later(of.earliest, room)
+	last := w.deadline.Add(-of.Quantile)
+	if of.slot, of.at = h.latest(earliest, last, of.Mean); of.slot == nil {
+		of.slot, of.at = h.soonest(earliest, of.Mean)
+		of.late = of.at.Sub(last)
+	}
+	return of, true
+}
+
+// give starts one more desktop of the pool; false when it has what it wants, or cannot have it.
+func (p *planner) give(d *draw, at time.Time) bool {
+	o := d.pool
+	w := o.wish()
+	if w == nil {
+		return false
+	}
+	for len(d.offers) > 0 {
+		now, ok := p.offer(o, d.offers[0].host, w)
+		if !ok {
+			heap.Pop(&d.offers)
+			continue
+		}
+		same := now.equal(d.offers[0])
+		d.offers[0] = now
+		if !same {
+			heap.Fix(&d.offers, 0)
+			continue
+		}
+		p.start(o, w, now, at)
+		d.given++
+		return true
+	}
+	w.why = p.whyNot(o)
+	return false
+}
+
+// start enters a job.
+func (p *planner) start(o *pool, w *wish, of offer, at time.Time) {
+	s := o.next(of.host)
+	if seats := o.cold[of.host]; len(seats) > 0 {
+		o.cold[of.host] = seats[1:]
+	} else {
+		o.homeless = o.homeless[1:]
+	}
+	s.host = of.host
+	j := &job{Estimate: of.Estimate, pool: o, seat: s, wish: w, deadline: w.deadline, at: of.at, earliest: of.earliest, first: !s.cooled && s.job == nil}
+	of.host.take(of.slot, j)
+	o.jobs, w.jobs = append(o.jobs, j), append(w.jobs, j)
+	o.used[of.host] = of.Estimate
+	s.job = j
+	w.missing--
+	o.open--
+	o.running++
+	o.warm = append(o.warm, s)
+}
+
+func (a offer) equal(b offer) bool {
+	return a.late == b.late && a.at.Equal(b.at) && a.chosen == b.chosen
+}
+
+// offers is a heap: what is in time first, the latest start of that; then what is least late; on equal terms the host that
+// was chosen least.
+type offers []offer
+
+func (o offers) Len() int      { return len(o) }
+func (o offers) Swap(i, j int) { o[i], o[j] = o[j], o[i] }
+func (o offers) Less(i, j int) bool {
+	a, b := o[i], o[j]
+	return cmp.Or(cmp.Compare(a.late, b.late), b.at.Compare(a.at), cmp.Compare(a.chosen, b.chosen), cmp.Compare(a.host.Name, b.host.Name)) < 0
+}
+func (o *offers) Push(x any) {
+	if of, ok := x.(offer); ok {
+		*o = append(*o, of)
+	}
+}
+func (o *offers) Pop() any {
+	last := (*o)[len(*o)-1]
+	*o = (*o)[:len(*o)-1]
+	return last
+}
+
+// whyNot says why the pool gets no more, with numbers.
+func (p *planner) whyNot(o *pool) string {
+	cold := len(o.homeless)
+	most := int64(0)
+	var roomiest *host
+	for _, h := range p.hosts {
+		n := len(o.cold[h])
+		cold += n
+		if n == 0 && len(o.homeless) == 0 {
+			continue
+		}
+		free := h.memory
+		for _, each := range h.promises {
+			free += each.memory
+		}
+		if roomiest == nil || free > most {
+			roomiest, most = h, free
+		}
+	}
+	switch {
+	case cold == 0 && o.Lost > 0:
+		return fmt.Sprintf("all %d desktops that can be used are taken; %d more %s", o.running, o.Lost, cmp.Or(o.LostWhy, "cannot be used"))
+	case cold == 0:
+		return fmt.Sprintf("all %d desktops are taken", o.running)
+	case roomiest == nil:
+		return fmt.Sprintf("there is no host for %d cold desktops", cold)
+	case most >= o.MemoryMiB:
+		return fmt.Sprintf("the hosts of %d cold desktops have no vCPUs free: one needs %d", cold, o.VCPUs)
+	}
+	return fmt.Sprintf("the hosts of %d cold desktops have no memory free: one needs %d MiB, and %s, which has most, has %d MiB", cold, o.MemoryMiB,
+		roomiest.Name, max(0, most))
+}

@@ -1,0 +1,151 @@
+package warmup
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// output turns the work sheet into the plan.
+func (p *planner) output() Output {
+	var out Output
+	for _, o := range p.pools {
+		out.Pools = append(out.Pools, PoolPlan{
+			Name: o.Name, Starts: p.starts(o), Shortfalls: o.shortfalls(p.now), Targets: o.targets, Ready: o.curve(), Hosts: o.uses(),
+		})
+	}
+	return out
+}
+
+func (p *planner) starts(o *pool) []Start {
+	var starts []Start
+	for _, j := range o.jobs {
+		at := j.at.Truncate(time.Second)
+		if at.Before(p.now) && !j.fixed {
+			at = j.at
+		}
+		starts = append(starts, Start{
+			Seat: j.seat.Number, Host: j.host.Name, At: at, Deadline: j.deadline, Fixed: j.fixed,
+			Expected: at.Add(j.Mean), Sure: at.Add(j.Quantile), First: j.first,
+		})
+	}
+	slices.SortFunc(starts, func(a, b Start) int { return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.Seat, b.Seat)) })
+	return starts
+}
+
+// curve is the count of ready desktops over time.
+func (o *pool) curve() []Point {
+	changes := slices.Clone(o.ready)
+	for _, j := range o.jobs {
+		if !j.fixed {
+			changes = append(changes, change{j.at.Add(j.Mean), 1})
+		}
+	}
+	slices.SortFunc(changes, func(a, b change) int { return a.at.Compare(b.at) })
+	var points []Point
+	count := 0
+	for _, c := range changes {
+		count += c.by
+		if n := len(points); n > 0 && points[n-1].At.Equal(c.at) {
+			points[n-1].Count = count
+			continue
+		}
+		points = append(points, Point{c.at, count})
+	}
+	return points
+}
+
+func (o *pool) uses() []HostUse {
+	var uses []HostUse
+	for h, e := range o.used {
+		uses = append(uses, HostUse{Name: h.Name, Boots: h.boots, Estimate: e})
+	}
+	slices.SortFunc(uses, func(a, b HostUse) int { return cmp.Compare(a.Name, b.Name) })
+	return uses
+}
+
+// shortfalls tells of every wish what is late and what never comes.
+func (o *pool) shortfalls(now time.Time) []Shortfall {
+	var all []Shortfall
+	for _, w := range o.wishes {
+		var late []*job
+		for _, j := range w.jobs {
+			if j.at.After(j.last()) {
+				late = append(late, j)
+			}
+		}
+		if len(late) > 0 {
+			all = append(all, lateness(w, late, now))
+		}
+		if w.missing > 0 {
+			all = append(all, Shortfall{Deadline: w.deadline, Desktops: w.missing, Reason: w.why})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b Shortfall) int {
+		return cmp.Or(a.Deadline.Compare(b.Deadline), a.Ready.Compare(b.Ready), cmp.Compare(a.Reason, b.Reason))
+	})
+	return join(all)
+}
+
+// join adds up what is missing at the same deadline for the same reason.
+func join(all []Shortfall) []Shortfall {
+	var joined []Shortfall
+	for _, s := range all {
+		if n := len(joined); n > 0 && joined[n-1].Deadline.Equal(s.Deadline) && joined[n-1].Ready.Equal(s.Ready) && joined[n-1].Reason == s.Reason {
+			joined[n-1].Desktops += s.Desktops
+			continue
+		}
+		joined = append(joined, s)
+	}
+	return joined
+}
+
+// lateness puts jobs that miss their deadline into a shortfall.
+func lateness(w *wish, late []*job, now time.Time) Shortfall {
+	s := Shortfall{Deadline: w.deadline, Desktops: len(late)}
+	last := late[0]
+	for _, j := range late {
+		if sure := j.at.Add(j.Quantile); sure.After(s.Ready) {
+			s.Ready, last = sure, j
+		}
+	}
+	hosts := map[*host]int{}
+	for _, j := range w.jobs {
+		hosts[j.host]++
+	}
+	boots := 0
+	for h := range hosts {
+		boots += h.boots
+	}
+	takes := fmt.Sprintf("a start takes %s, or %s for 99 of 100", short(last.Mean), short(last.Quantile))
+	left := w.deadline.Sub(now)
+	switch {
+	case left <= 0:
+		s.Reason = fmt.Sprintf("the deadline is over, and %d desktops were not told to start in time; %s, %s at once", len(w.jobs), takes, count(boots, "start"))
+	case left < last.Quantile:
+		s.Reason = fmt.Sprintf("%s are left, and %s", short(left), takes)
+	case last.earliest.After(now) && last.earliest.After(last.last()):
+		s.Reason = fmt.Sprintf("host %s is not able to start them before %s UTC: it has not got the image, or the desktop is still being made anew; %s",
+			last.host.Name, last.earliest.UTC().Format("15:04:05"), takes)
+	default:
+		s.Reason = fmt.Sprintf("%s in time for %s to start: %s can start %d at once, %s", short(left)+" are left", count(len(w.jobs), "desktop"),
+			count(len(hosts), "host"), boots, takes)
+	}
+	return s
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// short is a length of time for people.
+func short(d time.Duration) string {
+	if d < 10*time.Second {
+		return d.Round(100 * time.Millisecond).String()
+	}
+	return d.Round(time.Second).String()
+}

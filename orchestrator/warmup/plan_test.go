@@ -1,0 +1,23 @@
+package warmup_test
+
+import (
+	"testing"
+	"time"
+
+	"daybreak/orchestrator/warmup"
+)
+
+func TestOnDate(t *testing.T) {
+	in := site(2, 4, 10, 20)
+	in.Pools[0].Targets = append(in.Pools[0].Targets,
+		warmup.Target{From: open.Add(9 * time.Hour), Running: 2, Reason: "closed"}, warmup.Target{From: open.Add(23 * time.Hour), Running: 9})
+	out := warmup.Plan(at("06:00:00"), in)
+	today := out.Pools[0].OnDate("2026-11-24", open.Location(), at("06:00:00"))
+	if len(today.GetStarts()) != 20 || len(today.GetHosts()) != 2 || len(today.GetTargets()) != 3 {
+		t.Error(today)
+	}
+	tomorrow := out.Pools[0].OnDate("2026-11-25", open.Location(), at("06:00:00"))
+	if len(tomorrow.GetStarts()) != 7 || len(tomorrow.GetTargets()) != 2 || tomorrow.GetTargets()[0].GetRunning() != 2 {
+		t.Error(tomorrow)
+	}
+}

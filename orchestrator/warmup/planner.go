@@ -1,0 +1,249 @@
+package warmup
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// planner is the work sheet of one plan. It goes through the moments at which some pool's target changes, in their order:
+// what is too many is cooled then, what is missing was started before.
+type planner struct {
+	now        time.Time
+	until      time.Time
+	keep, near time.Duration
+	model      *Model
+	pools      []*pool
+	hosts      []*host
+	byName     map[string]*host
+}
+
+// pool is a pool in the making of the plan.
+type pool struct {
+	*Pool
+	targets   []Target // from now on
+	cold      map[*host][]*seat
+	homeless  []*seat // cold, without a host
+	hosts     []*host // where those may go
+	warm      []*seat // run, and may be cooled
+	running   int
+	wishes    []*wish // in order of deadlines
+	open      int     // what wishes still miss
+	jobs      []*job
+	estimates map[estimateKey]Estimate
+	ready     []change // of the count of ready desktops
+	used      map[*host]Estimate
+}
+
+type estimateKey struct {
+	host   *host
+	digest string
+}
+
+// change of a count.
+type change struct {
+	at time.Time
+	by int
+}
+
+// seat is a desktop in the making of the plan.
+type seat struct {
+	Seat
+	host     *host
+	earliest time.Time // it can start then
+	cooled   bool      // it ran before
+	job      *job      // the newest
+}
+
+// wish is desktops that should be ready at a deadline.
+type wish struct {
+	deadline time.Time
+	want     int
+	missing  int
+	dropped  bool // nobody wants what is missing any more
+	jobs     []*job
+	why      string // why some are missing
+}
+
+// job is one start.
+type job struct {
+	Estimate
+	pool     *pool
+	seat     *seat
+	host     *host
+	wish     *wish
+	deadline time.Time
+	at       time.Time
+	earliest time.Time // without regard to boots and memory
+	fixed    bool
+	first    bool // the seat is cold now
+}
+
+// last is the latest time at which the job may start.
+func (j *job) last() time.Time { return j.deadline.Add(-j.Quantile) }
+
+func newPlanner(now time.Time, in Input) *planner {
+	p := &planner{
+		now: now, until: in.Until, keep: cmp.Or(in.Keep, DefaultKeep), near: cmp.Or(in.Near, DefaultNear), model: in.Model,
+		byName: map[string]*host{},
+	}
+	for _, h := range in.Hosts {
+		p.hosts = append(p.hosts, &host{Host: h, boots: min(max(1, h.Boots), maxBoots), memory: h.MemoryMiB, vcpus: h.VCPUs})
+	}
+	slices.SortFunc(p.hosts, func(a, b *host) int { return cmp.Compare(a.Name, b.Name) })
+	for _, h := range p.hosts {
+		p.byName[h.Name] = h
+	}
+	for i := range in.Pools {
+		p.pools = append(p.pools, p.enter(&in.Pools[i]))
+	}
+	return p
+}
+
+// enter reads a pool.
+func (p *planner) enter(in *Pool) *pool {
+	o := &pool{
+		Pool: in, targets: p.from(in.Targets), cold: map[*host][]*seat{}, estimates: map[estimateKey]Estimate{}, used: map[*host]Estimate{},
+	}
+	for _, h := range p.hosts {
+		if in.Hosts == nil || slices.Contains(in.Hosts, h.Name) {
+			o.hosts = append(o.hosts, h)
+		}
+	}
+	seats := slices.Clone(in.Seats)
+	// Those that are on their way take their places in the order in which they began.
+	slices.SortStableFunc(seats, func(a, b Seat) int {
+		return cmp.Or(a.StartAt.Compare(b.StartAt), cmp.Compare(a.Number, b.Number))
+	})
+	for _, each := range seats {
+		s := &seat{Seat: each, host: p.byName[each.Host], earliest: p.now}
+		switch {
+		case s.host == nil && each.Host != "": // not a host that anything starts on
+		case each.Phase == Cold && !p.isNear(each):
+			o.chill(s)
+		default:
+			p.enterRunning(o, s)
+		}
+	}
+	for _, seats := range o.cold {
+		slices.SortFunc(seats, inTurn)
+	}
+	slices.SortFunc(o.homeless, inTurn)
+	slices.SortFunc(o.warm, func(a, b *seat) int { return cmp.Compare(a.Number, b.Number) })
+	return o
+}
+
+// from leaves out what was before.
+func (p *planner) from(targets []Target) []Target {
+	first := 0
+	for i, t := range targets {
+		if !t.From.After(p.now) {
+			first = i
+		}
+	}
+	var kept []Target
+	for _, t := range targets[min(first, len(targets)):] {
+		if t.From.Before(p.until) || len(kept) == 0 {
+			kept = append(kept, t)
+		}
+	}
+	return kept
+}
+
+// isNear: the start was told to the host, and may be happening.
+func (p *planner) isNear(s Seat) bool {
+	return s.Host != "" && !s.StartAt.IsZero() && !s.StartAt.After(p.now.Add(p.near))
+}
+
+// inTurn is the order in which cold seats get the places that a plan has, latest first: so that each gets again what it had.
+func inTurn(a, b *seat) int {
+	return cmp.Or(b.StartAt.Compare(a.StartAt), cmp.Compare(a.Number, b.Number))
+}
+
+func (o *pool) chill(s *seat) {
+	if s.host == nil {
+		o.homeless = append(o.homeless, s)
+		return
+	}
+	o.cold[s.host] = append(o.cold[s.host], s)
+}
+
+// enterRunning counts a seat that runs, or is about to.
+func (p *planner) enterRunning(o *pool, s *seat) {
+	o.running++
+	if !s.Claimed {
+		o.warm = append(o.warm, s)
+	}
+	if s.host == nil { // told to run, and not placed yet
+		o.ready = append(o.ready, change{p.now.Add(o.estimate(p.model, nil, s.Digest).Mean), 1})
+		return
+	}
+	s.host.memory -= o.MemoryMiB
+	s.host.vcpus -= o.VCPUs
+	if s.Phase == Ready {
+		o.ready = append(o.ready, change{p.now, 1})
+		return
+	}
+	e := o.estimate(p.model, s.host, s.Digest)
+	began := s.StartAt
+	if began.IsZero() {
+		began = p.now
+	}
+	until := later(p.now, began.Add(e.Mean))
+	s.host.occupy(until)
+	o.ready = append(o.ready, change{until, 1})
+	if s.Phase == Cold {
+		j := &job{Estimate: e, pool: o, seat: s, host: s.host, at: s.StartAt, earliest: s.StartAt, fixed: true, first: true}
+		j.deadline = o.deadlineOf(j)
+		o.jobs = append(o.jobs, j)
+		o.used[s.host] = e
+		s.job = j
+	}
+}
+
+// deadlineOf is the first time at which the target rises that a fixed start can meet; when there is none, that of its readiness.
+func (o *pool) deadlineOf(j *job) time.Time {
+	for i := 1; i < len(o.targets); i++ {
+		if o.targets[i].Running > o.targets[i-1].Running && !o.targets[i].From.Before(j.at) {
+			return o.targets[i].From
+		}
+	}
+	return j.at.Add(j.Quantile)
+}
+
+// estimate says how long a start on the host takes; nil stands for any.
+func (o *pool) estimate(m *Model, h *host, digest string) Estimate {
+	if digest == "" {
+		digest = o.Digest
+	}
+	key := estimateKey{h, digest}
+	if e, ok := o.estimates[key]; ok {
+		return e
+	}
+	boot := Boot{Image: o.Image, Digest: digest, Readiness: o.Readiness, AtOnce: 1}
+	if h != nil {
+		boot.Class, boot.AtOnce = h.Class, h.boots
+	}
+	e := m.Estimate(boot)
+	if h != nil && h.ReadRate > 0 && e.ReadBytes > 0 {
+		// All boots of a wave read through the one store.
+		reading := time.Duration(float64(e.ReadBytes) * float64(h.boots) / float64(h.ReadRate) * float64(time.Second))
+		e.Mean, e.Quantile = max(e.Mean, reading), max(e.Quantile, reading)
+	}
+	o.estimates[key] = e
+	return e
+}
+
+// moments are now and all times at which a target changes, in order.
+func (p *planner) moments() []time.Time {
+	all := []time.Time{p.now}
+	for _, o := range p.pools {
+		for _, t := range o.targets {
+			if t.From.After(p.now) {
+				all = append(all, t.From)
+			}
+		}
+	}
+	slices.SortFunc(all, time.Time.Compare)
+	return slices.CompactFunc(all, time.Time.Equal)
+}

@@ -1,0 +1,126 @@
+package warmup_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"daybreak/orchestrator/warmup"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+const digest = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+
+// open is a Tuesday, 08:30 in Tokyo.
+var open = time.Date(2026, 11, 24, 8, 30, 0, 0, time.FixedZone("JST", 9*3600))
+
+// learned is a model of which every start took so long.
+func learned(took ...time.Duration) *warmup.Model {
+	h := &v1.History{}
+	for i := range 128 {
+		h.Boots = append(h.Boots, &v1.BootSample{
+			Digest: digest, HostClass: "std", Took: durationpb.New(took[i%len(took)]), AtOnce: 64, Ready: timestamppb.New(open.Add(time.Duration(i-2000) * time.Minute)),
+		})
+	}
+	return warmup.Learn([]*v1.History{h}, func(string) string { return "office" })
+}
+
+// site is so many hosts with places for boots, and one pool with so many cold desktops on each, wanted at the opening.
+func site(hosts, boots, each, target int) warmup.Input {
+	in := warmup.Input{Until: open.Add(24 * time.Hour), Model: learned(20 * time.Second)}
+	p := warmup.Pool{
+		Name: "counter", Image: "office", Digest: digest, MemoryMiB: 1024, VCPUs: 1,
+		Targets: []warmup.Target{{From: open.Add(-24 * time.Hour)}, {From: open, Running: target}},
+	}
+	for h := range hosts {
+		in.Hosts = append(in.Hosts, warmup.Host{
+			Name: fmt.Sprintf("kvm%03d", h), Class: "std", Boots: boots, MemoryMiB: int64(each) * 1024, VCPUs: int64(each),
+		})
+		for range each {
+			p.Seats = append(p.Seats, warmup.Seat{Number: uint32(len(p.Seats) + 1), Host: in.Hosts[h].Name})
+		}
+	}
+	in.Pools = []warmup.Pool{p}
+	return in
+}
+
+func at(clock string) time.Time {
+	t, err := time.ParseInLocation("2006-01-02 15:04:05", "2026-11-24 "+clock, open.Location())
+	if err != nil {
+		panic(err)
+	}
+	return t
+}
+
+// starts are the times of the first pool's starts, and how many start then.
+func starts(out warmup.Output) map[string]int {
+	n := map[string]int{}
+	for _, s := range out.Pools[0].Starts {
+		n[s.At.In(open.Location()).Format("15:04:05")]++
+	}
+	return n
+}
+
+func TestWavesBeforeTheDeadline(t *testing.T) {
+	out := warmup.Plan(at("06:00:00"), site(2, 4, 10, 20))
+	want := map[string]int{"08:29:40": 8, "08:29:20": 8, "08:29:00": 4}
+	if diff := cmp.Diff(want, starts(out)); diff != "" {
+		t.Error(diff)
+	}
+	if short := out.Pools[0].Shortfalls; len(short) > 0 {
+		t.Error(short)
+	}
+	if last := out.Pools[0].Ready[len(out.Pools[0].Ready)-1]; last.Count != 20 || !last.At.Equal(open) {
+		t.Error(last)
+	}
+}
+
+func TestTooLate(t *testing.T) {
+	out := warmup.Plan(at("08:29:30"), site(2, 4, 10, 20))
+	want := map[string]int{"08:29:30": 8, "08:29:50": 8, "08:30:10": 4}
+	if diff := cmp.Diff(want, starts(out)); diff != "" {
+		t.Error(diff)
+	}
+	short := out.Pools[0].Shortfalls
+	if len(short) != 1 || short[0].Desktops != 12 || !short[0].Ready.Equal(at("08:30:30")) {
+		t.Error(short)
+	}
+}
+
+func TestNoRoom(t *testing.T) {
+	in := site(2, 4, 10, 20)
+	in.Hosts[1].MemoryMiB = 3 * 1024
+	out := warmup.Plan(at("06:00:00"), in)
+	want := []warmup.Shortfall{{Deadline: open, Desktops: 7, Reason: "the hosts of 7 cold desktops have no memory free: one needs 1024 MiB, and kvm001, which has most, has 0 MiB"}}
+	if diff := cmp.Diff(want, out.Pools[0].Shortfalls); diff != "" {
+		t.Error(diff)
+	}
+	if len(out.Pools[0].Starts) != 13 {
+		t.Error(len(out.Pools[0].Starts))
+	}
+}
+
+func TestTheDayGoesOn(t *testing.T) {
+	in := site(2, 4, 10, 20)
+	in.Pools[0].Targets = append(in.Pools[0].Targets, warmup.Target{From: open.Add(4 * time.Hour), Running: 5}, warmup.Target{From: open.Add(8 * time.Hour), Running: 12})
+	out := warmup.Plan(at("06:00:00"), in)
+	if n := len(out.Pools[0].Starts); n != 27 {
+		t.Error(n, "starts")
+	}
+	first := 0
+	for _, s := range out.Pools[0].Starts {
+		if s.First {
+			first++
+		}
+	}
+	if first != 20 {
+		t.Error(first, "first starts")
+	}
+	if last := out.Pools[0].Ready[len(out.Pools[0].Ready)-1]; last.Count != 12 {
+		t.Error(last)
+	}
+}
