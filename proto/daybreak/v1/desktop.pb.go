@@ -399,7 +399,10 @@ type Incarnation struct {
 	Notice *Notice `protobuf:"bytes,16,opt,name=notice,proto3" json:"notice,omitempty"`
 	// The host is to ask the guest anew, now, whether somebody uses it, and to say so with a GuestSession.asked not before this
 	// time. Absent when nobody wants to know. Writer: pool.
-	LookAt        *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=look_at,json=lookAt,proto3" json:"look_at,omitempty"`
+	LookAt *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=look_at,json=lookAt,proto3" json:"look_at,omitempty"`
+	// When a life that had waited cold was told to run at once, without a time to start at. Absent: it was to run from the beginning, it
+	// starts by plan, or it still waits. Writer: pool.
+	Woken         *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=woken,proto3" json:"woken,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -549,6 +552,13 @@ func (x *Incarnation) GetNotice() *Notice {
 func (x *Incarnation) GetLookAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.LookAt
+	}
+	return nil
+}
+
+func (x *Incarnation) GetWoken() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Woken
 	}
 	return nil
 }
@@ -1221,7 +1231,7 @@ const file_daybreak_v1_desktop_proto_rawDesc = "" +
 	"\avm_uuid\x18\x04 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06vmUuid\x12$\n" +
 	"\tdata_host\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18?R\bdataHost\x12%\n" +
 	"\tdata_user\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\bdataUser\x12\x1e\n" +
-	"\x05owner\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05owner\"\xa3\x06\n" +
+	"\x05owner\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05owner\"\xd5\x06\n" +
 	"\vIncarnation\x12'\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02 \x00R\n" +
@@ -1244,7 +1254,8 @@ const file_daybreak_v1_desktop_proto_rawDesc = "" +
 	"signatures\x18\x0f \x03(\v2\x16.daybreak.v1.SignatureB\b\xbaH\x05\x92\x01\x02\x10\x04R\n" +
 	"signatures\x12+\n" +
 	"\x06notice\x18\x10 \x01(\v2\x13.daybreak.v1.NoticeR\x06notice\x123\n" +
-	"\alook_at\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\x06lookAt\"X\n" +
+	"\alook_at\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\x06lookAt\x120\n" +
+	"\x05woken\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\x05woken\"X\n" +
 	"\x06Notice\x12\x19\n" +
 	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x123\n" +
 	"\x04text\x18\x02 \x01(\tB\x1f\xbaH\x1cr\x1a\x10\x01\x18\x80\x042\x13^[^\\x00-\\x1f\\x7f]*$R\x04text\"\xc6\x03\n" +
@@ -1377,29 +1388,30 @@ var file_daybreak_v1_desktop_proto_depIdxs = []int32{
 	18, // 11: daybreak.v1.Incarnation.signatures:type_name -> daybreak.v1.Signature
 	5,  // 12: daybreak.v1.Incarnation.notice:type_name -> daybreak.v1.Notice
 	16, // 13: daybreak.v1.Incarnation.look_at:type_name -> google.protobuf.Timestamp
-	1,  // 14: daybreak.v1.DesktopStatus.state:type_name -> daybreak.v1.DesktopState
-	9,  // 15: daybreak.v1.DesktopStatus.times:type_name -> daybreak.v1.StateTime
-	10, // 16: daybreak.v1.DesktopStatus.guest:type_name -> daybreak.v1.GuestReport
-	7,  // 17: daybreak.v1.DesktopStatus.session:type_name -> daybreak.v1.GuestSession
-	8,  // 18: daybreak.v1.DesktopStatus.boot:type_name -> daybreak.v1.BootReport
-	16, // 19: daybreak.v1.GuestSession.asked:type_name -> google.protobuf.Timestamp
-	16, // 20: daybreak.v1.GuestSession.input_idle_since:type_name -> google.protobuf.Timestamp
-	19, // 21: daybreak.v1.BootReport.took:type_name -> google.protobuf.Duration
-	1,  // 22: daybreak.v1.StateTime.state:type_name -> daybreak.v1.DesktopState
-	16, // 23: daybreak.v1.StateTime.at:type_name -> google.protobuf.Timestamp
-	16, // 24: daybreak.v1.DesktopClaim.since:type_name -> google.protobuf.Timestamp
-	16, // 25: daybreak.v1.DesktopClaim.restart_at:type_name -> google.protobuf.Timestamp
-	16, // 26: daybreak.v1.DesktopClaim.asked:type_name -> google.protobuf.Timestamp
-	16, // 27: daybreak.v1.DesktopClaim.busy_until:type_name -> google.protobuf.Timestamp
-	12, // 28: daybreak.v1.DesktopClaim.reclaim:type_name -> daybreak.v1.Reclaim
-	16, // 29: daybreak.v1.Reclaim.since:type_name -> google.protobuf.Timestamp
-	16, // 30: daybreak.v1.Reclaim.act_at:type_name -> google.protobuf.Timestamp
-	20, // 31: daybreak.v1.Reclaim.action:type_name -> daybreak.v1.IdleAction
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	16, // 14: daybreak.v1.Incarnation.woken:type_name -> google.protobuf.Timestamp
+	1,  // 15: daybreak.v1.DesktopStatus.state:type_name -> daybreak.v1.DesktopState
+	9,  // 16: daybreak.v1.DesktopStatus.times:type_name -> daybreak.v1.StateTime
+	10, // 17: daybreak.v1.DesktopStatus.guest:type_name -> daybreak.v1.GuestReport
+	7,  // 18: daybreak.v1.DesktopStatus.session:type_name -> daybreak.v1.GuestSession
+	8,  // 19: daybreak.v1.DesktopStatus.boot:type_name -> daybreak.v1.BootReport
+	16, // 20: daybreak.v1.GuestSession.asked:type_name -> google.protobuf.Timestamp
+	16, // 21: daybreak.v1.GuestSession.input_idle_since:type_name -> google.protobuf.Timestamp
+	19, // 22: daybreak.v1.BootReport.took:type_name -> google.protobuf.Duration
+	1,  // 23: daybreak.v1.StateTime.state:type_name -> daybreak.v1.DesktopState
+	16, // 24: daybreak.v1.StateTime.at:type_name -> google.protobuf.Timestamp
+	16, // 25: daybreak.v1.DesktopClaim.since:type_name -> google.protobuf.Timestamp
+	16, // 26: daybreak.v1.DesktopClaim.restart_at:type_name -> google.protobuf.Timestamp
+	16, // 27: daybreak.v1.DesktopClaim.asked:type_name -> google.protobuf.Timestamp
+	16, // 28: daybreak.v1.DesktopClaim.busy_until:type_name -> google.protobuf.Timestamp
+	12, // 29: daybreak.v1.DesktopClaim.reclaim:type_name -> daybreak.v1.Reclaim
+	16, // 30: daybreak.v1.Reclaim.since:type_name -> google.protobuf.Timestamp
+	16, // 31: daybreak.v1.Reclaim.act_at:type_name -> google.protobuf.Timestamp
+	20, // 32: daybreak.v1.Reclaim.action:type_name -> daybreak.v1.IdleAction
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_daybreak_v1_desktop_proto_init() }

@@ -1309,7 +1309,10 @@ type Release struct {
 	// True while what moves goes back: then no reminder waits for anybody but users.
 	Rollback bool `protobuf:"varint,9,opt,name=rollback,proto3" json:"rollback,omitempty"`
 	// Name of the image that they are versions of. When the pool names another, these numbers say nothing, until they are changed.
-	Image         string `protobuf:"bytes,10,opt,name=image,proto3" json:"image,omitempty"`
+	Image string `protobuf:"bytes,10,opt,name=image,proto3" json:"image,omitempty"`
+	// While desktops move, so many run the next version, whatever the schedule says: else what moves at night would wait cold, and
+	// prove nothing. 0 in a pool without a schedule, whose desktops always run.
+	Running       uint32 `protobuf:"varint,11,opt,name=running,proto3" json:"running,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1412,6 +1415,13 @@ func (x *Release) GetImage() string {
 		return x.Image
 	}
 	return ""
+}
+
+func (x *Release) GetRunning() uint32 {
+	if x != nil {
+		return x.Running
+	}
+	return 0
 }
 
 // Shape is the virtual hardware of one desktop.
@@ -1883,7 +1893,7 @@ const file_daybreak_v1_pool_proto_rawDesc = "" +
 	"\x06notice\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xf5$*\x00R\x06notice\x12%\n" +
 	"\tdeferrals\x18\x03 \x01(\rB\a\xbaH\x04*\x02\x18dR\tdeferrals\x12D\n" +
 	"\bdefer_by\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xf5$*\x00R\adeferBy\x12F\n" +
-	"\bdeadline\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\xce\xda\x03*\x00R\bdeadline\"\xba\x02\n" +
+	"\bdeadline\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\xce\xda\x03*\x00R\bdeadline\"\xd4\x02\n" +
 	"\aRelease\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\bprevious\x18\x02 \x01(\rR\bprevious\x12\x12\n" +
@@ -1896,7 +1906,8 @@ const file_daybreak_v1_pool_proto_rawDesc = "" +
 	"force_from\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tforceFrom\x12\x1a\n" +
 	"\brollback\x18\t \x01(\bR\brollback\x12\x1d\n" +
 	"\x05image\x18\n" +
-	" \x01(\tB\a\xbaH\x04r\x02\x18?R\x05image\"\xbb\x01\n" +
+	" \x01(\tB\a\xbaH\x04r\x02\x18?R\x05image\x12\x18\n" +
+	"\arunning\x18\v \x01(\rR\arunning\"\xbb\x01\n" +
 	"\x05Shape\x12\x1d\n" +
 	"\x05vcpus\x18\x01 \x01(\rB\a\xbaH\x04*\x02\x18@R\x05vcpus\x12(\n" +
 	"\n" +
