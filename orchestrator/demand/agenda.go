@@ -17,6 +17,8 @@ type agenda struct {
 	days  map[calendar.Date]calendar.Day
 	opens []calendar.Opening
 	spans []placed
+	facts []fact
+	open  map[calendar.Date][]uint32 // bins in which each date is open, as pairs
 }
 
 // placed is a span on one civil date.
@@ -27,12 +29,13 @@ type placed struct {
 }
 
 func newAgenda(p Pool, from, to time.Time) *agenda {
-	a := &agenda{pool: p, days: map[calendar.Date]calendar.Day{}}
+	a := &agenda{pool: p, days: map[calendar.Date]calendar.Day{}, open: map[calendar.Date][]uint32{}, facts: facts(p.History)}
 	zone := p.Calendar.Zone()
 	// Where clocks are set back over midnight, the date of an instant may be the one before that of its opening.
 	first, last := calendar.DateOf(from.In(zone)).Add(-1), calendar.DateOf(to.In(zone)).Add(1)
 	for day := range p.Calendar.Days(first, last) {
 		a.days[day.Date] = day
+		a.open[day.Date] = openBins(day, zone)
 		a.opens = append(a.opens, day.Openings...)
 		if len(day.Openings) == 0 {
 			continue

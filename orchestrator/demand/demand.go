@@ -101,3 +101,11 @@ func Peak(curve []Step, from, to time.Time) Step {
 
 // floorOf is min_ready, which cannot be more than there are seats.
 func floorOf(spec *v1.PoolSpec) int { return int(min(spec.GetMinReady(), spec.GetDesktops())) }
+
+// readyIn is the time to ready that the buffer covers.
+func (p Pool) readyIn() time.Duration {
+	if p.TimeToReady <= 0 {
+		return bin
+	}
+	return p.TimeToReady.Round(time.Second)
+}

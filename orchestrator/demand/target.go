@@ -111,8 +111,12 @@ func (a *agenda) value(word, what string, t time.Time) (int, string) {
 	if _, open := a.openAt(t); open {
 		plain = openDefault
 	}
-	n, _ := count(plain, seats)
-	return n, fmt.Sprintf("%s, %s, since there is nothing to learn from yet", what, plain)
+	found, ok := a.learn(t, claimedAt)
+	if !ok {
+		n, _ := count(plain, seats)
+		return n, fmt.Sprintf("%s, %s, since there is nothing to learn from yet", what, plain)
+	}
+	return found.need, fmt.Sprintf("%s, %s: %d of %d", what, found.from(), found.need, seats)
 }
 
 // extra raises the target to the highest of the passing wishes.
@@ -140,6 +144,9 @@ func (a *agenda) buffer(t time.Time) (int, string) {
 	if word != learned {
 		n, _ := count(word, seats)
 		return n, "spare_buffer, " + word
+	}
+	if found, ok := a.learn(t, arrivalsWithin(a.pool.readyIn())); ok {
+		return found.need, fmt.Sprintf("spares, %s: %d arrive within %v", found.from(), found.need, a.pool.readyIn())
 	}
 	n, _ := count(bufferDefault, seats)
 	return n, "spares, " + bufferDefault + ", since there is nothing to learn from yet"

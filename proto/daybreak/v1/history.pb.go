@@ -99,8 +99,16 @@ type DayHistory struct {
 	Claimed []uint32 `protobuf:"varint,2,rep,packed,name=claimed,proto3" json:"claimed,omitempty"`
 	// Claims that began in each bin, as long as claimed.
 	Arrivals []uint32 `protobuf:"varint,3,rep,packed,name=arrivals,proto3" json:"arrivals,omitempty"`
-	// Bins in which nobody watched count as unknown: how many were watched.
-	Watched       uint32 `protobuf:"varint,4,opt,name=watched,proto3" json:"watched,omitempty"`
+	// How many bins were watched.
+	Watched uint32 `protobuf:"varint,4,opt,name=watched,proto3" json:"watched,omitempty"`
+	// Bins in which nobody watched, and of which nothing is known, as pairs: the first, and the first after them.
+	Unwatched []uint32 `protobuf:"varint,5,rep,packed,name=unwatched,proto3" json:"unwatched,omitempty"`
+	// Bins in which the calendar was open, at least in part, in the same way; none on a day on which it was closed.
+	Open []uint32 `protobuf:"varint,6,rep,packed,name=open,proto3" json:"open,omitempty"`
+	// The openings were one-off ones. Such days say nothing of usual ones.
+	Special bool `protobuf:"varint,7,opt,name=special,proto3" json:"special,omitempty"`
+	// The day before was closed.
+	AfterClosed   bool `protobuf:"varint,8,opt,name=after_closed,json=afterClosed,proto3" json:"after_closed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -161,6 +169,34 @@ func (x *DayHistory) GetWatched() uint32 {
 		return x.Watched
 	}
 	return 0
+}
+
+func (x *DayHistory) GetUnwatched() []uint32 {
+	if x != nil {
+		return x.Unwatched
+	}
+	return nil
+}
+
+func (x *DayHistory) GetOpen() []uint32 {
+	if x != nil {
+		return x.Open
+	}
+	return nil
+}
+
+func (x *DayHistory) GetSpecial() bool {
+	if x != nil {
+		return x.Special
+	}
+	return false
+}
+
+func (x *DayHistory) GetAfterClosed() bool {
+	if x != nil {
+		return x.AfterClosed
+	}
+	return false
 }
 
 // BootSample is how one start went.
@@ -262,13 +298,19 @@ const file_daybreak_v1_history_proto_rawDesc = "" +
 	"\aHistory\x12-\n" +
 	"\x04meta\x18\x01 \x01(\v2\x11.daybreak.v1.MetaB\x06\xbaH\x03\xc8\x01\x01R\x04meta\x125\n" +
 	"\x04days\x18\x02 \x03(\v2\x17.daybreak.v1.DayHistoryB\b\xbaH\x05\x92\x01\x02\x10FR\x04days\x128\n" +
-	"\x05boots\x18\x03 \x03(\v2\x17.daybreak.v1.BootSampleB\t\xbaH\x06\x92\x01\x03\x10\x80\x04R\x05boots\"\xb5\x01\n" +
+	"\x05boots\x18\x03 \x03(\v2\x17.daybreak.v1.BootSampleB\t\xbaH\x06\x92\x01\x03\x10\x80\x04R\x05boots\"\xc8\x02\n" +
 	"\n" +
 	"DayHistory\x127\n" +
 	"\x04date\x18\x01 \x01(\tB#\xbaH r\x1e2\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$R\x04date\x12#\n" +
 	"\aclaimed\x18\x02 \x03(\rB\t\xbaH\x06\x92\x01\x03\x10\xa0\x02R\aclaimed\x12%\n" +
 	"\barrivals\x18\x03 \x03(\rB\t\xbaH\x06\x92\x01\x03\x10\xa0\x02R\barrivals\x12\"\n" +
-	"\awatched\x18\x04 \x01(\rB\b\xbaH\x05*\x03\x18\xa0\x02R\awatched\"\x87\x02\n" +
+	"\awatched\x18\x04 \x01(\rB\b\xbaH\x05*\x03\x18\xa0\x02R\awatched\x12.\n" +
+	"\tunwatched\x18\x05 \x03(\rB\x10\xbaH\r\x92\x01\n" +
+	"\x10\xa0\x02\"\x05*\x03\x18\xa0\x02R\tunwatched\x12$\n" +
+	"\x04open\x18\x06 \x03(\rB\x10\xbaH\r\x92\x01\n" +
+	"\x10\xa0\x02\"\x05*\x03\x18\xa0\x02R\x04open\x12\x18\n" +
+	"\aspecial\x18\a \x01(\bR\aspecial\x12!\n" +
+	"\fafter_closed\x18\b \x01(\bR\vafterClosed\"\x87\x02\n" +
 	"\n" +
 	"BootSample\x12-\n" +
 	"\x06digest\x18\x01 \x01(\tB\x15\xbaH\x12r\x102\x0e^[0-9a-f]{64}$R\x06digest\x12'\n" +
