@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -22,7 +23,8 @@ func (s *objectService) check(ctx context.Context, next, current store.Object) (
 		return s.checkCalendar(ctx, next, before)
 	case *v1.Pool:
 		before, _ := current.(*v1.Pool)
-		if mistakes := checkPolicy(next.GetSpec()); len(mistakes) > 0 {
+		mistakes := append(checkPolicy(next.GetSpec()), checkSchedule(next.GetSpec(), before.GetSpec(), time.Now())...)
+		if len(mistakes) > 0 {
 			return nil, invalid(mistakes...)
 		}
 		if before != nil {

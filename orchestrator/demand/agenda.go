@@ -94,7 +94,7 @@ func (a *agenda) cuts(from, to time.Time) []time.Time {
 	for date := range a.days {
 		add(date.At(0, a.pool.Calendar.Zone()))
 	}
-	if a.learns() {
+	if learns(a.pool.Spec.GetSchedule()) {
 		// Zones are whole bins away from each other.
 		for t := from.Truncate(bin).Add(bin); t.Before(to); t = t.Add(bin) {
 			cuts = append(cuts, t)
@@ -105,8 +105,7 @@ func (a *agenda) cuts(from, to time.Time) []time.Time {
 }
 
 // learns says whether any target or the buffer is learned.
-func (a *agenda) learns() bool {
-	s := a.pool.Spec.GetSchedule()
+func learns(s *v1.Schedule) bool {
 	return s.GetOpen() == learned || s.GetClosed() == learned || bufferWord(s) == learned ||
 		slices.ContainsFunc(s.GetSpans(), func(span *v1.TargetSpan) bool { return span.GetTarget() == learned })
 }
