@@ -108,6 +108,8 @@ func about(message proto.Message) (object, note string) {
 		return store.KindName(m.GetKind()) + "/" + m.GetName(), note
 	case *v1.ClaimRequest:
 		return "pool/" + m.GetPool(), "user: " + m.GetUser()
+	case *v1.KeepRequest:
+		return "pool/" + m.GetPool(), fmt.Sprintf("user: %s, busy for %v", m.GetUser(), m.GetBusyFor().AsDuration())
 	case *v1.DeferRequest:
 		return "pool/" + m.GetPool(), "user: " + m.GetUser()
 	case *v1.ReleaseRequest:

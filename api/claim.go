@@ -2,14 +2,30 @@ package api
 
 import (
 	"context"
+	"errors"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"daybreak/orchestrator/pool"
 	v1 "daybreak/proto/daybreak/v1"
 )
+
+// errWaitAgain: the place in the queue stays for a minute and a half.
+var errWaitAgain = status.Error(codes.Unavailable, "this daybreakd is shutting down: wait again, the place in the queue is kept for a moment")
 
 // Claimer binds desktops to users; orchestrator/pool has the real one.
 type Claimer interface {
 	Claim(ctx context.Context, pool, user, requestID string, now time.Time) (*v1.Desktop, error)
+	// Wait claims, and waits in the queue when no desktop is ready; tell hears how far that is, and last of the desktop READY. The
+	// end of ctx gives up the place in the queue, unless its cause is pool.ErrMovedOn.
+	Wait(ctx context.Context, pool, user, requestID string, tell func(*v1.WaitResponse) error) error
+	// Keep says that the user's desktop is busy for a time; 0 takes that back.
+	Keep(ctx context.Context, pool, user string, busy time.Duration, now time.Time) (*v1.Desktop, error)
+	// Release ends a claim; desktop is empty when the user only waited.
 	Release(ctx context.Context, pool, user string) (desktop string, err error)
 	// Defer puts a restart off that was announced to the user, and returns how often that is possible again.
 	Defer(ctx context.Context, pool, user string, now time.Time) (desktop *v1.Desktop, left uint32, err error)
@@ -18,7 +34,8 @@ type Claimer interface {
 // claimService gives desktops to users and takes them back.
 type claimService struct {
 	v1.UnimplementedClaimServiceServer
-	claims Claimer
+	claims  Claimer
+	closing <-chan struct{}
 }
 
 // Claim binds a ready desktop of the pool to the user.
@@ -28,6 +45,45 @@ func (s *claimService) Claim(ctx context.Context, request *v1.ClaimRequest) (*v1
 		return nil, err
 	}
 	return &v1.ClaimResponse{Desktop: desktop}, nil
+}
+
+// Wait claims a desktop and streams how far that is.
+func (s *claimService) Wait(request *v1.ClaimRequest, stream grpc.ServerStreamingServer[v1.WaitResponse]) error {
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	defer cancel(nil)
+	group, ctx := errgroup.WithContext(ctx)
+	done := errors.New("done")
+	group.Go(func() error {
+		if err := s.claims.Wait(ctx, request.GetPool(), request.GetUser(), request.GetRequestId(), stream.Send); err != nil {
+			return err
+		}
+		return done // and nobody need look for the end any more
+	})
+	group.Go(func() error {
+		select {
+		case <-s.closing:
+			cancel(pool.ErrMovedOn)
+		case <-ctx.Done():
+		}
+		return nil
+	})
+	err := group.Wait()
+	switch {
+	case errors.Is(err, done):
+		return nil
+	case errors.Is(context.Cause(ctx), pool.ErrMovedOn):
+		return errWaitAgain
+	}
+	return err
+}
+
+// Keep says that a held desktop is busy.
+func (s *claimService) Keep(ctx context.Context, request *v1.KeepRequest) (*v1.KeepResponse, error) {
+	desktop, err := s.claims.Keep(ctx, request.GetPool(), request.GetUser(), request.GetBusyFor().AsDuration(), time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return &v1.KeepResponse{Desktop: desktop}, nil
 }
 
 // Release ends the user's claim.

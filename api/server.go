@@ -150,7 +150,7 @@ func (s *Server) register(config Config, handle *store.Store, goods *content) er
 		v1.RegisterImageServiceServer(s.people, service)
 	}
 	if config.Claims != nil {
-		v1.RegisterClaimServiceServer(s.people, &claimService{claims: config.Claims})
+		v1.RegisterClaimServiceServer(s.people, &claimService{claims: config.Claims, closing: s.closing})
 	}
 	if config.Sessions != nil {
 		v1.RegisterDesktopServiceServer(s.people, &desktopService{explain: config.Explain, sessions: config.Sessions, cluster: config.Cluster})

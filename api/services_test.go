@@ -2,13 +2,17 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"daybreak/images"
 	"daybreak/orchestrator/catalog"
@@ -28,6 +32,21 @@ func (f fakeClaims) Claim(_ context.Context, pool, user, requestID string, _ tim
 
 func (f fakeClaims) Defer(_ context.Context, pool, user string, _ time.Time) (*v1.Desktop, uint32, error) {
 	return &v1.Desktop{Meta: &v1.Meta{Name: pool + "-1"}, Claim: &v1.DesktopClaim{User: user, Deferrals: 1}}, 2, f.err
+}
+
+// Wait tells a place in the queue, and then the desktop; for "nobody" there is none, and they wait for ever.
+func (f fakeClaims) Wait(ctx context.Context, pool, user, requestID string, tell func(*v1.WaitResponse) error) error {
+	err := tell(&v1.WaitResponse{Position: 2, Queued: 5})
+	if user == "nobody" {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	desktop, failed := f.Claim(ctx, pool, user, requestID, time.Time{})
+	return errors.Join(err, failed, tell(&v1.WaitResponse{Desktop: desktop}))
+}
+
+func (f fakeClaims) Keep(_ context.Context, pool, user string, busy time.Duration, now time.Time) (*v1.Desktop, error) {
+	return &v1.Desktop{Meta: &v1.Meta{Name: pool + "-1"}, Claim: &v1.DesktopClaim{User: user, BusyUntil: timestamppb.New(now.Add(busy))}}, f.err
 }
 
 func (f fakeClaims) Release(_ context.Context, pool, _ string) (string, error) {
@@ -83,6 +102,10 @@ func TestThinServices(t *testing.T) {
 	if err != nil || deferred.GetLeft() != 2 || deferred.GetDesktop().GetClaim().GetDeferrals() != 1 {
 		t.Errorf("%v, %v", deferred, err)
 	}
+	kept, err := v1.NewClaimServiceClient(operator).Keep(t.Context(), &v1.KeepRequest{Pool: "sales", User: "佐藤", BusyFor: durationpb.New(time.Hour)})
+	if err != nil || time.Until(kept.GetDesktop().GetClaim().GetBusyUntil().AsTime()) < 50*time.Minute {
+		t.Errorf("%v, %v", kept, err)
+	}
 	released, err := v1.NewClaimServiceClient(operator).Release(t.Context(), &v1.ReleaseRequest{Pool: "sales", User: "佐藤"})
 	if err != nil || released.GetDesktop() != "sales-1" {
 		t.Errorf("%v, %v", released, err)
@@ -95,12 +118,41 @@ func TestThinServices(t *testing.T) {
 	if err != nil || string(picture.GetPng()) != "sales-1" {
 		t.Errorf("%v, %v", picture, err)
 	}
-	want := []string{"ClaimService/Claim", "ClaimService/Claim", "ClaimService/Defer", "ClaimService/Defer", "ClaimService/Release", "ClaimService/Release", "DesktopService/Screenshot", "DesktopService/Screenshot"}
+	want := []string{"ClaimService/Claim", "ClaimService/Claim", "ClaimService/Defer", "ClaimService/Defer", "ClaimService/Keep", "ClaimService/Keep", "ClaimService/Release", "ClaimService/Release", "DesktopService/Screenshot", "DesktopService/Screenshot"}
 	var have []string
 	for _, record := range r.audited() {
 		have = append(have, record.Method)
 	}
 	wantSame(t, have, want)
+}
+
+// A wait streams what there is to tell, is audited, and ends with this daybreakd in words that say that it may go on.
+func TestWaitStreams(t *testing.T) {
+	r := newRig(t, withAll(t))
+	client := v1.NewClaimServiceClient(r.as(v1.Role_ROLE_OPERATOR))
+	stream, err := client.Wait(t.Context(), &v1.ClaimRequest{Pool: "sales", User: "佐藤"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, firstErr := stream.Recv()
+	second, secondErr := stream.Recv()
+	_, end := stream.Recv()
+	if err := errors.Join(firstErr, secondErr); err != nil || first.GetPosition() != 2 || second.GetDesktop().GetMeta().GetName() != "sales-1" || !errors.Is(end, io.EOF) {
+		t.Errorf("%v, %v, %v, %v", first, second, err, end)
+	}
+	_, err = v1.NewClaimServiceClient(r.as(v1.Role_ROLE_VIEWER)).Claim(t.Context(), &v1.ClaimRequest{Pool: "sales", User: "佐藤"})
+	wantCode(t, err, codes.PermissionDenied, "role")
+
+	endless, err := client.Wait(t.Context(), &v1.ClaimRequest{Pool: "sales", User: "nobody"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := endless.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	r.stop()
+	_, err = endless.Recv()
+	wantCode(t, err, codes.Unavailable, "wait again")
 }
 
 // TestAgentsAreKnownByTheirCertificate: the services learn the host's name from it.

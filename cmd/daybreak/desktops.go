@@ -2,24 +2,15 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"os"
-	"time"
 
-	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"daybreak/cmd/daybreak/show"
-	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
-
-// claimPace is how often a claim that found no ready desktop is tried again.
-const claimPace = 2 * time.Second
 
 // say prints what was done, unless it was not.
 func (a *app) say(said string, err error) error {
@@ -51,135 +42,6 @@ func (a *app) explainCommand() *cobra.Command {
 			})
 		},
 	}
-}
-
-func (a *app) claimCommand() *cobra.Command {
-	var user, format string
-	var noWait bool
-	var timeout time.Duration
-	c := &cobra.Command{
-		Use:   "claim POOL --user USER",
-		Short: "Give a ready desktop of a pool to a user",
-		Long: `Claim binds a ready desktop to the user; who holds one already gets the same again. When none is ready it waits for one
-and shows how far the pool is.`,
-		Example: `  daybreak claim sales --user hanako
-  daybreak claim sales --user 花子 --no-wait -o json`,
-		Args:              exactly("POOL"),
-		ValidArgsFunction: a.completeNames(v1.Kind_KIND_POOL),
-		RunE: func(c *cobra.Command, args []string) error {
-			if user == "" {
-				return wrongUsage("--user is needed: who gets the desktop?")
-			}
-			if noWait {
-				timeout = 0
-			}
-			request := &v1.ClaimRequest{Pool: args[0], User: user, RequestId: uuid.NewString()}
-			return a.withConn(func(conn *grpc.ClientConn) error {
-				desktop, err := a.claim(c.Context(), conn, request, timeout)
-				if err != nil {
-					return err
-				}
-				if format != "" {
-					return a.printObjects(v1.Kind_KIND_DESKTOP, []store.Object{desktop}, format, true)
-				}
-				fmt.Fprintf(a.out, "%s is %s's now: %s on host %s\n", desktop.GetMeta().GetName(), show.Clean(user),
-					stateName(store.State(desktop)), desktop.GetIncarnation().GetHost())
-				return nil
-			})
-		},
-	}
-	c.Flags().StringVar(&user, "user", "", "who gets the desktop")
-	c.Flags().BoolVar(&noWait, "no-wait", false, "fail at once when no desktop is ready")
-	c.Flags().DurationVar(&timeout, "timeout", 10*time.Minute, "how long to wait for a ready desktop")
-	formatFlag(c, &format, "", formatTable, formatWide, formatJSON, formatYAML)
-	return c
-}
-
-// claim tries until a desktop is ready or the time is over. All tries have one request id: whatever the line does to the
-// answers, they make one claim.
-func (a *app) claim(ctx context.Context, conn *grpc.ClientConn, request *v1.ClaimRequest, timeout time.Duration) (*v1.Desktop, error) {
-	progress := newProgress(a.errs)
-	defer progress.done()
-	for until := time.Now().Add(timeout); ; {
-		answer, err := v1.NewClaimServiceClient(conn).Claim(ctx, request)
-		if err == nil {
-			return answer.GetDesktop(), nil
-		}
-		if status.Code(err) != codes.ResourceExhausted || time.Now().Add(claimPace).After(until) {
-			return nil, err
-		}
-		progress.show("waiting: " + status.Convert(err).Message())
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(claimPace):
-		}
-	}
-}
-
-func stateName(state v1.DesktopState) string {
-	if state == v1.DesktopState_DESKTOP_STATE_READY {
-		return "ready"
-	}
-	return "not ready any more"
-}
-
-func (a *app) releaseCommand() *cobra.Command {
-	var user string
-	c := &cobra.Command{
-		Use:               "release POOL --user USER",
-		Short:             "End a user's claim",
-		Long:              "Release takes the desktop back. What the user wrote on it, except on a data disk, is gone before anybody else gets it.",
-		Example:           "  daybreak release sales --user hanako",
-		Args:              exactly("POOL"),
-		ValidArgsFunction: a.completeNames(v1.Kind_KIND_POOL),
-		RunE: func(c *cobra.Command, args []string) error {
-			if user == "" {
-				return wrongUsage("--user is needed: whose claim ends?")
-			}
-			return a.withConn(func(conn *grpc.ClientConn) error {
-				answer, err := v1.NewClaimServiceClient(conn).Release(c.Context(), &v1.ReleaseRequest{Pool: args[0], User: user})
-				return a.say(fmt.Sprintf("%s released", answer.GetDesktop()), err)
-			})
-		},
-	}
-	c.Flags().StringVar(&user, "user", "", "whose claim ends")
-	return c
-}
-
-func (a *app) deferCommand() *cobra.Command {
-	var user string
-	c := &cobra.Command{
-		Use:   "defer POOL --user USER",
-		Short: "Put off the restart that a user was told of",
-		Long: `Defer puts off the restart for an update that was announced to a user, as often and by as much as the pool's policy
-for desktops in use allows.`,
-		Example:           "  daybreak defer sales --user hanako",
-		Args:              exactly("POOL"),
-		ValidArgsFunction: a.completeNames(v1.Kind_KIND_POOL),
-		RunE: func(c *cobra.Command, args []string) error {
-			if user == "" {
-				return wrongUsage("--user is needed: whose restart is put off?")
-			}
-			return a.withConn(func(conn *grpc.ClientConn) error {
-				answer, err := v1.NewClaimServiceClient(conn).Defer(c.Context(), &v1.DeferRequest{Pool: args[0], User: user})
-				if err != nil {
-					return err
-				}
-				desktop, left := answer.GetDesktop(), "can be put off no more"
-				switch n := answer.GetLeft(); {
-				case n == 1:
-					left = "can be put off once more"
-				case n > 1:
-					left = fmt.Sprintf("can be put off %d times more", n)
-				}
-				at := desktop.GetClaim().GetRestartAt().AsTime().Local().Format("2006-01-02 15:04 MST")
-				return a.say(fmt.Sprintf("%s will be restarted at %s; that %s", desktop.GetMeta().GetName(), at, left), nil)
-			})
-		},
-	}
-	c.Flags().StringVar(&user, "user", "", "whose restart is put off")
-	return c
 }
 
 func (a *app) screenshotCommand() *cobra.Command {

@@ -52,12 +52,15 @@ func TestStories(t *testing.T) {
 			return serve(t, env)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "waitfor": waitFor, "put": put, "remove": remove, "disk": disk, "branch": branch, "flip": flip, "cut": cut,
+			"exits": exits, "waitfor": waitFor, "put": put, "remove": remove, "lead": lead, "disk": disk, "branch": branch, "flip": flip, "cut": cut,
 		},
 	})
 }
 
-type backendKey struct{}
+type (
+	backendKey struct{}
+	leadKey    struct{}
+)
 
 // serve starts a control plane and points the story's environment at it.
 func serve(t *testing.T, env *testscript.Env) error {
@@ -107,19 +110,25 @@ func serve(t *testing.T, env *testscript.Env) error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	hosts.ctx, hosts.agents = ctx, v1.NewAgentServiceClient(conn)
-	ended := make(chan error, 2)
+	ended, running := make(chan error, 3), 2
 	go func() { ended <- mirror.Run(ctx) }()
 	go func() { ended <- server.Run(ctx, []net.Listener{listener}, []net.Listener{agents}) }()
 	env.Defer(func() {
 		cancel()
 		_ = conn.Close()
-		for range 2 {
+		for range running {
 			if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
 				t.Error(err)
 			}
 		}
 	})
 	env.Values[backendKey{}] = backend
+	env.Values[leadKey{}] = func() {
+		go func() {
+			ended <- pool.New(mirror, rand.Reader, zerolog.Nop(), prometheus.NewRegistry()).Run(ctx, store.Open(backend, store.WriterPool))
+		}()
+		running++
+	}
 	address := listener.Addr().String()
 	env.Setenv("ADDRESS", address)
 	env.Setenv("HOME", env.WorkDir)
@@ -240,15 +249,26 @@ func put(ts *testscript.TestScript, _ bool, args []string) {
 		documents = append(documents, found...)
 	}
 	for _, d := range documents {
-		op := store.Create(d.Object)
-		if current, err := backend.Get(context.Background(), op.Ref); err == nil {
-			d.Object.GetMeta().Revision = current.GetMeta().GetRevision()
-			d.Object.GetMeta().Uid, d.Object.GetMeta().Created = current.GetMeta().GetUid(), current.GetMeta().GetCreated()
-			op = store.Update(d.Object)
+		for { // until nobody else was quicker
+			op := store.Create(d.Object)
+			if current, err := backend.Get(context.Background(), op.Ref); err == nil {
+				d.Object.GetMeta().Revision = current.GetMeta().GetRevision()
+				d.Object.GetMeta().Uid, d.Object.GetMeta().Created = current.GetMeta().GetUid(), current.GetMeta().GetCreated()
+				op = store.Update(d.Object)
+			}
+			_, err := backend.Commit(context.Background(), store.Guard{}, []store.Op{op})
+			if errors.Is(err, store.ErrConflict) {
+				continue
+			}
+			ts.Check(err)
+			break
 		}
-		_, err := backend.Commit(context.Background(), store.Guard{}, []store.Op{op})
-		ts.Check(err)
 	}
+}
+
+// lead starts the loop of pools, which stories do without if they can.
+func lead(ts *testscript.TestScript, _ bool, _ []string) {
+	ts.Value(leadKey{}).(func())()
 }
 
 // remove takes an object away: remove pool sales.

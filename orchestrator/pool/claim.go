@@ -1,14 +1,11 @@
 package pool
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base32"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -21,12 +18,14 @@ import (
 
 // Sentinels of the Claimer. A pool that does not exist is store.ErrNotFound.
 var (
-	// ErrNoneReady: every desktop is taken, or none that is free is ready. The error's text has the counts.
+	// ErrNoneReady: every desktop is taken, none that is free is ready, or others wait already. The error's text says which.
 	ErrNoneReady = errors.New("no desktop is ready")
-	// ErrNotClaimed: the user holds no desktop of the pool.
+	// ErrNotClaimed: the user holds no desktop of the pool, nor waits for one where that would do.
 	ErrNotClaimed = errors.New("no desktop is claimed")
 	// ErrPoolDeleted: the pool is being deleted and lends nothing any more.
 	ErrPoolDeleted = errors.New("pool is being deleted")
+	// ErrUserLimit: the user holds, or waits for, as many desktops as the pool lets a user have.
+	ErrUserLimit = errors.New("too many desktops for one user")
 )
 
 // NoneReadyError is ErrNoneReady with the counts.
@@ -34,10 +33,23 @@ type NoneReadyError struct {
 	Pool string
 	// Why there is none: counts of desktops by what they are, for people.
 	Counts string
+	// Queued is how many wait, and Place where this user stands among them, or would, from 1.
+	Queued, Place int
 }
 
 func (e *NoneReadyError) Error() string {
-	return fmt.Sprintf("no desktop of pool %s is ready: %s", e.Pool, e.Counts)
+	text := fmt.Sprintf("no desktop of pool %s is ready: %s", e.Pool, e.Counts)
+	if e.Queued > 0 {
+		text += fmt.Sprintf("; %s for one, and this user's place is number %d", waitPhrase(e.Queued), e.Place)
+	}
+	return text
+}
+
+func waitPhrase(n int) string {
+	if n == 1 {
+		return "1 user waits"
+	}
+	return fmt.Sprintf("%d users wait", n)
 }
 
 // Is makes errors.Is find ErrNoneReady.
@@ -48,32 +60,43 @@ func (e *NoneReadyError) Is(target error) bool { return target == ErrNoneReady }
 const claimAttempts = 64
 
 // Claimer lends desktops to users. A claim is one transaction on two objects, so any daybreakd may make it, leader or
-// not, and two users never get one desktop, nor one user two.
+// not, and two users never get one desktop, nor one user two of a pool. Users who wait are served by the leader's loop
+// (queue.go), in order; that nobody overtakes them goes by what this daybreakd's mirror knows, which is behind the store
+// by a moment.
 type Claimer struct {
 	store  *store.Store
 	mirror *store.Mirror
 }
 
-// NewClaimer makes a Claimer. st is opened for WriterPool; mirror knows pools, desktops and hosts at least.
+// NewClaimer makes a Claimer. st is opened for WriterPool; mirror has all kinds.
 func NewClaimer(st *store.Store, mirror *store.Mirror) *Claimer {
 	return &Claimer{store: st, mirror: mirror}
 }
 
 // Claim lends a ready desktop of the pool to the user and returns it. A user who holds one gets the same again, whatever
-// the request id: the call may be repeated until it is answered. ErrNoneReady, ErrPoolDeleted, store.ErrNotFound (no
-// such pool).
+// the request id: the call may be repeated until it is answered. One that is theirs wakes when it was suspended or shut
+// down, and is then returned before it is ready. ErrNoneReady, ErrUserLimit, ErrPoolDeleted, store.ErrNotFound (no such
+// pool).
 func (c *Claimer) Claim(ctx context.Context, pool, user, requestID string, now time.Time) (*v1.Desktop, error) {
 	if _, err := c.mirror.Wait(ctx, 0); err != nil {
 		return nil, fmt.Errorf("claim a desktop of pool %s: %w", pool, err)
 	}
 	caughtUp := false
 	for range claimAttempts {
-		desktop, err := c.held(ctx, pool, user)
-		if err == nil || !errors.Is(err, ErrNotClaimed) {
-			return desktop, err
+		claim, err := c.claimOf(ctx, pool, user)
+		if err != nil && !errors.Is(err, ErrNotClaimed) {
+			return nil, err
 		}
-		desktop, err = c.take(ctx, pool, user, requestID, now)
-		refused := errors.Is(err, ErrNoneReady) || errors.Is(err, store.ErrNotFound)
+		if claim.GetDesktop() != "" {
+			desktop, err := c.comeBack(ctx, claim, now)
+			if err == nil || !lookAgain(err) && !errors.Is(err, store.ErrNotFound) {
+				return desktop, err
+			}
+			continue
+		}
+		desktop, err := c.take(ctx, pool, user, claim, requestID, now, caughtUp)
+		stale := errors.Is(err, errMirrorOld)
+		refused := stale || errors.Is(err, ErrNoneReady) || errors.Is(err, store.ErrNotFound)
 		if err == nil || !refused && !lookAgain(err) || refused && caughtUp {
 			return desktop, err
 		}
@@ -86,6 +109,9 @@ func (c *Claimer) Claim(ctx context.Context, pool, user, requestID string, now t
 	}
 	return nil, fmt.Errorf("claim a desktop of pool %s: others were quicker %d times: %w", pool, claimAttempts, store.ErrConflict)
 }
+
+// errMirrorOld: what is to be decided must not be decided on an old view.
+var errMirrorOld = errors.New("the mirror may be behind")
 
 // catchUp waits until the mirror knows all that the store knows now.
 func (c *Claimer) catchUp(ctx context.Context) error {
@@ -109,6 +135,13 @@ func (c *Claimer) held(ctx context.Context, pool, user string) (*v1.Desktop, err
 	if err != nil {
 		return nil, err
 	}
+	if claim.GetDesktop() == "" {
+		return nil, fmt.Errorf("user %q holds no desktop of pool %s and waits for one: %w", user, pool, ErrNotClaimed)
+	}
+	return c.desktopOf(ctx, claim)
+}
+
+func (c *Claimer) desktopOf(ctx context.Context, claim *v1.Claim) (*v1.Desktop, error) {
 	desktop, err := store.Get[*v1.Desktop](ctx, c.store, claim.GetDesktop())
 	if err != nil {
 		return nil, fmt.Errorf("get the desktop of the claim: %w", err)
@@ -116,6 +149,7 @@ func (c *Claimer) held(ctx context.Context, pool, user string) (*v1.Desktop, err
 	return desktop, nil
 }
 
+// claimOf returns the user's claim by the store's newest word, whether they hold a desktop or wait, or ErrNotClaimed.
 func (c *Claimer) claimOf(ctx context.Context, pool, user string) (*v1.Claim, error) {
 	claim, err := store.Get[*v1.Claim](ctx, c.store, claimName(pool, user))
 	if errors.Is(err, store.ErrNotFound) {
@@ -131,18 +165,29 @@ func (c *Claimer) claimOf(ctx context.Context, pool, user string) (*v1.Claim, er
 }
 
 // take claims one of the desktops that the mirror shows as free, or says why there is none. The mirror may be behind:
-// each candidate is read anew, and the transaction holds only if nobody changed it since.
-func (c *Claimer) take(ctx context.Context, pool, user, requestID string, now time.Time) (*v1.Desktop, error) {
+// each candidate is read anew, and the transaction holds only if nobody changed it since. waiting is the user's place in
+// the queue, nil when they have none. errMirrorOld: a first desktop for ever is given by a fresh view only.
+func (c *Claimer) take(ctx context.Context, pool, user string, waiting *v1.Claim, requestID string, now time.Time, fresh bool) (*v1.Desktop, error) {
 	view := c.mirror.View()
-	object, ok := store.Lookup[*v1.Pool](view, pool)
-	if !ok {
-		return nil, fmt.Errorf("claim a desktop: pool %s: %w", pool, store.ErrNotFound)
+	object, err := lendingPool(view, pool)
+	if err != nil {
+		return nil, err
 	}
-	if object.GetMeta().GetDeletion() != nil {
-		return nil, fmt.Errorf("claim a desktop of pool %s: %w", pool, ErrPoolDeleted)
+	candidates := candidates(view, object, user, now)
+	if isDedicated(object) && !fresh && len(candidates) > 0 && !isTheirs(candidates[0], user) {
+		return nil, errMirrorOld
+	}
+	if refusal := inTurn(view, object, user, now, candidates); refusal != nil {
+		return nil, refusal
+	}
+	var pins []store.Op
+	if waiting == nil && len(candidates) > 0 {
+		if pins, err = c.underLimit(ctx, object, user); err != nil {
+			return nil, err
+		}
 	}
 	conflict := error(nil)
-	for _, candidate := range candidates(view, object, user) {
+	for _, candidate := range candidates {
 		desktop, err := store.Get[*v1.Desktop](ctx, c.store, candidate.GetMeta().GetName())
 		if errors.Is(err, store.ErrNotFound) {
 			continue
@@ -150,49 +195,88 @@ func (c *Claimer) take(ctx context.Context, pool, user, requestID string, now ti
 		if err != nil {
 			return nil, fmt.Errorf("get a desktop to claim: %w", err)
 		}
-		if !free(view, desktop, user) {
+		if !lendable(view, desktop, user, now) {
 			continue
 		}
-		claimed, err := c.bind(ctx, desktop, user, requestID, now)
+		lent := lend(object, desktop, waiting, user, requestID, now)
+		revision, err := c.store.Commit(ctx, append(lent.ops(), pins...)...)
 		switch {
 		case err == nil:
-			return claimed, nil
+			lent.desktop.Meta.Revision = revision
+			return lent.desktop, nil
 		case errors.Is(err, store.ErrExists):
 			return nil, err // the user's other call was quicker: see what it got
 		case !errors.Is(err, store.ErrConflict): // of an unknown outcome, too, no second desktop is tried
 			return nil, fmt.Errorf("claim desktop %s: %w", desktop.GetMeta().GetName(), err)
+		case len(pins) > 0 || waiting != nil: // it may be the user's other claims that changed
+			return nil, err
 		}
 		conflict = err
 	}
 	if conflict != nil {
 		return nil, conflict
 	}
-	return nil, &NoneReadyError{Pool: pool, Counts: census(view, pool)}
+	return nil, noneReady(view, pool, user, now)
 }
 
-// bind writes both sides of the claim.
-func (c *Claimer) bind(ctx context.Context, desktop *v1.Desktop, user, requestID string, now time.Time) (*v1.Desktop, error) {
+// lendingPool returns a pool that lends desktops.
+func lendingPool(view *store.View, pool string) (*v1.Pool, error) {
+	object, ok := store.Lookup[*v1.Pool](view, pool)
+	if !ok {
+		return nil, fmt.Errorf("claim a desktop: pool %s: %w", pool, store.ErrNotFound)
+	}
+	if object.GetMeta().GetDeletion() != nil {
+		return nil, fmt.Errorf("claim a desktop of pool %s: %w", pool, ErrPoolDeleted)
+	}
+	return object, nil
+}
+
+// loan is both sides of a claim, as they are to be written, and the event that goes with it, if any.
+type loan struct {
+	desktop *v1.Desktop
+	claim   *v1.Claim
+	event   *v1.Event
+}
+
+func (l loan) ops() []store.Op {
+	op := store.Create(l.claim)
+	if l.claim.GetMeta().GetRevision() != 0 {
+		op = store.Update(l.claim)
+	}
+	ops := []store.Op{store.Update(l.desktop), op}
+	if l.event != nil {
+		ops = append(ops, store.Create(l.event))
+	}
+	return ops
+}
+
+// lend makes both sides of a claim. waiting is the user's place in the queue, nil when they have none.
+func lend(pool *v1.Pool, desktop *v1.Desktop, waiting *v1.Claim, user, requestID string, now time.Time) loan {
+	at := timestamppb.New(now)
 	changed := proto.CloneOf(desktop)
-	changed.Claim = &v1.DesktopClaim{User: user, Since: timestamppb.New(now), RequestId: requestID}
+	changed.Claim = &v1.DesktopClaim{User: user, Since: at, RequestId: requestID, Asked: at}
 	changed.Incarnation.UsedBy = user
 	if holdsData(changed) {
 		changed.Spec.DataUser = user
 	}
-	pool := desktop.GetSpec().GetPool()
-	claim := &v1.Claim{
-		Meta: &v1.Meta{Name: claimName(pool, user)},
-		Pool: pool, User: user, Desktop: desktop.GetMeta().GetName(), Since: timestamppb.New(now), RequestId: requestID,
+	if isDedicated(pool) {
+		changed.Spec.Owner = user
 	}
-	revision, err := c.store.Commit(ctx, store.Update(changed), store.Create(claim))
-	if err != nil {
-		return nil, err
+	claim := &v1.Claim{Meta: &v1.Meta{Name: claimName(pool.GetMeta().GetName(), user)}, Pool: pool.GetMeta().GetName(), User: user}
+	if waiting != nil {
+		claim = proto.CloneOf(waiting)
+		claim.Expires = nil
 	}
-	changed.Meta.Revision = revision
-	return changed, nil
+	claim.Desktop, claim.Since, claim.RequestId = desktop.GetMeta().GetName(), at, requestID
+	made := loan{desktop: changed, claim: claim}
+	if what := wake(now, changed); what != "" {
+		made.event = store.NewEvent(now, changed, ReasonWoken, what+" for "+user+", whose desktop it is", false)
+	}
+	return made
 }
 
 // Release ends the user's claim and returns the desktop's name. The pool loop throws the overlay away before anybody
-// else gets the desktop. ErrNotClaimed when the user holds none.
+// else gets the desktop. Who waits leaves the queue: the name is empty then. ErrNotClaimed when the user has no claim.
 func (c *Claimer) Release(ctx context.Context, pool, user string) (string, error) {
 	name, unsure := "", false
 	for range claimAttempts {
@@ -203,134 +287,34 @@ func (c *Claimer) Release(ctx context.Context, pool, user string) (string, error
 		if err != nil {
 			return "", err
 		}
-		name = claim.GetDesktop()
-		desktop, err := store.Get[*v1.Desktop](ctx, c.store, name)
-		if err != nil {
-			return "", fmt.Errorf("get the desktop of the claim: %w", err)
+		ops := []store.Op{store.Delete(claim)}
+		if name = claim.GetDesktop(); name != "" {
+			desktop, err := c.desktopOf(ctx, claim)
+			if errors.Is(err, store.ErrNotFound) {
+				continue // the claim went before it
+			}
+			if err != nil {
+				return "", err
+			}
+			ops = append(ops, store.Update(letGo(desktop)))
 		}
-		changed := proto.CloneOf(desktop)
-		changed.Claim = nil
-		_, err = c.store.Commit(ctx, store.Update(changed), store.Delete(claim))
+		_, err = c.store.Commit(ctx, ops...)
 		if err == nil {
 			return name, nil
 		}
 		unsure = unsure || errors.Is(err, store.ErrUnknownOutcome)
 		if !lookAgain(err) {
-			return "", fmt.Errorf("release desktop %s: %w", name, err)
+			return "", fmt.Errorf("release the claim of %q in pool %s: %w", user, pool, err)
 		}
 	}
 	return "", fmt.Errorf("release a desktop of pool %s: others were quicker %d times: %w", pool, claimAttempts, store.ErrConflict)
 }
 
-// candidates returns the desktops of the pool that the user may have, the best first: the user's own, then those whose
-// version most of the pool is to run now, and among equals in an order that differs between users, so that many who claim
-// at once do not fight for one desktop.
-func candidates(view *store.View, pool *v1.Pool, user string) []*v1.Desktop {
-	type ranked struct {
-		desktop *v1.Desktop
-		rank    int
-		lot     [sha256.Size]byte
-	}
-	var found []ranked
-	lasting := lastingVersion(pool)
-	for _, desktop := range view.DesktopsOfPool(pool.GetMeta().GetName()) {
-		if !free(view, desktop, user) {
-			continue
-		}
-		inc, rank := desktop.GetIncarnation(), 2
-		switch {
-		case desktop.GetSpec().GetDataUser() == user || inc.GetUsedBy() == user:
-			rank = 0
-		case inc.GetVersion() == lasting && inc.GetImage() == pool.GetSpec().GetImage():
-			rank = 1
-		}
-		found = append(found, ranked{
-			desktop: desktop,
-			rank:    rank,
-			lot:     sha256.Sum256([]byte(user + "\x00" + desktop.GetMeta().GetName())),
-		})
-	}
-	slices.SortFunc(found, func(a, b ranked) int {
-		return cmp.Or(cmp.Compare(a.rank, b.rank), bytes.Compare(a.lot[:], b.lot[:]))
-	})
-	desktops := make([]*v1.Desktop, len(found))
-	for i, f := range found {
-		desktops[i] = f.desktop
-	}
-	return desktops
-}
-
-// lastingVersion returns the version that users should get: one that is not about to give way. While a rollout has not
-// taken in half of the pool, the new version is on trial, and no user should serve as its test.
-func lastingVersion(pool *v1.Pool) uint32 {
-	release := pool.GetRelease()
-	if release.GetNext() != 0 && 2*release.GetAdmitted() >= pool.GetSpec().GetDesktops() {
-		return release.GetNext()
-	}
-	return release.GetVersion()
-}
-
-// free: the desktop is ready, nobody holds it, and nothing that another user left is on it.
-func free(view *store.View, d *v1.Desktop, user string) bool {
-	inc := d.GetIncarnation()
-	if store.State(d) != v1.DesktopState_DESKTOP_STATE_READY || store.Present(d).GetPausedIo() || d.GetClaim() != nil {
-		return false
-	}
-	if inc.GetDesired() != v1.DesiredState_DESIRED_STATE_READY || d.GetMeta().GetDeletion() != nil {
-		return false
-	}
-	if !isOr(inc.GetUsedBy(), user) || !isOr(d.GetSpec().GetDataUser(), user) {
-		return false
-	}
-	host, ok := store.Lookup[*v1.Host](view, inc.GetHost())
-	return ok && host.GetStatus().GetPhase() != v1.HostPhase_HOST_PHASE_DOWN
-}
-
-func isOr(value, user string) bool { return value == "" || value == user }
-
-// census says in words what the desktops of a pool are that nobody can have.
-func census(view *store.View, pool string) string {
-	counts := map[string]int{}
-	desktops := view.DesktopsOfPool(pool)
-	for _, d := range desktops {
-		counts[standing(view, d)]++
-	}
-	var parts []string
-	for _, what := range []string{"claimed", "starting", "being made anew", "paused", "on a silent host", "failed", "kept for its user", "taken just now"} {
-		if n := counts[what]; n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", n, what))
-		}
-	}
-	if len(parts) == 0 {
-		return "it has no desktops"
-	}
-	return strings.Join(parts, ", ")
-}
-
-// standing says in a few words what a desktop is to somebody who wants one.
-func standing(view *store.View, d *v1.Desktop) string {
-	state := store.State(d)
-	host, _ := store.Lookup[*v1.Host](view, d.GetIncarnation().GetHost())
-	switch {
-	case d.GetClaim() != nil:
-		return "claimed"
-	case d.GetIncarnation().GetDesired() == v1.DesiredState_DESIRED_STATE_DELETED || d.GetMeta().GetDeletion() != nil ||
-		d.GetIncarnation().GetUsedBy() != "":
-		return "being made anew"
-	case isStarting(state):
-		return "starting"
-	case state == v1.DesktopState_DESKTOP_STATE_LOST || host.GetStatus().GetPhase() == v1.HostPhase_HOST_PHASE_DOWN:
-		return "on a silent host"
-	case store.Broken(state):
-		return "failed"
-	case store.Present(d).GetPausedIo():
-		return "paused"
-	case d.GetSpec().GetDataUser() != "":
-		return "kept for its user"
-	case state == v1.DesktopState_DESKTOP_STATE_DELETED:
-		return "being made anew"
-	}
-	return "taken just now" // it looked free a moment ago
+// letGo returns the desktop without its claim.
+func letGo(desktop *v1.Desktop) *v1.Desktop {
+	changed := proto.CloneOf(desktop)
+	changed.Claim, changed.Incarnation.LookAt = nil, nil
+	return changed
 }
 
 // claimName makes the name of a user's claim in a pool: 105 bits of a hash, since users have names of any script.

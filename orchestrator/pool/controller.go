@@ -117,11 +117,15 @@ func hostExists(view *store.View, name string) bool {
 
 // reconcile brings one pool one round nearer to what is wanted. Its own changes queue it again.
 func (t *term) reconcile(ctx context.Context, name string) (time.Duration, error) {
+	served, err := t.serve(ctx, name)
+	if err != nil {
+		return 0, err
+	}
 	view := t.mirror.View()
 	pool, ok := store.Lookup[*v1.Pool](view, name)
 	if !ok {
 		t.metrics.forget(name)
-		return 0, nil
+		return served, nil
 	}
 	snapshot, err := t.snapshot(view, pool)
 	if err != nil {
@@ -140,7 +144,15 @@ func (t *term) reconcile(ctx context.Context, name string) (time.Duration, error
 	if quicker {
 		return conflictPause, nil
 	}
-	return actions.Again, nil
+	return sooner(served, actions.Again), nil
+}
+
+// sooner returns the shorter of two waits, of which 0 means for ever.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b > 0 && b < a {
+		return b
+	}
+	return a
 }
 
 // snapshot collects what Decide looks at.

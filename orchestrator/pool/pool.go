@@ -27,6 +27,13 @@ const (
 	ReasonRestartAnnounced = "RestartAnnounced"
 	ReasonRestartDeferred  = "RestartDeferred"
 	ReasonRestartWithdrawn = "RestartWithdrawn"
+	// What becomes of desktops that are held and not used.
+	ReasonIdleWarned    = "IdleWarned"
+	ReasonIdleWithdrawn = "IdleWithdrawn"
+	ReasonSuspended     = "DesktopSuspended"
+	ReasonShutDown      = "DesktopShutDown"
+	ReasonReclaimed     = "ClaimReclaimed"
+	ReasonWoken         = "DesktopWoken"
 )
 
 // maxChanges bounds one round, so that one large pool does not keep the others waiting; the next round goes on.

@@ -38,6 +38,11 @@ func (s *Store) Get(ctx context.Context, ref Ref) (Object, error) {
 	return s.backend.Get(ctx, ref)
 }
 
+// Fetch is Get for up to MaxOps at once, all as they were at one revision; nil stands where there is no such object.
+func (s *Store) Fetch(ctx context.Context, refs []Ref) ([]Object, error) {
+	return s.backend.Fetch(ctx, refs)
+}
+
 // List returns all objects of a kind sorted by name, and the revision at which they were all so.
 func (s *Store) List(ctx context.Context, kind v1.Kind) ([]Object, int64, error) {
 	return s.backend.List(ctx, kind)

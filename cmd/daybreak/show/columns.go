@@ -46,7 +46,7 @@ func columnNames(kind v1.Kind) (narrow, wide []string) {
 	case v1.Kind_KIND_ROLLOUT:
 		return cut("NAME|POOL|FROM|TO|PHASE|WAVE|MOVED|FAILED|AGE"), cut("IN USE|DONE ABOUT|BECAUSE|MESSAGE")
 	case v1.Kind_KIND_CLAIM:
-		return cut("USER|POOL|DESKTOP|SINCE"), cut("NAME")
+		return cut("USER|POOL|DESKTOP|SINCE"), cut("WAITED|NAME")
 	case v1.Kind_KIND_EVENT:
 		return cut("WHEN|OBJECT|REASON|MESSAGE"), cut("NAME")
 	case v1.Kind_KIND_JOIN_TOKEN:
@@ -77,7 +77,7 @@ func row(o store.Object, wide bool, now time.Time) []string {
 	case *v1.Rollout:
 		narrow, more = rolloutRow(o, now)
 	case *v1.Claim:
-		narrow, more = []string{o.GetUser(), o.GetPool(), o.GetDesktop(), ago(now, o)}, []string{name(o)}
+		narrow, more = claimRow(o, now)
 	case *v1.Event:
 		reason := o.GetReason()
 		if o.GetWarning() {
@@ -109,11 +109,20 @@ func age(o store.Object, now time.Time) string {
 	return Age(now, o.GetMeta().GetCreated())
 }
 
-func ago(now time.Time, c *v1.Claim) string {
-	if c.GetSince() == nil {
-		return ""
+// claimRow shows who holds what since when, or since when they wait.
+func claimRow(c *v1.Claim, now time.Time) (narrow, wide []string) {
+	narrow, wide = []string{c.GetUser(), c.GetPool(), c.GetDesktop(), ""}, []string{"", name(c)}
+	switch queued, since := c.GetQueued(), c.GetSince(); {
+	case c.GetDesktop() == "":
+		narrow[2], wide[0] = "waiting", Age(now, queued)
+		narrow[3] = Age(now, queued) + " ago"
+	case since != nil:
+		narrow[3] = Age(now, since) + " ago"
+		if queued != nil {
+			wide[0] = Age(since.AsTime(), queued)
+		}
 	}
-	return Age(now, c.GetSince()) + " ago"
+	return narrow, wide
 }
 
 func count[N int | uint32 | int64](n N) string {

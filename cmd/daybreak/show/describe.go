@@ -109,6 +109,7 @@ func Desktop(out io.Writer, d *v1.Desktop, events []*v1.Event, now time.Time) er
 			text += "; restarts with another version at " + Moment(now, user.GetRestartAt())
 		}
 		p.line("User", text)
+		p.line("Idle", idleWord(user, now))
 	}
 	p.line("Host", in.GetHost())
 	p.line("Image", versionWord(in.GetImage(), in.GetVersion()))
@@ -129,6 +130,24 @@ func Desktop(out io.Writer, d *v1.Desktop, events []*v1.Event, now time.Time) er
 	p.section("Times", times(store.Present(d).GetTimes(), now))
 	p.events(events)
 	return p.writeTo(out)
+}
+
+// idleWord is what is to be done about a desktop that is not used, or why nothing is.
+func idleWord(c *v1.DesktopClaim, now time.Time) string {
+	var parts []string
+	if reclaim := c.GetReclaim(); reclaim != nil {
+		text := strings.ToLower(strings.ReplaceAll(word(reclaim.GetAction()), "_", " "))
+		if reclaim.GetActing() {
+			text += ", since "
+		} else {
+			text += " at " + Moment(now, reclaim.GetActAt()) + " unless it is used: "
+		}
+		parts = append(parts, text+reclaim.GetReason())
+	}
+	if busy := c.GetBusyUntil(); busy.AsTime().After(now) {
+		parts = append(parts, "busy until "+Moment(now, busy))
+	}
+	return strings.Join(parts, "; ")
 }
 
 // wantedWord is the state that is wanted, and when.

@@ -1,0 +1,258 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"daybreak/cmd/daybreak/show"
+	"daybreak/orchestrator/store"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// againPace is how long a wait whose line broke takes a breath before it goes on: less than a place in the queue is kept.
+const againPace = time.Second
+
+func (a *app) claimCommand() *cobra.Command {
+	var user, format string
+	var noWait bool
+	var timeout time.Duration
+	c := &cobra.Command{
+		Use:   "claim POOL --user USER",
+		Short: "Give a ready desktop of a pool to a user",
+		Long: `Claim binds a ready desktop to the user; who holds one already gets the same again, and one that was suspended or shut
+down wakes. When none is ready the user gets a place in the pool's queue; claim shows the place and waits until the desktop
+is ready. Whoever interrupts it leaves the queue.`,
+		Example: `  daybreak claim sales --user hanako
+  daybreak claim sales --user 花子 --no-wait -o json`,
+		Args:              exactly("POOL"),
+		ValidArgsFunction: a.completeNames(v1.Kind_KIND_POOL),
+		RunE: func(c *cobra.Command, args []string) error {
+			if user == "" {
+				return wrongUsage("--user is needed: who gets the desktop?")
+			}
+			request := &v1.ClaimRequest{Pool: args[0], User: user, RequestId: uuid.NewString()}
+			return a.withConn(func(conn *grpc.ClientConn) error {
+				claim := func() (*v1.Desktop, error) { return a.claimAndWait(c.Context(), conn, request, timeout) }
+				if noWait {
+					claim = func() (*v1.Desktop, error) {
+						answer, err := v1.NewClaimServiceClient(conn).Claim(c.Context(), request)
+						return answer.GetDesktop(), err
+					}
+				}
+				desktop, err := claim()
+				if err != nil {
+					return err
+				}
+				if format != "" {
+					return a.printObjects(v1.Kind_KIND_DESKTOP, []store.Object{desktop}, format, true)
+				}
+				return a.say(lentLine(desktop, user), nil)
+			})
+		},
+	}
+	c.Flags().StringVar(&user, "user", "", "who gets the desktop")
+	c.Flags().BoolVar(&noWait, "no-wait", false, "fail at once when no desktop is ready, and do not wait for one that wakes")
+	c.Flags().DurationVar(&timeout, "timeout", 10*time.Minute, "how long to wait for a ready desktop")
+	formatFlag(c, &format, "", formatTable, formatWide, formatJSON, formatYAML)
+	return c
+}
+
+// lentLine says what the user got.
+func lentLine(desktop *v1.Desktop, user string) string {
+	state := store.State(desktop)
+	text := fmt.Sprintf("%s is %s's now: ", desktop.GetMeta().GetName(), show.Clean(user))
+	switch {
+	case state == v1.DesktopState_DESKTOP_STATE_READY && desktop.GetIncarnation().GetDesired() == v1.DesiredState_DESIRED_STATE_READY:
+		text += "ready"
+	case state == v1.DesktopState_DESKTOP_STATE_SUSPENDED:
+		text += "waking"
+	case state < v1.DesktopState_DESKTOP_STATE_READY:
+		text += "starting"
+	default:
+		text += "not ready any more"
+	}
+	if host := desktop.GetIncarnation().GetHost(); host != "" {
+		text += " on host " + host
+	}
+	return text
+}
+
+// claimAndWait claims and waits until the desktop is ready. When the line breaks it waits again with the same request: the
+// user has one place in the queue whatever the line does.
+func (a *app) claimAndWait(ctx context.Context, conn *grpc.ClientConn, request *v1.ClaimRequest, timeout time.Duration) (*v1.Desktop, error) {
+	// Not a deadline, which would go to the server with the call, and whose end would look like the server's.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer time.AfterFunc(timeout, func() { cancel(errTimeout) }).Stop()
+	progress := newProgress(a.errs)
+	defer progress.done()
+	last := &v1.WaitResponse{}
+	for {
+		err := waitOnce(ctx, conn, request, func(word *v1.WaitResponse) {
+			if last = word; word.GetDesktop() == nil || !isReady(word.GetDesktop()) {
+				progress.show("waiting: " + waitLine(word, time.Now()))
+			}
+		})
+		switch {
+		case err == nil:
+			return last.GetDesktop(), nil
+		case errors.Is(context.Cause(ctx), errTimeout):
+			text := ""
+			if last.GetMessage() != "" {
+				text = ": " + last.GetMessage()
+			}
+			if last.GetDesktop() != nil {
+				return nil, fmt.Errorf("%s has a desktop of pool %q, which is not ready after %s%s", request.GetUser(), request.GetPool(), timeout, text)
+			}
+			return nil, fmt.Errorf("no desktop of pool %q for %s after %s%s", request.GetPool(), request.GetUser(), timeout, text)
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case status.Code(err) != codes.Unavailable || last.GetMessage() == "": // before anything was heard the address may be wrong
+			return nil, err
+		}
+		progress.show("the line to the control plane broke (" + status.Convert(err).Message() + "); trying again")
+		select {
+		case <-ctx.Done():
+		case <-time.After(againPace):
+		}
+	}
+}
+
+// waitOnce is one call of Wait; nil when the last message had the desktop.
+func waitOnce(ctx context.Context, conn *grpc.ClientConn, request *v1.ClaimRequest, hear func(*v1.WaitResponse)) error {
+	stream, err := v1.NewClaimServiceClient(conn).Wait(ctx, request)
+	if err != nil {
+		return err
+	}
+	for {
+		word, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		hear(word)
+	}
+}
+
+func isReady(desktop *v1.Desktop) bool {
+	return store.State(desktop) == v1.DesktopState_DESKTOP_STATE_READY && desktop.GetIncarnation().GetDesired() == v1.DesiredState_DESIRED_STATE_READY
+}
+
+// waitLine is how far a wait is, in one line.
+func waitLine(word *v1.WaitResponse, now time.Time) string {
+	text := word.GetMessage()
+	if at := word.GetExpected(); at != nil {
+		text += fmt.Sprintf("; expected at %s, in %s", at.AsTime().Local().Format("15:04:05"), show.Span(at.AsTime().Sub(now).Round(time.Second)))
+	}
+	return text
+}
+
+func (a *app) keepCommand() *cobra.Command {
+	var user string
+	var busy time.Duration
+	c := &cobra.Command{
+		Use:   "keep POOL --user USER --for DURATION",
+		Short: "Say that a user's desktop is busy and not to be reclaimed",
+		Long: `Keep leaves a held desktop alone for a time, however idle it looks: a long computation, a download over night. --for 0s takes
+an earlier word back.`,
+		Example:           "  daybreak keep sales --user hanako --for 2h",
+		Args:              exactly("POOL"),
+		ValidArgsFunction: a.completeNames(v1.Kind_KIND_POOL),
+		RunE: func(c *cobra.Command, args []string) error {
+			if user == "" {
+				return wrongUsage("--user is needed: whose desktop is busy?")
+			}
+			if !c.Flags().Changed("for") {
+				return wrongUsage("--for is needed: how long is it busy? 0s takes an earlier word back")
+			}
+			return a.withConn(func(conn *grpc.ClientConn) error {
+				answer, err := v1.NewClaimServiceClient(conn).Keep(c.Context(), &v1.KeepRequest{Pool: args[0], User: user, BusyFor: durationpb.New(busy)})
+				if err != nil {
+					return err
+				}
+				name, until := answer.GetDesktop().GetMeta().GetName(), answer.GetDesktop().GetClaim().GetBusyUntil()
+				if until == nil {
+					return a.say(name+" is reclaimed again when it is idle, as the pool's policy says", nil)
+				}
+				return a.say(fmt.Sprintf("%s is left alone until %s", name, until.AsTime().Local().Format("2006-01-02 15:04 MST")), nil)
+			})
+		},
+	}
+	c.Flags().StringVar(&user, "user", "", "whose desktop is busy")
+	c.Flags().DurationVar(&busy, "for", 0, "how long, from now on")
+	return c
+}
+
+func (a *app) releaseCommand() *cobra.Command {
+	var user string
+	c := &cobra.Command{
+		Use:               "release POOL --user USER",
+		Short:             "End a user's claim",
+		Long:              "Release takes the desktop back. What the user wrote on it, except on a data disk, is gone before anybody else gets it.",
+		Example:           "  daybreak release sales --user hanako",
+		Args:              exactly("POOL"),
+		ValidArgsFunction: a.completeNames(v1.Kind_KIND_POOL),
+		RunE: func(c *cobra.Command, args []string) error {
+			if user == "" {
+				return wrongUsage("--user is needed: whose claim ends?")
+			}
+			return a.withConn(func(conn *grpc.ClientConn) error {
+				answer, err := v1.NewClaimServiceClient(conn).Release(c.Context(), &v1.ReleaseRequest{Pool: args[0], User: user})
+				said := answer.GetDesktop() + " released"
+				if answer.GetDesktop() == "" {
+					said = show.Clean(user) + " waits no more"
+				}
+				return a.say(said, err)
+			})
+		},
+	}
+	c.Flags().StringVar(&user, "user", "", "whose claim ends")
+	return c
+}
+
+func (a *app) deferCommand() *cobra.Command {
+	var user string
+	c := &cobra.Command{
+		Use:   "defer POOL --user USER",
+		Short: "Put off the restart that a user was told of",
+		Long: `Defer puts off the restart for an update that was announced to a user, as often and by as much as the pool's policy
+for desktops in use allows.`,
+		Example:           "  daybreak defer sales --user hanako",
+		Args:              exactly("POOL"),
+		ValidArgsFunction: a.completeNames(v1.Kind_KIND_POOL),
+		RunE: func(c *cobra.Command, args []string) error {
+			if user == "" {
+				return wrongUsage("--user is needed: whose restart is put off?")
+			}
+			return a.withConn(func(conn *grpc.ClientConn) error {
+				answer, err := v1.NewClaimServiceClient(conn).Defer(c.Context(), &v1.DeferRequest{Pool: args[0], User: user})
+				if err != nil {
+					return err
+				}
+				desktop, left := answer.GetDesktop(), "can be put off no more"
+				switch n := answer.GetLeft(); {
+				case n == 1:
+					left = "can be put off once more"
+				case n > 1:
+					left = fmt.Sprintf("can be put off %d times more", n)
+				}
+				at := desktop.GetClaim().GetRestartAt().AsTime().Local().Format("2006-01-02 15:04 MST")
+				return a.say(fmt.Sprintf("%s will be restarted at %s; that %s", desktop.GetMeta().GetName(), at, left), nil)
+			})
+		},
+	}
+	c.Flags().StringVar(&user, "user", "", "whose restart is put off")
+	return c
+}
