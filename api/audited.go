@@ -106,13 +106,12 @@ func about(message proto.Message) (object, note string) {
 			note = "attests that the host is off"
 		}
 		return store.KindName(m.GetKind()) + "/" + m.GetName(), note
-	case *v1.ClaimRequest:
-		return "pool/" + m.GetPool(), "user: " + m.GetUser()
 	case *v1.KeepRequest:
 		return "pool/" + m.GetPool(), fmt.Sprintf("user: %s, busy for %v", m.GetUser(), m.GetBusyFor().AsDuration())
-	case *v1.DeferRequest:
-		return "pool/" + m.GetPool(), "user: " + m.GetUser()
-	case *v1.ReleaseRequest:
+	case interface {
+		GetPool() string
+		GetUser() string
+	}: // claim, wait, release, defer
 		return "pool/" + m.GetPool(), "user: " + m.GetUser()
 	case *v1.ScreenshotRequest:
 		return "desktop/" + m.GetDesktop(), ""
