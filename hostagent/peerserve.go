@@ -28,7 +28,7 @@ import (
 // What other hosts may ask of this one.
 const (
 	maxPeerConnections = 512
-	maxPeerCalls       = 64
+	maxPeerCalls       = 4 * peerStreams // of two fetches by every host, and some are more in demand than others
 	maxPeerMessage     = 64 << 10
 	// shelfBytes bounds the compressed chunks that are kept in memory for others to ask for.
 	shelfBytes = 64 << 20
@@ -73,10 +73,7 @@ func (a *Agent) servePeers(ctx context.Context) error {
 	if peers.Credentials == nil {
 		peers.Credentials = insecure.NewCredentials()
 	}
-	server := grpc.NewServer(grpc.Creds(peers.Credentials), grpc.MaxRecvMsgSize(maxPeerMessage), grpc.MaxConcurrentStreams(4),
-		grpc.MaxHeaderListSize(16<<10), grpc.ConnectionTimeout(10*time.Second),
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 2 * time.Minute, Time: 20 * time.Second, Timeout: 10 * time.Second}))
-	v1.RegisterPeerServiceServer(server, &peerService{
+	server := newPeerServer(peers.Credentials, &peerService{
 		disks: a.disks, codec: codec, shelf: a.source.shelf, calls: make(chan struct{}, maxPeerCalls),
 		bandwidth: newBandwidth(peers.Bandwidth), given: a.metrics.given, log: a.log,
 	})
@@ -86,6 +83,14 @@ func (a *Agent) servePeers(ctx context.Context) error {
 		return fmt.Errorf("serve other hosts: %w", err)
 	}
 	return ctx.Err()
+}
+
+func newPeerServer(creds credentials.TransportCredentials, service *peerService) *grpc.Server {
+	server := grpc.NewServer(grpc.Creds(creds), grpc.MaxRecvMsgSize(maxPeerMessage), grpc.MaxConcurrentStreams(4),
+		grpc.MaxHeaderListSize(16<<10), grpc.ConnectionTimeout(10*time.Second),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 2 * time.Minute, Time: 20 * time.Second, Timeout: 10 * time.Second}))
+	v1.RegisterPeerServiceServer(server, service)
+	return server
 }
 
 // GetChunks streams those of the chunks that the host has now.

@@ -21,9 +21,18 @@ import (
 const (
 	// maxChunks in one call, by the service's contract.
 	maxChunks = 256
+	// window is how many bytes may be on their way to this host on one connection. grpc begins with 64 KiB and does not raise
+	// that where answers take ever longer, as they do once many hosts send at once: a host's own share came from the store
+	// up to eight seconds late then, and all others waited for it.
+	window = 2 << 20
 	// storeStreams is how many calls for chunks one fetch has under way, so that one is checked while another travels.
 	storeStreams = 2
 )
+
+// DialOptions are what every connection to the control plane or another host is to be made with, beside its credentials.
+func DialOptions() []grpc.DialOption {
+	return []grpc.DialOption{grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(window)}
+}
 
 // errStalled: a peer said nothing more in the midst of an answer.
 var errStalled = errors.New("the peer stalled")

@@ -17,8 +17,10 @@ import (
 
 // Times and limits of fetching from other hosts.
 const (
-	// peerStreams is how many peers give to one fetch at once.
-	peerStreams = 6
+	// peerStreams is how many peers give to one fetch at once. A host that many ask gives each a small part of its line: with
+	// few streams some lines are crowded while others are idle, which is never made up for, since every chunk has to leave
+	// its owner once for each of the others.
+	peerStreams = 32
 	// peerBatch is how many chunks one peer is asked for at once.
 	peerBatch = 32
 	// alternates is how many peers are tried for a chunk before the store is.

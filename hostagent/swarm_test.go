@@ -11,9 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
-	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -26,8 +24,6 @@ import (
 type giver struct {
 	v1.AgentServiceClient
 	per time.Duration // time a chunk takes
-	// up and down limit bytes, nil does not.
-	up, down *rate.Limiter
 
 	mu    sync.Mutex
 	has   map[images.Digest]bool
@@ -73,9 +69,6 @@ func (s *giving) Recv() (*v1.GetChunksResponse, error) {
 			continue
 		}
 		time.Sleep(g.per)
-		if err := spend(s.ctx, g.up, len(digest)); err != nil {
-			return nil, err
-		}
 		g.mu.Lock()
 		g.given++
 		g.mu.Unlock()
@@ -111,10 +104,8 @@ func hostNumber(i int) string { return fmt.Sprintf("kvm%02d", i) }
 
 // fetch fetches as one of the hosts; complete says who has all.
 func (f *fleet) fetch(me int, complete func(int) bool) (*swarm, error) {
-	counter := func() prometheus.Counter { return prometheus.NewCounter(prometheus.CounterOpts{Name: "x"}) }
-	store := &remoteSource{fetched: counter(), fromPeers: counter()}
+	store := &remoteSource{fetched: testCounter(), fromPeers: testCounter()}
 	store.use(f.store)
-	store.bandwidth = f.hosts[me].down
 	var neighbours []neighbour
 	for i, host := range f.hosts {
 		neighbours = append(neighbours, neighbour{host: hostNumber(i), client: host, complete: complete(i), self: i == me})
@@ -177,30 +168,6 @@ func TestSwarmTogether(t *testing.T) {
 			if host.given > 2*len(f.wants) {
 				t.Errorf("%s gave %d chunks", hostNumber(i), host.given)
 			}
-		}
-	})
-}
-
-// With lines of one speed for all, the last host has everything soon after one line could have carried it once.
-func TestSwarmMakespan(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const hosts, chunks, perSecond = 32, 512, 16
-		f := newFleet(t, hosts, chunks)
-		line := func() *rate.Limiter { return rate.NewLimiter(perSecond*images.DigestBytes, images.DigestBytes) }
-		f.store.up = line()
-		for _, host := range f.hosts {
-			host.up, host.down = line(), line()
-		}
-		began := time.Now()
-		f.together(upTo(hosts))
-		ratio := time.Since(began).Seconds() / (float64(chunks) / perSecond)
-		most := 0
-		for _, host := range f.hosts {
-			most = max(most, host.given)
-		}
-		t.Logf("%.2f times the time of one line; the store gave %d of %d chunks, the busiest host %d", ratio, f.store.given, chunks, most)
-		if ratio > 1.5 || f.store.given > 2*chunks {
-			t.Error("too slow, or the store gave too much")
 		}
 	})
 }

@@ -48,7 +48,7 @@ func peers(o options, id *identity.Identity) (hostagent.Peers, error) {
 	p := hostagent.Peers{
 		Host: id.Name(), Address: o.PeerAddress, Bandwidth: o.peerBandwidth,
 		Dial: func(host, address string) (*grpc.ClientConn, error) {
-			return grpc.NewClient(address, grpc.WithTransportCredentials(credentials.NewTLS(id.PeerTLS(host))))
+			return grpc.NewClient(address, append(hostagent.DialOptions(), grpc.WithTransportCredentials(credentials.NewTLS(id.PeerTLS(host))))...)
 		},
 	}
 	if o.PeerListen == "" {

@@ -196,7 +196,7 @@ func serve(ctx context.Context, o options, virt *libvirt.Host, posture libvirt.P
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	dial := func(server string) (*grpc.ClientConn, error) {
-		return grpc.NewClient(server, grpc.WithTransportCredentials(credentials.NewTLS(id.TLS())))
+		return grpc.NewClient(server, append(hostagent.DialOptions(), grpc.WithTransportCredentials(credentials.NewTLS(id.TLS())))...)
 	}
 	builder, err := newBuilder(o, virt, disks, build.Config{VNCDir: vnc, Emulate: platform.Emulate, Publishers: trusted}, log)
 	if err != nil {

@@ -78,7 +78,8 @@ func (p *Plane) AddHost(ctx context.Context, name, dir string, line *Line, peers
 		return nil, errors.Join(err, h.disks.Close())
 	}
 	dial := func(address string, creds credentials.TransportCredentials) (*grpc.ClientConn, error) {
-		return grpc.NewClient("passthrough:"+address, grpc.WithTransportCredentials(creds), grpc.WithContextDialer(line.dial))
+		options := append(hostagent.DialOptions(), grpc.WithTransportCredentials(creds), grpc.WithContextDialer(line.dial))
+		return grpc.NewClient("passthrough:"+address, options...)
 	}
 	cfg := hostagent.Config{
 		Version: "bench", Servers: []string{p.agents.Addr().String()}, Zones: map[string]string{"bench": "br-bench"}, VNCDir: dir,
