@@ -28,6 +28,7 @@ type Controller struct {
 	entropy io.Reader
 	log     zerolog.Logger
 	metrics *metrics
+	curves  curves
 }
 
 // New makes a controller. mirror has all kinds and runs beside it; entropy gives identities to new desktops
@@ -70,7 +71,7 @@ func (t *term) changed(before, after *store.View, refs []store.Ref) {
 			if pool := queueChanged(before, after, ref.Name); pool != "" {
 				t.loop.Add(pool)
 			}
-		case v1.Kind_KIND_IMAGE, v1.Kind_KIND_ZONE:
+		case v1.Kind_KIND_IMAGE, v1.Kind_KIND_ZONE, v1.Kind_KIND_CALENDAR:
 			existence = true
 		case v1.Kind_KIND_HOST:
 			existence = existence || hostExists(before, ref.Name) != hostExists(after, ref.Name)
@@ -125,13 +126,14 @@ func (t *term) reconcile(ctx context.Context, name string) (time.Duration, error
 	pool, ok := store.Lookup[*v1.Pool](view, name)
 	if !ok {
 		t.metrics.forget(name)
+		t.curves.forget(name)
 		return served, nil
 	}
-	snapshot, err := t.snapshot(view, pool)
+	now := time.Now()
+	snapshot, err := t.snapshot(view, pool, now)
 	if err != nil {
 		return 0, err
 	}
-	now := time.Now()
 	actions := Decide(now, snapshot)
 	t.metrics.count(name, actions.Status)
 	revision, quicker, err := t.commit(ctx, now, pool, actions)
@@ -156,8 +158,8 @@ func sooner(a, b time.Duration) time.Duration {
 }
 
 // snapshot collects what Decide looks at.
-func (c *Controller) snapshot(view *store.View, pool *v1.Pool) (Snapshot, error) {
-	s := snapshotOf(view, pool)
+func (c *Controller) snapshot(view *store.View, pool *v1.Pool, now time.Time) (Snapshot, error) {
+	s := snapshotOf(view, pool, now, &c.curves)
 	missing := min(int(pool.GetSpec().GetDesktops())-len(s.Desktops), maxChanges)
 	if missing <= 0 {
 		return s, nil
@@ -172,7 +174,7 @@ func (c *Controller) snapshot(view *store.View, pool *v1.Pool) (Snapshot, error)
 }
 
 // snapshotOf is snapshot without identities: enough to explain, not to create.
-func snapshotOf(view *store.View, pool *v1.Pool) Snapshot {
+func snapshotOf(view *store.View, pool *v1.Pool, now time.Time, known *curves) Snapshot {
 	s := Snapshot{Revision: view.Revision, Pool: pool, Desktops: view.DesktopsOfPool(pool.GetMeta().GetName()), Hosts: map[string]bool{}}
 	s.Image, _ = store.Lookup[*v1.Image](view, pool.GetSpec().GetImage())
 	_, s.ZoneExists = store.Lookup[*v1.Zone](view, pool.GetSpec().GetZone())
@@ -186,6 +188,7 @@ func snapshotOf(view *store.View, pool *v1.Pool) Snapshot {
 		s.Events = attemptsAbout(view, s.Events, store.RefOf(desktop))
 	}
 	slices.SortFunc(s.Events, store.ByName)
+	s.addDay(view, now, known)
 	return s
 }
 
@@ -263,7 +266,7 @@ func operations(a Actions) ([]store.Op, map[store.Ref]Change) {
 		}
 	}
 	add(a.Remove, store.Delete)
-	add(slices.Concat(a.Amend, a.Retire, a.Renew), store.Update)
+	add(slices.Concat(a.Amend, a.Retire, a.Renew, a.Wake, a.Cool), store.Update)
 	add(a.Create, store.Create)
 	return ops, changes
 }
@@ -300,16 +303,18 @@ func (t *term) commitDesktops(ctx context.Context, now time.Time, pool *v1.Pool,
 	return revision, len(failed) > 0, err
 }
 
-// eventsOf tells what was done: one event for all desktops created, one each for the rest.
+// eventsOf tells what was done: one event for all desktops created, one for all woken and one for all cooled, one each for
+// the rest.
 func eventsOf(now time.Time, pool *v1.Pool, done []store.Op, changes map[store.Ref]Change) []store.Op {
 	var events []store.Op
 	var created []string
+	var together grouped
 	for _, op := range done {
 		change := changes[op.Ref]
 		if op.Verb == store.VerbCreate {
 			created = append(created, op.Ref.Name)
 		}
-		if change.Reason == "" {
+		if change.Reason == "" || together.take(change) {
 			continue
 		}
 		event := store.NewEvent(now, change.Desktop, change.Reason, change.Message, change.Warning)
@@ -322,7 +327,7 @@ func eventsOf(now time.Time, pool *v1.Pool, done []store.Op, changes map[store.R
 		message := fmt.Sprintf("%s created: %s", plural(len(created), "desktop"), span(created))
 		events = append(events, store.Create(store.NewEvent(now, pool, ReasonCreated, message, false)))
 	}
-	return events
+	return append(events, together.events(now, pool)...)
 }
 
 func span(names []string) string {

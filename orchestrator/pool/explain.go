@@ -28,7 +28,8 @@ func Explain(view *store.View, now time.Time, name string) (*v1.ExplainResponse,
 }
 
 func explainPool(view *store.View, now time.Time, pool *v1.Pool) *v1.ExplainResponse {
-	d := newDecision(now, snapshotOf(view, pool))
+	d := newDecision(now, snapshotOf(view, pool, now, &curves{}))
+	d.weigh(nil)
 	answer := &v1.ExplainResponse{Summary: fmt.Sprintf("pool %s is as it should be: %s ready", pool.GetMeta().GetName(),
 		plural(int(pool.GetSpec().GetDesktops()), "desktop"))}
 	if message := d.status().GetMessage(); message != "" {
@@ -58,7 +59,8 @@ func explainDesktop(view *store.View, now time.Time, desktop *v1.Desktop) *v1.Ex
 	if !ok {
 		return &v1.ExplainResponse{Summary: fmt.Sprintf("%s belongs to pool %s, which does not exist", name, desktop.GetSpec().GetPool())}
 	}
-	d := newDecision(now, snapshotOf(view, pool))
+	d := newDecision(now, snapshotOf(view, pool, now, &curves{}))
+	d.weigh(nil)
 	answer := &v1.ExplainResponse{Summary: name + " is ready"}
 	if why := d.condition(view, desktop); why != "" {
 		answer.Summary = name + " is not ready: " + why

@@ -95,7 +95,7 @@ func (d *decision) findHold(t *target) hold {
 			continue
 		}
 		// After a hold only what was made after it counts, by our own clock: the old ruins must not prolong it.
-		counts := !inc.GetCreated().AsTime().Before(h.until)
+		counts := !begun(inc).Before(h.until)
 		if h.level == 0 {
 			counts = reached(desktop, v1.DesktopState_DESKTOP_STATE_FAILED, d.now).After(success)
 		}
@@ -137,8 +137,7 @@ func tries(desktop *v1.Desktop, t *target, attempt string) bool {
 // succeededSince: a life that began after a time, and tried the same, is ready.
 func (d *decision) succeededSince(t *target, attempt string, since time.Time) bool {
 	for _, desktop := range d.Desktops {
-		created := desktop.GetIncarnation().GetCreated().AsTime()
-		if store.State(desktop) == v1.DesktopState_DESKTOP_STATE_READY && !created.Before(since) && tries(desktop, t, attempt) {
+		if store.State(desktop) == v1.DesktopState_DESKTOP_STATE_READY && !begun(desktop.GetIncarnation()).Before(since) && tries(desktop, t, attempt) {
 			return true
 		}
 	}
@@ -154,7 +153,8 @@ func (d *decision) trialInFlight(t *target) bool {
 	}
 	for _, desktop := range d.rest {
 		inc := desktop.GetIncarnation()
-		if isStarting(store.State(desktop)) && !inc.GetCreated().AsTime().Before(t.hold.until) && inc.GetDigest() == t.version.GetDigest() {
+		trial := isStarting(store.State(desktop)) && isDue(d.now, desktop) && !begun(inc).Before(t.hold.until)
+		if trial && inc.GetDigest() == t.version.GetDigest() {
 			return true
 		}
 	}

@@ -88,6 +88,7 @@ func (d *decision) seat(number int, identity Identity, t *target) *v1.Desktop {
 		},
 	}
 	desktop.Incarnation = d.following(desktop, t, reasonNew)
+	desktop.Incarnation.Desired = d.birth(nil, t)
 	return desktop
 }
 
@@ -113,7 +114,7 @@ func (d *decision) following(desktop *v1.Desktop, t *target, reason string) *v1.
 	if holdsData(desktop) { // a data disk stays, and never shrinks, whatever the pool says by now
 		next.Shape.DataDiskGib = max(next.Shape.DataDiskGib, before.GetShape().GetDataDiskGib())
 	}
-	if claim := desktop.GetClaim(); claim != nil { // its host is gone, its user is not
+	if claim := desktop.GetClaim(); claim != nil { // its life is over, its user is not
 		next.UsedBy = claim.GetUser()
 	}
 	return next

@@ -40,7 +40,7 @@ func (d *decision) mend(surplus map[string]bool, budget int) int {
 	d.stopWithdrawn(surplus)
 	for _, desktop := range slices.Concat(d.failed, d.used) {
 		cost := 1
-		if onTheWay(desktop) { // released before it was ready: it is out of service as it is
+		if d.onTheWay(desktop) { // released before it was ready: it is out of service as it is
 			cost = 0
 		}
 		if d.full() {
@@ -102,6 +102,7 @@ func (d *decision) renew(desktop *v1.Desktop) {
 	next := proto.CloneOf(desktop)
 	calm(next) // another reminder comes if that life is to restart, too
 	next.Incarnation = d.following(desktop, t, reason)
+	next.Incarnation.Desired = d.birth(desktop, t)
 	d.give(desktop, t)
 	d.actions.Renew = append(d.actions.Renew, Change{
 		Desktop: next, Reason: ReasonRenewed,
@@ -112,7 +113,7 @@ func (d *decision) renew(desktop *v1.Desktop) {
 
 func (d *decision) retire(desktop *v1.Desktop) {
 	change := Change{Desktop: retired(desktop, v1.DataDisposal_DATA_DISPOSAL_UNSPECIFIED)}
-	if inc := desktop.GetIncarnation(); inc.GetUsedBy() == "" {
+	if inc := desktop.GetIncarnation(); inc.GetUsedBy() == "" || !d.toRefresh(desktop) {
 		change.Reason, change.Warning = ReasonReplaced, true
 		change.Message = fmt.Sprintf("generation %d on host %s is replaced: %s", inc.GetGeneration(), inc.GetHost(), failure(desktop))
 		if neverReady(desktop) {
@@ -152,25 +153,36 @@ func (d *decision) limit() int {
 	return max(1, int(d.Pool.GetSpec().GetDesktops())/4)
 }
 
-// budget is how many more desktops may be taken out of service for being made anew.
+// budget is how many more desktops may be taken out of service for being made anew. Where a schedule wants fewer than there
+// are, no more are out of service than are wanted and not there: what ends to wait cold is not missed.
 func (d *decision) budget() int {
-	left := d.limit() - len(d.over)
+	out := len(d.over)
 	for _, desktop := range d.retiring {
 		if store.State(desktop) != v1.DesktopState_DESKTOP_STATE_LOST { // else one dead host would stop all mending
-			left--
+			out++
 		}
 	}
+	ready := 0
 	for _, desktop := range slices.Concat(d.rest, d.used) {
-		if onTheWay(desktop) {
-			left--
+		if d.onTheWay(desktop) {
+			out++
 		}
 	}
-	return left
+	for _, desktop := range d.rest {
+		if store.State(desktop) == v1.DesktopState_DESKTOP_STATE_READY {
+			ready++
+		}
+	}
+	if d.scheduled() {
+		out = min(out, max(0, d.want-ready))
+	}
+	return d.limit() - out
 }
 
-// onTheWay: the life follows another and is not ready yet. One that finds no host does not count: it may wait for the very
-// room that a failed one takes.
-func onTheWay(desktop *v1.Desktop) bool {
+// onTheWay: the life follows another, is to run and is not ready yet. One that finds no host does not count: it may wait for
+// the very room that a failed one takes. Neither does one that waited cold before it was told to run.
+func (d *decision) onTheWay(desktop *v1.Desktop) bool {
 	inc := desktop.GetIncarnation()
-	return inc.GetReason() != reasonNew && inc.GetUnplacedReason() == "" && isStarting(store.State(desktop))
+	return inc.GetReason() != reasonNew && inc.GetUnplacedReason() == "" && isStarting(store.State(desktop)) &&
+		isDue(d.now, desktop) && !bornCold(desktop)
 }

@@ -32,9 +32,10 @@ func (d *decision) move(surplus map[string]bool, budget int) map[string]bool {
 			break
 		}
 		rank, cost := rankOf(desktop), 1
-		if onTheWay(desktop) {
+		if d.onTheWay(desktop) {
 			cost = 0 // it is counted already
 		}
+		cold := isCold(d.now, desktop) && desktop.GetClaim() == nil // not in service
 		switch {
 		case desktop.GetIncarnation().GetHost() == "":
 			d.renew(desktop)
@@ -49,6 +50,8 @@ func (d *decision) move(surplus map[string]bool, budget int) map[string]bool {
 				budget -= cost
 				d.moveAway(desktop, t)
 			}
+		case cold:
+			d.moveAway(desktop, t)
 		case budget < cost || rank == rankFree && spare <= 0:
 			continue
 		default:
@@ -61,6 +64,28 @@ func (d *decision) move(surplus map[string]bool, budget int) map[string]bool {
 		slots--
 	}
 	return turns
+}
+
+// moveBack takes cold lives of the next version back to the one before where fewer are admitted by now, since they failed:
+// else the schedule would start what nobody trusts.
+func (d *decision) moveBack(surplus map[string]bool) {
+	excess := d.onNext - int(d.Pool.GetRelease().GetAdmitted())
+	for _, desktop := range slices.Backward(d.rest) {
+		name := desktop.GetMeta().GetName()
+		if excess <= 0 || d.next == d.base || !d.open(d.base) || d.full() {
+			return
+		}
+		if !d.runs(desktop, d.next) || !isCold(d.now, desktop) || desktop.GetClaim() != nil || surplus[name] || d.stopped[name] {
+			continue
+		}
+		excess--
+		d.stopped[name] = true
+		if desktop.GetIncarnation().GetHost() == "" {
+			d.renew(desktop)
+			continue
+		}
+		d.moveAway(desktop, d.base)
+	}
 }
 
 // moveTarget returns what desktops are moved to now; nil when none is.
@@ -159,6 +184,10 @@ func rankOf(desktop *v1.Desktop) int {
 // moveAway ends a healthy life. A claim stays: its user goes on with the next one.
 func (d *decision) moveAway(desktop *v1.Desktop, t *target) {
 	t.take()
+	d.stopped[desktop.GetMeta().GetName()] = true
+	if isDue(d.now, desktop) && !store.Broken(store.State(desktop)) {
+		d.warm--
+	}
 	inc := desktop.GetIncarnation()
 	changed := retired(desktop, v1.DataDisposal_DATA_DISPOSAL_UNSPECIFIED)
 	calm(changed)

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"time"
 
+	"daybreak/orchestrator/demand"
+	"daybreak/orchestrator/room"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -23,6 +25,10 @@ const (
 	ReasonDeleted  = "DesktopDeleted"
 	ReasonHeldBack = "PoolHeldBack"
 	ReasonMoved    = "DesktopMoved" // a healthy life ends for one with another version
+	// What the schedule does; the first two are about the pool, and tell of all desktops of a round.
+	ReasonWarmed        = "DesktopsWoken"
+	ReasonCooled        = "DesktopsCooled"
+	ReasonMadeElsewhere = "DesktopMadeElsewhere" // a cold life ends for one on a host with room
 	// What a rollout says to the users of desktops.
 	ReasonRestartAnnounced = "RestartAnnounced"
 	ReasonRestartDeferred  = "RestartDeferred"
@@ -58,6 +64,13 @@ type Snapshot struct {
 	Events []*v1.Event
 	// Identities for desktops to be created; no more are created than there are.
 	Identities []Identity
+	// Curve is what the schedule asks for from now on, for two days at least; empty for a pool without a schedule.
+	Curve []demand.Step
+	// Plans of the pool's warm-ups that are near.
+	Plans []*v1.Plan
+	// Rooms is what hosts have free, sorted by name; nil when nobody looked, then no host is full. Decide books what it
+	// promises in it.
+	Rooms []*room.Host
 	// Clock is the time zone in which users are told times; nil means UTC.
 	Clock *time.Location
 }
@@ -85,6 +98,8 @@ type Actions struct {
 	Retire []Change // lives that shall end
 	Renew  []Change // lives that follow ones that ended
 	Remove []Change // seats that go
+	Wake   []Change // cold lives that shall run now
+	Cool   []Change // lives that run beyond what is wanted, and end for cold ones, or are suspended
 	// RemovePool: the pool was to go and nothing of it is left.
 	RemovePool bool
 	// Status is what the pool's status should be.
@@ -115,10 +130,13 @@ type decision struct {
 	failed   []*v1.Desktop // failed or stopped by itself, and nobody ever held it
 	lost     []*v1.Desktop // host not heard from
 	used     []*v1.Desktop // a user left it
-	rest     []*v1.Desktop // pending up to ready, and all claimed ones
+	rest     []*v1.Desktop // pending up to ready, cold, suspended, kept for one user, and all claimed ones
 
-	stopped map[string]bool // of rest: told to end in this round
+	stopped map[string]bool // of rest: told to end, to run or to wait in this round
 	ending  int             // told to end in this round to be made anew, and not of the next version
+
+	balance
+	readySpares int // ready desktops that anybody could have
 
 	actions Actions
 }
@@ -131,9 +149,13 @@ func Decide(now time.Time, s Snapshot) Actions {
 	turns := map[string]bool{}
 	if s.Pool.GetMeta().GetDeletion() == nil {
 		surplus := d.removeSurplus()
+		d.weigh(surplus)
+		d.wake(surplus)
 		d.makeMissing(surplus)
 		budget := d.mend(surplus, d.budget())
 		turns = d.move(surplus, budget)
+		d.moveBack(surplus)
+		d.cool(surplus)
 	} else {
 		d.actions.RemovePool = len(s.Desktops) == 0
 	}
@@ -192,7 +214,7 @@ func (d *decision) sort() {
 			bucket = &d.lost
 		case desktop.GetClaim() != nil:
 			// Whatever became of it, it is its user's until they let go.
-		case desktop.GetIncarnation().GetUsedBy() != "":
+		case d.toRefresh(desktop):
 			bucket = &d.used
 		case store.Broken(state):
 			bucket = &d.failed
@@ -217,5 +239,5 @@ func (d *decision) deletion(desktop *v1.Desktop) *v1.Deletion {
 
 func (d *decision) full() bool {
 	a := &d.actions
-	return len(a.Create)+len(a.Amend)+len(a.Retire)+len(a.Renew)+len(a.Remove) >= maxChanges
+	return len(a.Create)+len(a.Amend)+len(a.Retire)+len(a.Renew)+len(a.Remove)+len(a.Wake)+len(a.Cool) >= maxChanges
 }

@@ -66,7 +66,7 @@ func retired(desktop *v1.Desktop, data v1.DataDisposal) *v1.Desktop {
 }
 
 // removeSurplus takes away what is beyond the count and returns the seats that it disposed of in this round. It never
-// takes one with a claim or a data disk; it takes what does least first, and among equals the newest.
+// takes one with a claim, a data disk or an owner; it takes what does least first, and among equals the newest.
 func (d *decision) removeSurplus() map[string]bool {
 	gone := map[string]bool{}
 	excess := len(d.Desktops) - len(d.removing) - int(d.Pool.GetSpec().GetDesktops())
@@ -77,7 +77,7 @@ func (d *decision) removeSurplus() map[string]bool {
 		if excess <= 0 || d.full() {
 			break
 		}
-		if desktop.GetClaim() != nil || holdsData(desktop) {
+		if desktop.GetClaim() != nil || holdsData(desktop) || desktop.GetSpec().GetOwner() != "" {
 			continue
 		}
 		excess--
@@ -101,12 +101,14 @@ func (d *decision) surplusOrder() []*v1.Desktop {
 			return 0
 		case desktop.GetIncarnation().GetDesired() == v1.DesiredState_DESIRED_STATE_DELETED:
 			return 1 // already on the way out
-		case store.State(desktop) != v1.DesktopState_DESKTOP_STATE_READY:
+		case isCold(d.now, desktop):
 			return 2
-		case desktop.GetIncarnation().GetUsedBy() != "":
+		case store.State(desktop) != v1.DesktopState_DESKTOP_STATE_READY:
 			return 3
+		case desktop.GetIncarnation().GetUsedBy() != "":
+			return 4
 		}
-		return 4
+		return 5
 	}
 	all := slices.Concat(d.over, d.retiring, d.failed, d.lost, d.used, d.rest)
 	slices.SortStableFunc(all, func(a, b *v1.Desktop) int {

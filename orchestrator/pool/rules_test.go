@@ -45,7 +45,7 @@ func checkRetirements(t *rapid.T, w *world, a Actions) {
 		case !broken:
 			t.Fatalf("retired %s for nothing: %v", before.Meta.Name, before)
 		}
-		if !onTheWay(before) {
+		if !newDecision(w.now, w.snapshot()).onTheWay(before) {
 			costly++
 		}
 	}
@@ -68,7 +68,7 @@ func (w *world) outOfService() int {
 		case ended:
 			n++
 		case store.State(d) == v1.DesktopState_DESKTOP_STATE_LOST:
-		case d.Incarnation.Desired == v1.DesiredState_DESIRED_STATE_DELETED || onTheWay(d):
+		case d.Incarnation.Desired == v1.DesiredState_DESIRED_STATE_DELETED || newDecision(w.now, w.snapshot()).onTheWay(d):
 			n++
 		}
 	}

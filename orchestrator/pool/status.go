@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -15,9 +17,13 @@ import (
 // maxMessage is the proto's bound of PoolStatus.message and of an event's, in characters.
 const maxMessage = 1024
 
+// maxWantedReason is that of PoolStatus.wanted_reason.
+const maxWantedReason = 256
+
 // status counts what is and says in words what is not as it should be.
 func (d *decision) status() *v1.PoolStatus {
-	s := &v1.PoolStatus{Desktops: uint32(len(d.Desktops)), HeldUntil: heldUntil(d.base.hold, d.now), Versions: d.versions()}
+	s := &v1.PoolStatus{Desktops: uint32(len(d.Desktops)), HeldUntil: heldUntil(d.base.hold, d.now), Versions: d.versions(), Queued: uint32(len(d.Queue))}
+	d.tellWanted(s)
 	for _, desktop := range d.Desktops {
 		if desktop.GetClaim() != nil {
 			s.Claimed++
@@ -32,7 +38,11 @@ func (d *decision) status() *v1.PoolStatus {
 			s.Failed++
 		case desktop.GetIncarnation().GetDesired() == v1.DesiredState_DESIRED_STATE_DELETED:
 			// on its way out
-		case isStarting(state):
+		case isCold(d.now, desktop):
+			s.Cold++
+		case isSuspended(desktop):
+			s.Suspended++
+		case isStarting(state), state == v1.DesktopState_DESKTOP_STATE_SUSPENDED:
 			s.Starting++
 		case store.Broken(state):
 			s.Failed++
@@ -40,6 +50,26 @@ func (d *decision) status() *v1.PoolStatus {
 	}
 	s.Message = store.Cut(strings.Join(d.remarks(s), "; "), maxMessage)
 	return s
+}
+
+// tellWanted says how many desktops should run now, and when more should.
+func (d *decision) tellWanted(s *v1.PoolStatus) {
+	s.Wanted, s.WantedReason = uint32(d.want), d.step.Reason
+	if d.want > d.step.Target {
+		s.WantedReason = store.Cut(fmt.Sprintf("%d held or waited for, %d spare (%s)", d.held, d.want-d.held, d.step.BufferReason), maxWantedReason)
+	}
+	at, target := d.nextRise()
+	if at.IsZero() {
+		return
+	}
+	s.NextDeadline, s.NextTarget = timestamppb.New(at), uint32(target)
+	for _, plan := range d.Plans {
+		for _, shortfall := range plan.GetShortfalls() {
+			if shortfall.GetDeadline().AsTime().Equal(at) {
+				s.NextShortfall = max(s.NextShortfall, shortfall.GetDesktops())
+			}
+		}
+	}
 }
 
 // remarks lists why the pool is not what it should be, the most important first; none when it is.
@@ -63,9 +93,8 @@ func (d *decision) remarks(s *v1.PoolStatus) []string {
 	if kept := d.surplusKept(); kept != "" {
 		say("%s", kept)
 	}
-	wanted := d.Pool.GetSpec().GetDesktops()
-	if !deleting && (s.Ready < wanted || len(remarks) > 0) {
-		summary := fmt.Sprintf("%d of %d are ready, %d on the way", s.Ready, wanted, s.Starting)
+	if !deleting && (s.Ready < s.Wanted || len(remarks) > 0) {
+		summary := fmt.Sprintf("%d of %d are ready, %d on the way", s.Ready, s.Wanted, s.Starting)
 		if n := len(d.retiring) + len(d.over); n > 0 {
 			summary += fmt.Sprintf(", %d being made anew", n)
 		}
@@ -162,7 +191,7 @@ func (d *decision) surplusKept() string {
 	if excess <= 0 || d.Pool.GetMeta().GetDeletion() != nil {
 		return ""
 	}
-	claimed, data := 0, 0
+	claimed, data, owned := 0, 0, 0
 	for _, desktop := range d.Desktops {
 		switch {
 		case d.deletion(desktop) != nil:
@@ -170,6 +199,8 @@ func (d *decision) surplusKept() string {
 			claimed++
 		case holdsData(desktop):
 			data++
+		case desktop.GetSpec().GetOwner() != "":
+			owned++
 		default:
 			excess--
 		}
@@ -177,8 +208,11 @@ func (d *decision) surplusKept() string {
 	if excess <= 0 {
 		return "" // enough of them can go
 	}
-	return fmt.Sprintf("%s more than wanted: %d are claimed, and %d hold data (delete those by name)",
-		plural(excess, "desktop"), claimed, data)
+	text := fmt.Sprintf("%s more than wanted: %d are claimed, and %d hold data", plural(excess, "desktop"), claimed, data)
+	if owned > 0 {
+		text += fmt.Sprintf(", and %d are for one user for ever", owned)
+	}
+	return text + " (delete those by name)"
 }
 
 func example(n int, desktop *v1.Desktop) string {

@@ -9,6 +9,9 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"daybreak/orchestrator/calendar"
+	"daybreak/orchestrator/demand"
+	"daybreak/orchestrator/room"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -29,6 +32,11 @@ type world struct {
 	hosts    map[string]bool
 	events   []*v1.Event
 	made     int
+
+	office *calendar.Resolved // that the pool's schedule follows
+	memory int64              // of each host, MiB; 0 means that nobody knows
+	plans  []*v1.Plan
+	queue  int // users who wait
 }
 
 func newWorld(seats uint32) *world {
@@ -62,6 +70,13 @@ func (w *world) snapshot() Snapshot {
 	for _, name := range w.names() {
 		s.Desktops = append(s.Desktops, w.desktops[name])
 	}
+	if w.pool.Spec.Schedule != nil {
+		s.Curve = demand.Curve(demand.Pool{Spec: w.pool.Spec, Calendar: w.office}, w.now, w.now.Add(horizon))
+		s.Plans, s.Rooms = w.plans, w.rooms()
+	}
+	for n := range w.queue {
+		s.Queue = append(s.Queue, &v1.Claim{Meta: &v1.Meta{Name: fmt.Sprintf("%s-waiting%d", w.pool.Meta.Name, n)}})
+	}
 	for range int(w.pool.Spec.Desktops) - len(w.desktops) {
 		w.made++
 		s.Identities = append(s.Identities, Identity{
@@ -87,10 +102,10 @@ func (w *world) commit(a Actions) {
 		event.Meta.Labels = map[string]string{attemptLabel: held.Attempt}
 		w.events = append(w.events, event)
 	}
-	for _, change := range slices.Concat(a.Create, a.Amend, a.Retire, a.Renew) {
+	for _, change := range slices.Concat(a.Create, a.Amend, a.Retire, a.Renew, a.Wake, a.Cool) {
 		w.put(change.Desktop)
 	}
-	for _, change := range slices.Concat(a.Create, a.Amend, a.Retire, a.Renew, a.Remove) {
+	for _, change := range slices.Concat(a.Create, a.Amend, a.Retire, a.Renew, a.Remove, a.Wake, a.Cool) {
 		if change.Reason != "" {
 			event := store.NewEvent(w.now, change.Desktop, change.Reason, change.Message, change.Warning)
 			if change.Attempt != "" {
@@ -148,15 +163,18 @@ func (w *world) report(name string, state v1.DesktopState, message string) {
 func (w *world) place(name, host string) {
 	w.change(name, func(d *v1.Desktop) {
 		inc := d.Incarnation
-		wanted := inc.Desired == v1.DesiredState_DESIRED_STATE_READY || d.Spec.DataHost != ""
+		wanted := inc.Desired == v1.DesiredState_DESIRED_STATE_READY || inc.Desired == v1.DesiredState_DESIRED_STATE_PREPARED || d.Spec.DataHost != ""
 		if inc.Host != "" || !wanted {
 			return
 		}
 		if d.Spec.DataHost != "" {
 			host = d.Spec.DataHost
 		}
-		if w.hosts[host] {
-			inc.Host = host
+		for _, host := range []string{host, "h1", "h2"} {
+			fits := w.memory == 0 || inc.Desired != v1.DesiredState_DESIRED_STATE_READY || w.room(host).Holds(need(d, room.Runs))
+			if inc.Host == "" && w.hosts[host] && fits && (d.Spec.DataHost == "" || d.Spec.DataHost == host) {
+				inc.Host = host
+			}
 		}
 	})
 }
@@ -183,8 +201,16 @@ func (w *world) advance(name, host string) {
 		}
 	case state == v1.DesktopState_DESKTOP_STATE_PLACED:
 		w.report(name, v1.DesktopState_DESKTOP_STATE_PREPARED, "")
+	case d.Incarnation.Desired == v1.DesiredState_DESIRED_STATE_SUSPENDED:
+		if state == v1.DesktopState_DESKTOP_STATE_READY {
+			w.report(name, v1.DesktopState_DESKTOP_STATE_SUSPENDED, "")
+		}
+	case state == v1.DesktopState_DESKTOP_STATE_SUSPENDED:
+		w.report(name, v1.DesktopState_DESKTOP_STATE_READY, "")
 	case state == v1.DesktopState_DESKTOP_STATE_PREPARED:
-		w.report(name, v1.DesktopState_DESKTOP_STATE_STARTING, "")
+		if isDue(w.now, d) {
+			w.report(name, v1.DesktopState_DESKTOP_STATE_STARTING, "")
+		}
 	case state == v1.DesktopState_DESKTOP_STATE_STARTING:
 		w.report(name, v1.DesktopState_DESKTOP_STATE_READY, "")
 	}
@@ -195,14 +221,14 @@ func (w *world) settle(limit int) int {
 	for n := range limit {
 		before := w.revision
 		actions := w.round()
-		quiet := len(actions.Create)+len(actions.Amend)+len(actions.Retire)+len(actions.Renew)+len(actions.Remove) == 0
+		quiet := changed(actions) == 0
 		w.revision = before + 1
 		for _, name := range w.names() {
 			was := w.desktops[name]
 			w.advance(name, "h1")
 			quiet = quiet && proto.Equal(ignoringRevision(was), ignoringRevision(w.desktops[name]))
 		}
-		if quiet && actions.Again == 0 {
+		if quiet && (actions.Again == 0 || w.pool.Spec.Schedule != nil && actions.Again > time.Minute) {
 			return n
 		}
 		w.now = w.now.Add(time.Minute)

@@ -1,0 +1,183 @@
+package pool
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"daybreak/orchestrator/calendar"
+	"daybreak/orchestrator/demand"
+	"daybreak/orchestrator/room"
+	"daybreak/orchestrator/store"
+	"daybreak/orchestrator/warmup"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// horizon is how far ahead schedules are read and plans are made; curves that are remembered reach curveSlack further.
+const (
+	horizon    = 48 * time.Hour
+	curveSlack = 6 * time.Hour
+)
+
+// DemandOf is what a pool's curve is made of.
+func DemandOf(view *store.View, pool *v1.Pool) demand.Pool {
+	p := demand.Pool{Spec: pool.GetSpec(), TimeToReady: readinessDeadline(pool)}
+	p.History, _ = store.Lookup[*v1.History](view, pool.GetMeta().GetName())
+	if line := calendars(view, pool); len(line) > 0 {
+		resolved, err := calendar.Resolve(line[0], lookupIn(view))
+		if err == nil { // else all seats are wanted: a calendar that cannot be read must not leave people without desktops
+			p.Calendar = resolved
+		}
+	}
+	if p.History != nil {
+		p.TimeToReady = timeToReady(view, pool, p.History)
+	}
+	return p
+}
+
+// timeToReady is how long starts of the pool take, by its own history, nearly always.
+func timeToReady(view *store.View, pool *v1.Pool, history *v1.History) time.Duration {
+	model := warmup.Learn([]*v1.History{history}, imagesOf(view))
+	longest := time.Duration(0)
+	for _, class := range classes(history) {
+		estimate := model.Estimate(warmup.Boot{
+			Image: pool.GetSpec().GetImage(), Digest: digestOf(view, pool), Class: class, Readiness: readinessDeadline(pool),
+		})
+		longest = max(longest, estimate.Quantile)
+	}
+	if longest == 0 {
+		return readinessDeadline(pool)
+	}
+	return longest
+}
+
+// classes are those that a history knows starts on.
+func classes(history *v1.History) []string {
+	var found []string
+	for _, boot := range history.GetBoots() {
+		if !slices.Contains(found, boot.GetHostClass()) {
+			found = append(found, boot.GetHostClass())
+		}
+	}
+	return found
+}
+
+func readinessDeadline(pool *v1.Pool) time.Duration {
+	return readiness(pool.GetSpec().GetReadiness()).GetDeadline().AsDuration()
+}
+
+// digestOf is that of the version which the pool's next lives run; "" when there is none.
+func digestOf(view *store.View, pool *v1.Pool) string {
+	image, _ := store.Lookup[*v1.Image](view, pool.GetSpec().GetImage())
+	number := pool.GetRelease().GetVersion()
+	if number == 0 {
+		number = image.GetStatus().GetCurrent()
+	}
+	return store.Version(image, number).GetDigest()
+}
+
+// imagesOf finds the image that a version's digest belongs to.
+func imagesOf(view *store.View) func(digest string) string {
+	names := map[string]string{}
+	for _, image := range store.All[*v1.Image](view) {
+		for _, version := range image.GetStatus().GetVersions() {
+			names[version.GetDigest()] = image.GetMeta().GetName()
+		}
+	}
+	return func(digest string) string { return names[digest] }
+}
+
+func lookupIn(view *store.View) calendar.Lookup {
+	return func(name string) (*v1.Calendar, error) {
+		found, ok := store.Lookup[*v1.Calendar](view, name)
+		if !ok {
+			return nil, fmt.Errorf("calendar %q: %w", name, calendar.ErrNoParent)
+		}
+		return found, nil
+	}
+}
+
+// calendars are the one that the pool follows and those that it inherits from; none when it cannot be read.
+func calendars(view *store.View, pool *v1.Pool) []*v1.Calendar {
+	own, ok := store.Lookup[*v1.Calendar](view, pool.GetSpec().GetCalendar())
+	if !ok {
+		return nil
+	}
+	line, err := calendar.Line(own, lookupIn(view))
+	if err != nil {
+		return nil
+	}
+	return line
+}
+
+// curves remembers what pools' schedules ask for, since they are asked for with every change of a desktop.
+type curves struct {
+	mu sync.Mutex
+	of map[string]*curve
+}
+
+// curve is valid as long as what it was made of is the same.
+type curve struct {
+	spec    *v1.PoolSpec
+	line    []*v1.Calendar
+	history *v1.History
+	digest  string
+	from    time.Time
+	steps   []demand.Step
+}
+
+// get returns what a pool's schedule asks for from now on, for horizon at least; nil for a pool without a schedule.
+func (c *curves) get(view *store.View, pool *v1.Pool, now time.Time) []demand.Step {
+	name := pool.GetMeta().GetName()
+	if pool.GetSpec().GetSchedule() == nil {
+		return nil
+	}
+	history, _ := store.Lookup[*v1.History](view, name)
+	line, digest := calendars(view, pool), digestOf(view, pool)
+	c.mu.Lock()
+	known := c.of[name]
+	c.mu.Unlock()
+	if known != nil && known.history == history && slices.Equal(known.line, line) && known.digest == digest &&
+		!now.Before(known.from) && now.Sub(known.from) < curveSlack && proto.Equal(known.spec, pool.GetSpec()) {
+		return known.steps
+	}
+	made := &curve{spec: pool.GetSpec(), line: line, history: history, digest: digest, from: now}
+	made.steps = demand.Curve(DemandOf(view, pool), now, now.Add(horizon+curveSlack))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.of == nil {
+		c.of = map[string]*curve{}
+	}
+	c.of[name] = made
+	return made.steps
+}
+
+func (c *curves) forget(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.of, name)
+}
+
+// addDay puts in a snapshot what the day of its pool asks for.
+func (s *Snapshot) addDay(view *store.View, now time.Time, known *curves) {
+	s.Curve = known.get(view, s.Pool, now)
+	if s.Curve == nil && !slices.ContainsFunc(s.Desktops, func(d *v1.Desktop) bool { return isCold(now, d) }) {
+		return // nothing can wait, and nothing is to be cooled
+	}
+	s.Rooms = room.Of(view)
+	s.Plans = plansOf(view, s.Pool)
+}
+
+// plansOf returns the plans of a pool.
+func plansOf(view *store.View, pool *v1.Pool) []*v1.Plan {
+	var plans []*v1.Plan
+	for _, plan := range store.All[*v1.Plan](view) {
+		if plan.GetPool() == pool.GetMeta().GetName() {
+			plans = append(plans, plan)
+		}
+	}
+	return plans
+}

@@ -1,0 +1,107 @@
+package pool
+
+import (
+	"strings"
+	"testing"
+	_ "time/tzdata"
+
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+func office() *v1.Schedule { return &v1.Schedule{SpareBuffer: "0"} }
+
+// A day of a pool that follows office hours: cold at night, warm by day, and quiet in between.
+func TestDay(t *testing.T) {
+	w := newWorld(12)
+	withSchedule("UTC", office(), 0)(w)
+	w.pool.Spec.MinReady = 1
+	w.until(t, "2027-04-05 08:15")
+	if ready, cold, _ := w.standing(); ready != 1 || cold != 11 {
+		t.Fatalf("in the morning %d are ready and %d cold, want min_ready 1: %v", ready, cold, w.pool.Status)
+	}
+	if s := w.pool.Status; s.Wanted != 1 || s.Cold != 11 || s.NextTarget != 12 || s.NextDeadline.AsTime().Hour() != 8 || s.Message != "" {
+		t.Errorf("status %v", s)
+	}
+	if n := w.until(t, "2027-04-05 08:29"); n != 0 {
+		t.Errorf("%d changes before the doors open", n)
+	}
+	w.until(t, "2027-04-05 08:35")
+	if ready, cold, _ := w.standing(); ready != 12 || cold != 0 {
+		t.Fatalf("after the opening %d are ready and %d cold: %v", ready, cold, w.pool.Status)
+	}
+	if n := w.until(t, "2027-04-05 17:14"); n != 0 {
+		t.Errorf("%d changes in the day", n)
+	}
+	w.claim("sales-7", "taro")
+	w.until(t, "2027-04-05 17:30")
+	if ready, cold, _ := w.standing(); ready != 2 || cold != 10 || w.desktops["sales-7"].Claim == nil {
+		t.Errorf("in the evening %d are ready and %d cold, want the user's and one spare", ready, cold)
+	}
+	if n := w.until(t, "2027-04-06 08:20"); n != 0 {
+		t.Errorf("%d changes in the night", n)
+	}
+	w.release("sales-7")
+	w.until(t, "2027-04-06 08:28")
+	if ready, cold, _ := w.standing(); ready != 1 || cold != 11 {
+		t.Errorf("after the user left %d are ready and %d cold, want one spare", ready, cold)
+	}
+}
+
+// What falls and rises again within half an hour stays warm.
+func TestLunchIsShort(t *testing.T) {
+	w := newWorld(8)
+	withSchedule("UTC", &v1.Schedule{SpareBuffer: "0", Spans: []*v1.TargetSpan{{From: "12:00", To: "12:25", Target: "2"}, {From: "15:00", To: "15:45", Target: "2"}}}, 0)(w)
+	w.until(t, "2027-04-05 09:00")
+	if n := w.until(t, "2027-04-05 14:59"); n != 0 {
+		t.Errorf("%d changes for a fall of 25 minutes", n)
+	}
+	w.until(t, "2027-04-05 15:05")
+	if ready, _, _ := w.standing(); ready != 2 {
+		t.Errorf("%d run in a fall of 45 minutes, want 2", ready)
+	}
+}
+
+// Hosts have memory for 4 of 8 each, and 12 of the 16 seats lie on one: what is wanted and crowded is made anew elsewhere.
+func TestCrowdedHost(t *testing.T) {
+	w := newWorld(12)
+	withSchedule("UTC", &v1.Schedule{Open: "8", SpareBuffer: "0"}, 4)(w)
+	w.now = w.now.Add(-w.now.Sub(w.now.Truncate(24 * 3600e9)))
+	for range 3 {
+		w.round()
+		for _, name := range w.names() {
+			w.advance(name, "h1")
+		}
+	}
+	if n := len(w.room("h1").OfPool); n != 1 || w.room("h1").OfPool["sales"] != 12 {
+		t.Fatalf("h1 has %v", w.room("h1").OfPool)
+	}
+	w.until(t, "2027-04-05 08:40")
+	if ready, cold, _ := w.standing(); ready != 8 || cold != 4 {
+		t.Errorf("%d ready and %d cold, want 8 on two hosts with room for 4 each: %v", ready, cold, w.pool.Status)
+	}
+	for _, h := range w.rooms() {
+		if h.FreeMemoryMiB < 0 {
+			t.Errorf("%s has promised too much: %d", h.Name(), h.FreeMemoryMiB)
+		}
+	}
+	if n := w.until(t, "2027-04-05 12:00"); n != 0 {
+		t.Errorf("%d changes afterwards", n)
+	}
+}
+
+// A pool that wants more than its hosts can run is short, says so, and does not turn in circles.
+func TestNoRoom(t *testing.T) {
+	w := newWorld(12)
+	withSchedule("UTC", office(), 4)(w)
+	w.until(t, "2027-04-05 09:00")
+	ready, cold, _ := w.standing()
+	if ready != 8 || cold != 4 {
+		t.Errorf("%d ready and %d cold, want 8 and 4: %v", ready, cold, w.pool.Status)
+	}
+	if !strings.Contains(w.pool.Status.Message, "8 of 12 are ready") {
+		t.Errorf("status says %q", w.pool.Status.Message)
+	}
+	if n := w.until(t, "2027-04-05 12:00"); n != 0 {
+		t.Errorf("%d changes afterwards", n)
+	}
+}

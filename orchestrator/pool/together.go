@@ -1,0 +1,63 @@
+package pool
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"daybreak/orchestrator/store"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// grouped collects what is told of many desktops in one event about their pool.
+type grouped struct {
+	woken, cooled []int // seats
+	why           string
+}
+
+// take notes a change that is told together with others.
+func (g *grouped) take(change Change) bool {
+	switch change.Reason {
+	case ReasonWarmed:
+		g.woken = append(g.woken, seatNumber(change.Desktop))
+	case ReasonCooled:
+		g.cooled = append(g.cooled, seatNumber(change.Desktop))
+	default:
+		return false
+	}
+	g.why = change.Message // one round has one reason
+	return true
+}
+
+func (g *grouped) events(now time.Time, pool *v1.Pool) []store.Op {
+	var ops []store.Op
+	tell := func(reason, what string, seats []int) {
+		if len(seats) == 0 {
+			return
+		}
+		message := fmt.Sprintf("%s %s: %s (seats %s)", plural(len(seats), "desktop"), what, g.why, ranges(seats))
+		ops = append(ops, store.Create(store.NewEvent(now, pool, reason, store.Cut(message, maxMessage), false)))
+	}
+	tell(ReasonWarmed, "woken", g.woken)
+	tell(ReasonCooled, "cooled", g.cooled)
+	return ops
+}
+
+// ranges writes numbers in few letters: "1-5, 8".
+func ranges(numbers []int) string {
+	numbers = slices.Sorted(slices.Values(numbers))
+	var parts []string
+	for i := 0; i < len(numbers); {
+		j := i
+		for j+1 < len(numbers) && numbers[j+1] == numbers[j]+1 {
+			j++
+		}
+		part := fmt.Sprint(numbers[i])
+		if j > i {
+			part += fmt.Sprintf("-%d", numbers[j])
+		}
+		parts, i = append(parts, part), j+1
+	}
+	return strings.Join(parts, ", ")
+}

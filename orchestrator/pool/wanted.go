@@ -1,0 +1,198 @@
+package pool
+
+import (
+	"slices"
+	"time"
+
+	"daybreak/orchestrator/demand"
+	"daybreak/orchestrator/room"
+	"daybreak/orchestrator/store"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// lookAhead is how far a fall of what is wanted is looked through: what is wanted again so soon stays warm.
+const lookAhead = 30 * time.Minute
+
+// balance is how many of a pool's desktops run or are on the way to it, and how many should.
+type balance struct {
+	step   demand.Step // what the schedule asks for now
+	held   int         // users who hold a desktop that runs, or wait for one
+	kept   int         // desktops that run, that nobody holds, and that one user alone can have
+	warm   int         // desktops that run or are told to, if there is a host for them
+	trying int         // of these, on the version that is being rolled out
+	want   int         // should run now
+	soon   int         // the most that should run within lookAhead, now included
+}
+
+// isDue: the life is to run by now.
+func isDue(now time.Time, desktop *v1.Desktop) bool {
+	inc := desktop.GetIncarnation()
+	return inc.GetDesired() == v1.DesiredState_DESIRED_STATE_READY && (inc.GetStartAt() == nil || !inc.GetStartAt().AsTime().After(now))
+}
+
+// isCold: the life is prepared, or on the way to that, and is not to run yet.
+func isCold(now time.Time, desktop *v1.Desktop) bool {
+	desired := desktop.GetIncarnation().GetDesired()
+	waits := desired == v1.DesiredState_DESIRED_STATE_PREPARED || desired == v1.DesiredState_DESIRED_STATE_READY && !isDue(now, desktop)
+	return waits && store.State(desktop) <= v1.DesktopState_DESKTOP_STATE_PREPARED
+}
+
+// isStray: the life runs although it is told to wait: its host began it by a plan that was taken back meanwhile.
+func isStray(now time.Time, desktop *v1.Desktop) bool {
+	state := store.State(desktop)
+	runs := state == v1.DesktopState_DESKTOP_STATE_STARTING || state == v1.DesktopState_DESKTOP_STATE_READY
+	desired := desktop.GetIncarnation().GetDesired()
+	return runs && (desired == v1.DesiredState_DESIRED_STATE_PREPARED || desired == v1.DesiredState_DESIRED_STATE_READY && !isDue(now, desktop))
+}
+
+// isSuspended: its memory lies in the store of its host, or is to.
+func isSuspended(desktop *v1.Desktop) bool {
+	return desktop.GetIncarnation().GetDesired() == v1.DesiredState_DESIRED_STATE_SUSPENDED
+}
+
+// bornCold: the life began to wait, and was told to run later. It takes no desktop out of service while it starts.
+func bornCold(desktop *v1.Desktop) bool {
+	inc := desktop.GetIncarnation()
+	return inc.GetStartAt() != nil || inc.GetWoken() != nil
+}
+
+// begun is when the life began, or was told to run, whatever was later.
+func begun(inc *v1.Incarnation) time.Time {
+	return later(inc.GetCreated().AsTime(), later(inc.GetStartAt().AsTime(), inc.GetWoken().AsTime()))
+}
+
+// isOwn: one user alone can have the desktop, whom it was made for or who used it before.
+func isOwn(desktop *v1.Desktop) bool {
+	return desktop.GetSpec().GetOwner() != "" || desktop.GetClaim() == nil && desktop.GetIncarnation().GetUsedBy() != ""
+}
+
+func (d *decision) scheduled() bool { return d.Pool.GetSpec().GetSchedule() != nil }
+
+func (d *decision) dedicated() bool {
+	return d.Pool.GetSpec().GetClaims().GetMode() == v1.ClaimMode_CLAIM_MODE_DEDICATED
+}
+
+// weigh counts what runs, less the surplus seats that go, and says what should.
+func (d *decision) weigh(surplus map[string]bool) {
+	d.balance = balance{held: len(d.Queue)}
+	for _, desktop := range slices.Concat(d.rest, d.amend) {
+		if !surplus[desktop.GetMeta().GetName()] {
+			d.count(desktop)
+		}
+	}
+	if len(d.Curve) == 0 {
+		d.Curve = demand.Curve(demand.Pool{Spec: d.Pool.GetSpec()}, d.now, d.now.Add(time.Minute))
+	}
+	d.step = demand.At(d.Curve, d.now)
+	d.want, d.soon = d.needs(d.kept)
+	if next := d.nextStep(); !next.IsZero() {
+		d.again(next)
+	}
+}
+
+func (d *decision) count(desktop *v1.Desktop) {
+	inc := desktop.GetIncarnation()
+	homeless := inc.GetHost() == "" && inc.GetUnplacedReason() != ""
+	if homeless || !isDue(d.now, desktop) || store.Broken(store.State(desktop)) {
+		return
+	}
+	d.warm++
+	if d.runs(desktop, d.next) {
+		d.trying++
+	}
+	switch {
+	case desktop.GetClaim() != nil:
+		d.held++
+	case isOwn(desktop) && !d.dedicated():
+		d.kept++
+	}
+}
+
+// needs is how many desktops should run now, and the most within lookAhead, if so many run that only one user can have.
+// The spares stand beside those.
+func (d *decision) needs(kept int) (now, soon int) {
+	seats := int(d.Pool.GetSpec().GetDesktops())
+	now = d.step.Wanted(d.held+kept, seats)
+	soon = now
+	for _, step := range d.Curve {
+		if step.From.After(d.now) && !step.From.After(d.now.Add(lookAhead)) {
+			soon = max(soon, step.Wanted(d.held+kept, seats))
+		}
+	}
+	return now, soon
+}
+
+// nextStep is when the schedule asks for something else; zero when it does not as far as is known.
+func (d *decision) nextStep() time.Time {
+	for _, step := range d.Curve {
+		if step.From.After(d.now) {
+			return step.From
+		}
+	}
+	return time.Time{}
+}
+
+// nextRise is when more should run than now, and how many; zero when that is not known.
+func (d *decision) nextRise() (time.Time, int) {
+	for _, step := range d.Curve {
+		wanted := step.Wanted(d.held+d.kept, int(d.Pool.GetSpec().GetDesktops()))
+		if step.From.After(d.now) && wanted > d.want {
+			return step.From, wanted
+		}
+	}
+	return time.Time{}, 0
+}
+
+// birth says what the next life of a seat (nil: of a new one) is to do with a target, and counts it: it runs when somebody
+// holds it or it is wanted, and waits else.
+func (d *decision) birth(desktop *v1.Desktop, t *target) v1.DesiredState {
+	reclaim := desktop.GetClaim().GetReclaim()
+	shutDown := reclaim.GetActing() && reclaim.GetAction() == v1.IdleAction_IDLE_ACTION_SHUT_DOWN
+	trial := t != nil && t == d.next && d.trials() > 0
+	switch {
+	case shutDown:
+		return v1.DesiredState_DESIRED_STATE_PREPARED
+	case desktop.GetClaim() == nil && d.scheduled() && d.warm >= d.want && !trial:
+		return v1.DesiredState_DESIRED_STATE_PREPARED
+	}
+	d.warm++
+	if t != nil && t == d.next {
+		d.trying++
+	}
+	return v1.DesiredState_DESIRED_STATE_READY
+}
+
+// trials is how many more desktops have to run the version that is being rolled out, so that its wave proves something.
+func (d *decision) trials() int {
+	release := d.Pool.GetRelease()
+	if d.next == nil || !release.GetMoving() {
+		return 0
+	}
+	return int(release.GetRunning()) - d.trying
+}
+
+// host is the account of the host that a desktop lies on; nil when it is not known.
+func (d *decision) host(name string) *room.Host {
+	at, ok := slices.BinarySearchFunc(d.Rooms, name, func(h *room.Host, name string) int {
+		switch {
+		case h.Name() < name:
+			return -1
+		case h.Name() > name:
+			return 1
+		}
+		return 0
+	})
+	if !ok {
+		return nil
+	}
+	return d.Rooms[at]
+}
+
+// need is what a desktop asks of a host once it runs.
+func need(desktop *v1.Desktop, phase room.Phase) room.Need {
+	shape := desktop.GetIncarnation().GetShape()
+	return room.Need{
+		Pool: desktop.GetSpec().GetPool(), Zone: desktop.GetSpec().GetZone(), VCPUs: uint64(shape.GetVcpus()),
+		MemoryMiB: uint64(shape.GetMemoryMib()), Phase: phase, State: store.State(desktop),
+	}
+}
