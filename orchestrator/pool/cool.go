@@ -121,7 +121,7 @@ func (d *decision) suspendKept(surplus map[string]bool) {
 			continue
 		}
 		kept := d.kept
-		if !d.dedicated() {
+		if !isDedicated(d.Pool) {
 			kept--
 		}
 		wanted, soon := d.needs(kept)

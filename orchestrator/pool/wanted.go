@@ -68,10 +68,6 @@ func isOwn(desktop *v1.Desktop) bool {
 
 func (d *decision) scheduled() bool { return d.Pool.GetSpec().GetSchedule() != nil }
 
-func (d *decision) dedicated() bool {
-	return d.Pool.GetSpec().GetClaims().GetMode() == v1.ClaimMode_CLAIM_MODE_DEDICATED
-}
-
 // weigh counts what runs, less the surplus seats that go, and says what should.
 func (d *decision) weigh(surplus map[string]bool) {
 	d.balance = balance{held: len(d.Queue)}
@@ -103,7 +99,7 @@ func (d *decision) count(desktop *v1.Desktop) {
 	switch {
 	case desktop.GetClaim() != nil:
 		d.held++
-	case isOwn(desktop) && !d.dedicated():
+	case isOwn(desktop) && !isDedicated(d.Pool):
 		d.kept++
 	}
 }

@@ -73,7 +73,7 @@ func (d *decision) sleepers(surplus map[string]bool) []*v1.Desktop {
 		if desktop.GetClaim() != nil || surplus[name] || d.stopped[name] {
 			continue
 		}
-		own := isSuspended(desktop) && d.dedicated()
+		own := isSuspended(desktop) && isDedicated(d.Pool)
 		if isStray(d.now, desktop) || own || isCold(d.now, desktop) {
 			found = append(found, desktop)
 		}
