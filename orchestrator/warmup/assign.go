@@ -90,7 +90,7 @@ func (o *pool) forget(most int) {
 }
 
 // assign gives starts to pools that wish for some, one after another, so that each has the same share of what it wants.
-func (p *planner) assign(at time.Time) {
+func (p *planner) assign() {
 	var round []*draw
 	for _, o := range p.pools {
 		if o.open > 0 {
@@ -101,7 +101,7 @@ func (p *planner) assign(at time.Time) {
 		next := slices.MinFunc(round, func(a, b *draw) int {
 			return cmp.Or(cmp.Compare(a.given*b.wanted, b.given*a.wanted), cmp.Compare(a.pool.Name, b.pool.Name))
 		})
-		if !p.give(next, at) {
+		if !p.give(next) {
 			round = slices.DeleteFunc(round, func(d *draw) bool { return d == next })
 		}
 	}
@@ -115,6 +115,9 @@ type draw struct {
 	given, wanted int
 }
 
+// stick is by how much later another seat would have to start to take the place of one that the plan before started.
+const stick = 30 * time.Second
+
 // offer is the best place that a host has for a pool's next start.
 type offer struct {
 	host     *host
@@ -123,6 +126,9 @@ type offer struct {
 	late     time.Duration
 	chosen   int
 	earliest time.Time
+	length   time.Duration
+	value    time.Time // at, or more
+	fresh    bool      // the plan before had no such start
 	Estimate
 }
 
@@ -175,16 +181,30 @@ func (p *planner) offer(o *pool, h *host, w *wish) (offer, bool) {
 	}
 	of := offer{host: h, chosen: h.chosen, earliest: later(s.earliest, h.Images[digest]), Estimate: o.estimate(p.model, h, s.Digest)}
 	earliest := later(of.earliest, room)
+	of.length = of.Mean + h.slack(w.deadline, of.Deviation)
 	last := w.deadline.Add(-of.Quantile)
-	if of.slot, of.at = h.latest(earliest, last, of.Mean); of.slot == nil {
-		of.slot, of.at = h.soonest(earliest, of.Mean)
+	if of.slot, of.at = h.latest(earliest, last, of.length); of.slot == nil {
+		of.slot, of.at = h.soonest(earliest, of.length)
 		of.late = of.at.Sub(last)
+	}
+	of.fresh, of.value = !o.had(h, of.at.Truncate(time.Second)), of.at
+	if !s.had.IsZero() {
+		of.value = of.at.Add(stick)
 	}
 	return of, true
 }
 
+// had tells whether a seat that could start on the host had that time in the plan before.
+func (o *pool) had(h *host, at time.Time) bool {
+	seats := o.cold[h]
+	if len(seats) == 0 {
+		seats = o.homeless
+	}
+	return slices.ContainsFunc(seats, func(s *seat) bool { return s.had.Equal(at) })
+}
+
 // give starts one more desktop of the pool; false when it has what it wants, or cannot have it.
-func (p *planner) give(d *draw, at time.Time) bool {
+func (p *planner) give(d *draw) bool {
 	o := d.pool
 	w := o.wish()
 	if w == nil {
@@ -202,16 +222,21 @@ func (p *planner) give(d *draw, at time.Time) bool {
 			heap.Fix(&d.offers, 0)
 			continue
 		}
-		p.start(o, w, now, at)
+		p.start(o, w, now)
 		d.given++
 		return true
 	}
-	w.why = p.whyNot(o)
+	why := p.whyNot(o)
+	for _, w := range o.wishes {
+		if w.missing > 0 && !w.dropped {
+			w.why = why
+		}
+	}
 	return false
 }
 
 // start enters a job.
-func (p *planner) start(o *pool, w *wish, of offer, at time.Time) {
+func (p *planner) start(o *pool, w *wish, of offer) {
 	s := o.next(of.host)
 	if seats := o.cold[of.host]; len(seats) > 0 {
 		o.cold[of.host] = seats[1:]
@@ -219,7 +244,7 @@ func (p *planner) start(o *pool, w *wish, of offer, at time.Time) {
 		o.homeless = o.homeless[1:]
 	}
 	s.host = of.host
-	j := &job{Estimate: of.Estimate, pool: o, seat: s, wish: w, deadline: w.deadline, at: of.at, earliest: of.earliest, first: !s.cooled && s.job == nil}
+	j := &job{Estimate: of.Estimate, pool: o, seat: s, wish: w, deadline: w.deadline, at: of.at, length: of.length, earliest: of.earliest, first: !s.cooled && s.job == nil}
 	of.host.take(of.slot, j)
 	o.jobs, w.jobs = append(o.jobs, j), append(w.jobs, j)
 	o.used[of.host] = of.Estimate
@@ -231,18 +256,21 @@ func (p *planner) start(o *pool, w *wish, of offer, at time.Time) {
 }
 
 func (a offer) equal(b offer) bool {
-	return a.late == b.late && a.at.Equal(b.at) && a.chosen == b.chosen
+	return a.late == b.late && a.at.Equal(b.at) && a.value.Equal(b.value) && a.fresh == b.fresh && a.chosen == b.chosen
 }
 
-// offers is a heap: what is in time first, the latest start of that; then what is least late; on equal terms the host that
-// was chosen least.
+// offers is a heap: what is in time first, the latest start of that; then what is least late; on equal terms what
+// was planned before, or else the host that was chosen least.
 type offers []offer
 
 func (o offers) Len() int      { return len(o) }
 func (o offers) Swap(i, j int) { o[i], o[j] = o[j], o[i] }
 func (o offers) Less(i, j int) bool {
 	a, b := o[i], o[j]
-	return cmp.Or(cmp.Compare(a.late, b.late), b.at.Compare(a.at), cmp.Compare(a.chosen, b.chosen), cmp.Compare(a.host.Name, b.host.Name)) < 0
+	if a.late == b.late && a.value.Equal(b.value) && a.fresh != b.fresh {
+		return b.fresh
+	}
+	return cmp.Or(cmp.Compare(a.late, b.late), b.value.Compare(a.value), cmp.Compare(a.chosen, b.chosen), cmp.Compare(a.host.Name, b.host.Name)) < 0
 }
 func (o *offers) Push(x any) {
 	if of, ok := x.(offer); ok {

@@ -2,6 +2,7 @@ package warmup
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"time"
 )
@@ -17,7 +18,8 @@ type host struct {
 	promises []promise // in order of time
 	memory   int64     // free before the first promise
 	vcpus    int64
-	chosen   int // starts that were given to it
+	chosen   int               // starts that were given to it
+	due      map[time.Time]int // those, by their deadline
 }
 
 // promise is a change of what is free.
@@ -64,6 +66,18 @@ func (h *host) roomFrom(now time.Time, memory, vcpus int64) (time.Time, bool) {
 		}
 	}
 	return now, true
+}
+
+// slack is what the start that comes next for a deadline, in planning order, leaves to the one after it beyond its own mean time. Boots that
+// follow each other closely add up their delays, by the square root of their number, and those of a host's places even out among each other:
+// the first of j waves begins one such deviation earlier than j mean times.
+func (h *host) slack(deadline time.Time, deviation time.Duration) time.Duration {
+	wave := h.due[deadline.UTC()] / h.boots // waves that are full already
+	if wave == 0 {
+		return 0
+	}
+	grows := math.Sqrt(float64(wave)) - math.Sqrt(float64(wave-1))
+	return time.Duration(float64(deviation) * grows / math.Sqrt(float64(h.boots)))
 }
 
 // occupy notes a boot that runs already, or is about to, until then.
@@ -144,7 +158,8 @@ func (h *host) take(s *slot, j *job) {
 	}
 	j.host = h
 	s.jobs = append(s.jobs, j)
-	s.fill(span{j.at, j.at.Add(j.Mean)})
+	s.fill(span{j.at, j.at.Add(j.length)})
+	h.due[j.deadline.UTC()]++
 	h.promise(j.at, -j.pool.MemoryMiB, -j.pool.VCPUs)
 	h.chosen++
 }
@@ -220,7 +235,7 @@ func (h *host) delay(s *slot) {
 	for i, j := range slices.Backward(s.jobs) {
 		last := j.last()
 		if i+1 < len(s.jobs) {
-			last = sooner(last, s.jobs[i+1].at.Add(-j.Mean))
+			last = sooner(last, s.jobs[i+1].at.Add(-j.length))
 		}
 		if last.After(j.at) {
 			h.move(j, last)

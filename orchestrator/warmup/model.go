@@ -111,6 +111,8 @@ type Boot struct {
 type Estimate struct {
 	// Mean, and the time within which 99 of 100 are ready; never less than the mean.
 	Mean, Quantile time.Duration
+	// Deviation is the standard deviation; 0 when nothing is known.
+	Deviation time.Duration
 	// Samples that it was learned from; 0 when it is the deadline for readiness.
 	Samples int
 	// From says what was learned from, for people.
@@ -140,11 +142,14 @@ func (m *Model) Estimate(b Boot) Estimate {
 	samples = samples[max(0, len(samples)-newest):]
 	samples, crowd := comparable(samples, b.AtOnce)
 	took, bytes := times(samples)
-	average := mean(took)
+	mean, deviation := spread(took)
 	span := func(seconds float64) time.Duration {
-		return min(limit, max(shortest, time.Duration(seconds*factor*crowd*float64(time.Second))))
+		return min(limit, time.Duration(seconds*factor*crowd*float64(time.Second)))
 	}
-	return Estimate{Mean: span(average), Quantile: span(max(average, quantile(took))), Samples: len(samples), From: from, ReadBytes: bytes}
+	return Estimate{
+		Mean: max(shortest, span(mean)), Quantile: max(shortest, span(max(mean, quantile(took)))), Deviation: span(deviation),
+		Samples: len(samples), From: from, ReadBytes: bytes,
+	}
 }
 
 // find returns the samples nearest to a boot.
@@ -216,22 +221,22 @@ func times(samples []sample) (took []float64, bytes uint64) {
 	return took, bytes
 }
 
-// mean is the mean and its standard error, for which few samples count as scattered by a quarter.
-func mean(took []float64) float64 {
+// spread is the mean with its standard error added, and the standard deviation, for which few samples count as at least a quarter of the mean.
+func spread(took []float64) (mean, deviation float64) {
 	var sum, squares float64
 	for _, t := range took {
 		sum += t
 	}
 	n := float64(len(took))
-	middle := sum / n
+	mean = sum / n
 	for _, t := range took {
-		squares += (t - middle) * (t - middle)
+		squares += (t - mean) * (t - mean)
 	}
-	scatter := math.Sqrt(squares / max(1, n-1))
+	deviation = math.Sqrt(squares / max(1, n-1))
 	if len(took) < enough {
-		scatter = max(scatter, middle/4)
+		deviation = max(deviation, mean/4)
 	}
-	return middle + scatter/math.Sqrt(n)
+	return mean + deviation/math.Sqrt(n), deviation
 }
 
 func quantile(took []float64) float64 {

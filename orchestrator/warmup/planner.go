@@ -50,6 +50,7 @@ type change struct {
 type seat struct {
 	Seat
 	host     *host
+	had      time.Time // its start time in the plan before
 	earliest time.Time // it can start then
 	cooled   bool      // it ran before
 	job      *job      // the newest
@@ -74,7 +75,8 @@ type job struct {
 	wish     *wish
 	deadline time.Time
 	at       time.Time
-	earliest time.Time // without regard to boots and memory
+	length   time.Duration // from its start to that of the next one in its place
+	earliest time.Time     // without regard to boots and memory
 	fixed    bool
 	first    bool // the seat is cold now
 }
@@ -88,7 +90,9 @@ func newPlanner(now time.Time, in Input) *planner {
 		byName: map[string]*host{},
 	}
 	for _, h := range in.Hosts {
-		p.hosts = append(p.hosts, &host{Host: h, boots: min(max(1, h.Boots), maxBoots), memory: h.MemoryMiB, vcpus: h.VCPUs})
+		p.hosts = append(p.hosts, &host{
+			Host: h, boots: min(max(1, h.Boots), maxBoots), memory: h.MemoryMiB, vcpus: h.VCPUs, due: map[time.Time]int{},
+		})
 	}
 	slices.SortFunc(p.hosts, func(a, b *host) int { return cmp.Compare(a.Name, b.Name) })
 	for _, h := range p.hosts {
@@ -98,6 +102,30 @@ func newPlanner(now time.Time, in Input) *planner {
 		p.pools = append(p.pools, p.enter(&in.Pools[i]))
 	}
 	return p
+}
+
+// settlings is how often starts are timed anew; each time may let swap find something.
+const settlings = 3
+
+func (p *planner) plan() {
+	for _, at := range p.moments() {
+		p.turn(at)
+		p.assign()
+	}
+	for range settlings {
+		for _, h := range p.hosts {
+			h.settle(p.now)
+		}
+		for _, o := range p.pools {
+			o.swap()
+		}
+	}
+	for _, h := range p.hosts {
+		h.match()
+	}
+	for _, o := range p.pools {
+		o.match()
+	}
 }
 
 // enter reads a pool.
@@ -116,7 +144,7 @@ func (p *planner) enter(in *Pool) *pool {
 		return cmp.Or(a.StartAt.Compare(b.StartAt), cmp.Compare(a.Number, b.Number))
 	})
 	for _, each := range seats {
-		s := &seat{Seat: each, host: p.byName[each.Host], earliest: p.now}
+		s := &seat{Seat: each, host: p.byName[each.Host], had: each.StartAt, earliest: p.now}
 		switch {
 		case s.host == nil && each.Host != "": // not a host that anything starts on
 		case each.Phase == Cold && !p.isNear(each):
@@ -193,7 +221,7 @@ func (p *planner) enterRunning(o *pool, s *seat) {
 	s.host.occupy(until)
 	o.ready = append(o.ready, change{until, 1})
 	if s.Phase == Cold {
-		j := &job{Estimate: e, pool: o, seat: s, host: s.host, at: s.StartAt, earliest: s.StartAt, fixed: true, first: true}
+		j := &job{Estimate: e, pool: o, seat: s, host: s.host, at: s.StartAt, length: e.Mean, earliest: s.StartAt, fixed: true, first: true}
 		j.deadline = o.deadlineOf(j)
 		o.jobs = append(o.jobs, j)
 		o.used[s.host] = e

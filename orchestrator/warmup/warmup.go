@@ -176,12 +176,6 @@ type HostUse struct {
 // Plan plans all pools. It is pure: equal arguments give equal plans.
 func Plan(now time.Time, in Input) Output {
 	p := newPlanner(now, in)
-	for _, at := range p.moments() {
-		p.turn(at)
-		p.assign(at)
-	}
-	for _, h := range p.hosts {
-		h.settle(now)
-	}
+	p.plan()
 	return p.output()
 }
