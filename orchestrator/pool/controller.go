@@ -42,11 +42,12 @@ type term struct {
 	*Controller
 	store *store.Store
 	loop  *reconcile.Loop
+	empty map[string]map[string]emptiness // by pool and desktop; of the loop's goroutine alone
 }
 
 // Run works until ctx ends and returns nil then. st is opened for WriterPool and guarded by leadership.
 func (c *Controller) Run(ctx context.Context, st *store.Store) error {
-	t := &term{Controller: c, store: st}
+	t := &term{Controller: c, store: st, empty: map[string]map[string]emptiness{}}
 	t.loop = reconcile.New("pool", c.log, t.reconcile)
 	cancel := c.mirror.Subscribe(t.changed)
 	defer cancel()
@@ -122,6 +123,11 @@ func (t *term) reconcile(ctx context.Context, name string) (time.Duration, error
 	if err != nil {
 		return 0, err
 	}
+	idle, err := t.idle(ctx, name)
+	if err != nil {
+		return 0, err
+	}
+	served = sooner(served, idle)
 	view := t.mirror.View()
 	pool, ok := store.Lookup[*v1.Pool](view, name)
 	if !ok {

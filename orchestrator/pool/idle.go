@@ -2,13 +2,241 @@ package pool
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
+
+// Bounds of what is believed about a desktop's use.
+const (
+	defaultGrace = 5 * time.Minute
+	// sessionLife is how long the word of a guest counts; hosts repeat it every five minutes.
+	sessionLife = 10 * time.Minute
+	// sessionSkew is how far a host's clock may be ahead of ours.
+	sessionSkew = 2 * time.Minute
+	// lookPatience is how long a fresh word of the guest is waited for before nothing is done.
+	lookPatience = 3 * time.Minute
+)
+
+// idleInput is all that decideIdle looks at.
+type idleInput struct {
+	pool *v1.Pool
+	// rule is the policy's for the present phase of the calendar; nil: nothing is to be done.
+	rule *v1.IdleRule
+	// ends is when another phase begins; zero when none does.
+	ends time.Time
+	// desktops of the pool.
+	desktops []*v1.Desktop
+	// empty is since when a desktop's guest has said that nobody is logged in, by name.
+	empty map[string]time.Time
+	// clock is the time zone in which users are told times.
+	clock *time.Location
+}
+
+// idleChange is a held desktop as it is to be written, with the event that goes with it, if any. releases: the user's claim
+// ends in the same transaction.
+type idleChange struct {
+	desktop  *v1.Desktop
+	event    *v1.Event
+	releases bool
+}
+
+// decideIdle says what is to be done about desktops that users hold and do not use. It is pure. First the user is warned,
+// and brokering knows of it; when the grace is over the guest is asked anew; only if that word, which cannot be older than
+// the question, says the same, it is acted. Every step is a compare-and-swap on the desktop, which whatever the user does
+// through the control plane changes.
+func decideIdle(now time.Time, in idleInput) (changes []idleChange, again time.Duration) {
+	look := func(at time.Time) {
+		wait := max(at.Sub(now), time.Millisecond)
+		if again == 0 || wait < again {
+			again = wait
+		}
+	}
+	for _, desktop := range in.desktops {
+		if desktop.GetClaim() == nil || desktop.GetClaim().GetReclaim().GetActing() {
+			continue
+		}
+		if len(changes) >= maxChanges {
+			look(now)
+			break
+		}
+		change, at := in.judge(now, desktop)
+		if change != nil {
+			changes = append(changes, *change)
+		}
+		if !at.IsZero() {
+			look(at)
+		}
+		if !in.ends.IsZero() {
+			look(in.ends)
+		}
+	}
+	return changes, again
+}
+
+// judge decides about one held desktop that nothing is being done about, and when to look at it again.
+func (in idleInput) judge(now time.Time, desktop *v1.Desktop) (change *idleChange, again time.Time) {
+	reclaim := desktop.GetClaim().GetReclaim()
+	keep, until := in.excluded(now, desktop)
+	use := useOf(now, desktop, in.empty[desktop.GetMeta().GetName()])
+	due := use.last.Add(in.rule.GetAfter().AsDuration())
+	switch {
+	case reclaim == nil && (keep != "" || !use.known || desktop.GetClaim().GetRestartAt() != nil):
+		return nil, until
+	case reclaim == nil && now.Before(due):
+		return nil, due
+	case reclaim == nil:
+		return in.warn(now, desktop, use), time.Time{}
+	case keep != "":
+		return withdrawn(now, desktop, keep), until
+	case !use.known:
+		return withdrawn(now, desktop, use.how), time.Time{}
+	case now.Before(due), use.last.After(reclaim.GetSince().AsTime()):
+		return withdrawn(now, desktop, use.how), due
+	case reclaim.GetAction() != in.rule.GetAction():
+		return withdrawn(now, desktop, "another rule holds now"), now
+	case now.Before(reclaim.GetActAt().AsTime()):
+		return nil, reclaim.GetActAt().AsTime()
+	}
+	return in.lookThenAct(now, desktop, use)
+}
+
+// excluded says why a desktop is left alone, and until when if that is known; "" when it is not.
+func (in idleInput) excluded(now time.Time, desktop *v1.Desktop) (why string, until time.Time) {
+	policy, claim := in.pool.GetSpec().GetIdle(), desktop.GetClaim()
+	busy := claim.GetBusyUntil()
+	switch {
+	case in.rule == nil:
+		return "the pool's policy does nothing now", time.Time{}
+	case in.pool.GetMeta().GetDeletion() != nil || desktop.GetMeta().GetDeletion() != nil:
+		return "it is to be deleted", time.Time{}
+	case slices.Contains(policy.GetKeepUsers(), claim.GetUser()):
+		return "desktops of " + claim.GetUser() + " are left alone", time.Time{}
+	case slices.Contains(policy.GetKeepDesktops(), desktop.GetMeta().GetName()):
+		return "it is left alone by the pool's policy", time.Time{}
+	case busy.AsTime().After(now):
+		return "it is busy until " + clock(busy.AsTime()), busy.AsTime()
+	}
+	return "", time.Time{}
+}
+
+// use is what is known about the use of a held desktop.
+type use struct {
+	known bool
+	// last is the newest sign of use; how says what is known, for people.
+	last time.Time
+	how  string
+}
+
+// useOf puts together what claim and guest say. What is not known is not idle.
+func useOf(now time.Time, desktop *v1.Desktop, empty time.Time) use {
+	inc, claim, session := desktop.GetIncarnation(), desktop.GetClaim(), store.Present(desktop).GetSession()
+	state, asked := store.State(desktop), session.GetAsked()
+	unknown := func(how string) use { return use{how: how} }
+	switch {
+	case state != v1.DesktopState_DESKTOP_STATE_READY || inc.GetDesired() != v1.DesiredState_DESIRED_STATE_READY || store.Present(desktop).GetPausedIo():
+		return unknown("it is not ready, and nobody knows whether it is used")
+	case asked == nil || !session.GetUsersKnown():
+		return unknown("its guest does not say who uses it")
+	case now.Sub(asked.AsTime()) > sessionLife:
+		return unknown("its guest has not said who uses it since " + clock(asked.AsTime()))
+	case asked.AsTime().Sub(now) > sessionSkew:
+		return unknown("the clock of its host is ahead, or ours is behind")
+	case session.GetUsers() > 0 && session.GetInputIdleSince() == nil:
+		return use{known: true, last: now, how: "somebody is logged in"}
+	}
+	last := use{known: true, last: reached(desktop, v1.DesktopState_DESKTOP_STATE_READY, now), how: "it got ready"}
+	newer := func(at time.Time, how string) {
+		if at.After(last.last) {
+			last.last, last.how = at, how
+		}
+	}
+	newer(claim.GetSince().AsTime(), claim.GetUser()+" was given it")
+	newer(claim.GetAsked().AsTime(), claim.GetUser()+" asked for it")
+	how := "no input"
+	if session.GetUsers() == 0 {
+		how = "no session"
+	}
+	switch input := session.GetInputIdleSince(); {
+	case input != nil:
+		newer(input.AsTime(), how)
+	case empty.IsZero():
+		newer(now, how)
+	default:
+		newer(empty, how)
+	}
+	last.how += " since " + clock(last.last)
+	return last
+}
+
+// warn is the first step: the user is told, and the desktop is marked.
+func (in idleInput) warn(now time.Time, desktop *v1.Desktop, use use) *idleChange {
+	changed := proto.CloneOf(desktop)
+	at := now.Add(durationOr(in.rule.GetGrace(), defaultGrace))
+	action := in.rule.GetAction()
+	changed.Claim.Reclaim = &v1.Reclaim{Since: timestamppb.New(now), ActAt: timestamppb.New(at), Action: action, Reason: use.how}
+	changed.Incarnation.Notice = &v1.Notice{Id: fmt.Sprintf("idle-%d", now.UnixMilli()), Text: fmt.Sprintf(
+		"Nobody has used this desktop since %s. It will be %s at %s, in %s, unless it is used.%s",
+		told(now, use.last, in.clock), participle(action), told(now, at, in.clock), spell(at.Sub(now)), advice(action))}
+	event := store.NewEvent(now, changed, ReasonIdleWarned, fmt.Sprintf("%s is told that it will be %s at %s: %s",
+		desktop.GetClaim().GetUser(), participle(action), clock(at), use.how), false)
+	return &idleChange{desktop: changed, event: event}
+}
+
+// lookThenAct is the second step: a fresh word of the guest, and the act if it says the same.
+func (in idleInput) lookThenAct(now time.Time, desktop *v1.Desktop, use use) (*idleChange, time.Time) {
+	inc, reclaim, session := desktop.GetIncarnation(), desktop.GetClaim().GetReclaim(), store.Present(desktop).GetSession()
+	look, asked := inc.GetLookAt().AsTime(), session.GetAsked().AsTime()
+	switch {
+	case inc.GetLookAt() == nil || look.Before(reclaim.GetActAt().AsTime()):
+		changed := proto.CloneOf(desktop)
+		// Later than all that the guest said before, also if its host's clock is ahead of ours.
+		changed.Incarnation.LookAt = timestamppb.New(later(now, asked.Add(time.Nanosecond)))
+		return &idleChange{desktop: changed}, now.Add(lookPatience)
+	case asked.Before(look) && !now.Before(look.Add(lookPatience)):
+		return withdrawn(now, desktop, "its guest did not answer when it was asked again"), time.Time{}
+	case asked.Before(look):
+		return nil, look.Add(lookPatience)
+	}
+	// By the host's own clock, whatever ours did meanwhile.
+	if input := session.GetInputIdleSince(); input != nil && asked.Sub(input.AsTime()) < in.rule.GetAfter().AsDuration() {
+		return withdrawn(now, desktop, "by its host's clock it was used since "+clock(input.AsTime())), time.Time{}
+	}
+	return in.act(now, desktop, use), time.Time{}
+}
+
+// act does what was announced.
+func (in idleInput) act(now time.Time, desktop *v1.Desktop, use use) *idleChange {
+	changed, user := proto.CloneOf(desktop), desktop.GetClaim().GetUser()
+	reason, message, releases := ReasonSuspended, "it is suspended, and goes on where it was when "+user+" claims it", false
+	switch in.rule.GetAction() {
+	case v1.IdleAction_IDLE_ACTION_SHUT_DOWN:
+		changed = retired(changed, v1.DataDisposal_DATA_DISPOSAL_UNSPECIFIED)
+		reason, message = ReasonShutDown, "it is shut down, and starts anew when "+user+" claims it"
+	case v1.IdleAction_IDLE_ACTION_RELEASE:
+		changed, releases = letGo(changed), true
+		reason, message = ReasonReclaimed, "it was taken back from "+user
+	default:
+		changed.Incarnation.Desired = v1.DesiredState_DESIRED_STATE_SUSPENDED
+	}
+	changed.Incarnation.LookAt = nil
+	if !releases {
+		changed.Claim.Reclaim.Acting, changed.Claim.Reclaim.Reason = true, use.how
+	}
+	return &idleChange{desktop: changed, releases: releases, event: store.NewEvent(now, changed, reason, message+": "+use.how, false)}
+}
+
+// withdrawn is a desktop about which nothing is to be done any more.
+func withdrawn(now time.Time, desktop *v1.Desktop, why string) *idleChange {
+	changed := proto.CloneOf(desktop)
+	event := withdraw(now, changed, why)
+	return &idleChange{desktop: changed, event: event}
+}
 
 // withdraw takes from a claim what was to be done about its desktop, and returns the event that says so. What is being done
 // goes on, and the desktop wakes after it: of that there is no event here.
@@ -20,8 +248,27 @@ func withdraw(now time.Time, desktop *v1.Desktop, why string) *v1.Event {
 		return nil
 	}
 	desktop.Incarnation.Notice = &v1.Notice{
-		Id:   fmt.Sprintf("used-%d", now.Unix()),
-		Text: "This desktop is in use again and stays as it is.",
+		Id:   fmt.Sprintf("used-%d", now.UnixMilli()),
+		Text: fmt.Sprintf("This desktop stays as it is: it will not be %s.", participle(reclaim.GetAction())),
 	}
 	return store.NewEvent(now, desktop, ReasonIdleWithdrawn, "it stays as it is: "+why, false)
+}
+
+// participle is an action in the words of "it will be …".
+func participle(action v1.IdleAction) string {
+	switch action {
+	case v1.IdleAction_IDLE_ACTION_SHUT_DOWN:
+		return "shut down"
+	case v1.IdleAction_IDLE_ACTION_RELEASE:
+		return "taken back"
+	}
+	return "suspended"
+}
+
+// advice is what a user should know before the act.
+func advice(action v1.IdleAction) string {
+	if action == v1.IdleAction_IDLE_ACTION_SUSPEND {
+		return " What is open stays open."
+	}
+	return " Please save your work."
 }

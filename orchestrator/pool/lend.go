@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -161,6 +163,9 @@ func wake(now time.Time, d *v1.Desktop) string {
 		what = "starts"
 	default:
 		return ""
+	}
+	if what == "starts" {
+		inc.Woken = timestamppb.New(now)
 	}
 	inc.Desired, inc.StartAt = v1.DesiredState_DESIRED_STATE_READY, nil
 	return what

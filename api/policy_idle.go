@@ -1,0 +1,51 @@
+package api
+
+import (
+	"fmt"
+	"strings"
+
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// checkUse finds what the rules in the .proto cannot say of how users get desktops, keep them and lose them. name is the
+// pool's.
+func checkUse(name string, spec *v1.PoolSpec) []mistake {
+	dedicated := spec.GetClaims().GetMode() == v1.ClaimMode_CLAIM_MODE_DEDICATED
+	var mistakes []mistake
+	if spec.GetRefresh().GetMode() == v1.RefreshMode_REFRESH_MODE_NEVER && !dedicated {
+		mistakes = append(mistakes, mistake{"spec.refresh.mode", "never is for dedicated pools (spec.claims.mode): " +
+			"in a floating one every desktop would be its first user's for good"})
+	}
+	idle := spec.GetIdle()
+	if idle == nil {
+		return mistakes
+	}
+	if idle.GetOpen() == nil && idle.GetClosed() == nil {
+		mistakes = append(mistakes, mistake{"spec.idle", "has neither open nor closed: leave it out if nothing is to be done about idle desktops"})
+	}
+	if idle.GetClosed() != nil && spec.GetCalendar() == "" {
+		mistakes = append(mistakes, mistake{"spec.idle.closed", "the pool has no calendar, so that it is never closed: name one in spec.calendar, or write the rule under open"})
+	}
+	for field, rule := range map[string]*v1.IdleRule{"spec.idle.open": idle.GetOpen(), "spec.idle.closed": idle.GetClosed()} {
+		mistakes = append(mistakes, checkIdleRule(field, rule, dedicated)...)
+	}
+	for i, desktop := range idle.GetKeepDesktops() {
+		if !strings.HasPrefix(desktop, name+"-") {
+			mistakes = append(mistakes, mistake{fmt.Sprintf("spec.idle.keep_desktops[%d]", i), fmt.Sprintf(
+				"%q is no desktop of this pool: they are named %s-1, %s-2 and so on", desktop, name, name)})
+		}
+	}
+	return mistakes
+}
+
+func checkIdleRule(field string, rule *v1.IdleRule, dedicated bool) []mistake {
+	var mistakes []mistake
+	if grace, after := rule.GetGrace().AsDuration(), rule.GetAfter().AsDuration(); grace > after {
+		mistakes = append(mistakes, mistake{field + ".grace", fmt.Sprintf(
+			"%v is longer than %s.after, %v: who is warned for longer than they were away is warned all day", grace, field, after)})
+	}
+	if dedicated && rule.GetAction() == v1.IdleAction_IDLE_ACTION_RELEASE {
+		mistakes = append(mistakes, mistake{field + ".action", "release gives nothing back in a dedicated pool, whose desktops stay their users': use suspend or shut_down"})
+	}
+	return mistakes
+}
