@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,7 +24,8 @@ func (s *objectService) check(ctx context.Context, next, current store.Object) (
 		return s.checkCalendar(ctx, next, before)
 	case *v1.Pool:
 		before, _ := current.(*v1.Pool)
-		mistakes := append(checkPolicy(next.GetSpec()), checkSchedule(next.GetSpec(), before.GetSpec(), time.Now())...)
+		mistakes := slices.Concat(checkPolicy(next.GetSpec()), checkUse(next.GetMeta().GetName(), next.GetSpec()),
+			checkSchedule(next.GetSpec(), before.GetSpec(), time.Now()))
 		if len(mistakes) > 0 {
 			return nil, invalid(mistakes...)
 		}

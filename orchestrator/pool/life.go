@@ -133,6 +133,8 @@ func (d *decision) renewalReason(desktop *v1.Desktop, t *target) string {
 			text += ": " + message
 		}
 		return text
+	case desktop.GetClaim().GetReclaim().GetActing():
+		return fmt.Sprintf("follows generation %d, whose user %s was away", inc.GetGeneration(), desktop.GetClaim().GetUser())
 	case desktop.GetClaim() != nil:
 		return fmt.Sprintf("replaces generation %d, which ran version %d; %s goes on with it", inc.GetGeneration(), inc.GetVersion(),
 			desktop.GetClaim().GetUser())

@@ -103,6 +103,9 @@ func (d *decision) renew(desktop *v1.Desktop) {
 	calm(next) // another reminder comes if that life is to restart, too
 	next.Incarnation = d.following(desktop, t, reason)
 	next.Incarnation.Desired = d.birth(desktop, t)
+	if next.GetClaim() != nil {
+		next.Claim.Reclaim = nil // it is done
+	}
 	d.give(desktop, t)
 	d.actions.Renew = append(d.actions.Renew, Change{
 		Desktop: next, Reason: ReasonRenewed,

@@ -142,11 +142,10 @@ func (d *decision) nextRise() (time.Time, int) {
 // birth says what the next life of a seat (nil: of a new one) is to do with a target, and counts it: it runs when somebody
 // holds it or it is wanted, and waits else.
 func (d *decision) birth(desktop *v1.Desktop, t *target) v1.DesiredState {
-	reclaim := desktop.GetClaim().GetReclaim()
-	shutDown := reclaim.GetActing() && reclaim.GetAction() == v1.IdleAction_IDLE_ACTION_SHUT_DOWN
+	reclaimed := desktop.GetClaim().GetReclaim().GetActing() // its user was away, and wakes it when they are back
 	trial := t != nil && t == d.next && d.trials() > 0
 	switch {
-	case shutDown:
+	case reclaimed:
 		return v1.DesiredState_DESIRED_STATE_PREPARED
 	case desktop.GetClaim() == nil && d.scheduled() && d.warm >= d.want && !trial:
 		return v1.DesiredState_DESIRED_STATE_PREPARED
