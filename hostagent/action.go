@@ -19,9 +19,16 @@ const (
 	destroy
 	trashOverlay
 	trashData
+	askSaver
+	suspend
+	resume
+	findMemory
+	dropMemory
+	askUse
 )
 
 var actionNames = [...]string{"wait", "fetch-base", "create-overlay", "create-data", "ask-slot", "start", "ping", "probe",
-	"describe", "tell", "seek", "shutdown", "destroy", "trash-overlay", "trash-data"}
+	"describe", "tell", "seek", "shutdown", "destroy", "trash-overlay", "trash-data",
+	"ask-saver", "suspend", "resume", "find-memory", "drop-memory", "ask-use"}
 
 func (a action) String() string { return actionNames[a] }

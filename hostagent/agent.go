@@ -98,9 +98,11 @@ type Agent struct {
 	view      *view
 	inventory *inventory
 	governor  *governor
-	fetcher   *fetcher
-	source    *remoteSource
-	observer  *observer
+	// savers limits how many VMs are suspended at once.
+	savers   *governor
+	fetcher  *fetcher
+	source   *remoteSource
+	observer *observer
 	// births gets a token when a worker was made that does not run yet.
 	births chan struct{}
 	ready  sync.Once
@@ -136,7 +138,7 @@ func New(cfg Config, journal *Journal, hypervisor Hypervisor, guest Guest, disks
 	}
 	a := &Agent{
 		cfg: cfg, log: cfg.Log, hypervisor: hypervisor, guest: guest, disks: disks, meter: meter, hardware: hardware,
-		bootID: hardware.BootID, view: newView(), inventory: &inventory{}, governor: newGovernor(cfg.MaxBoots),
+		bootID: hardware.BootID, view: newView(), inventory: &inventory{}, governor: newGovernor(cfg.MaxBoots), savers: newGovernor(maxSaves),
 		births: make(chan struct{}, 1), workers: map[string]*worker{}, refused: map[string]bool{},
 	}
 	a.observer = &observer{agent: a, wake: make(chan struct{}, 1)}

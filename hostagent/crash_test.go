@@ -39,6 +39,12 @@ func (c *chaos) arm(armed bool) {
 	c.armed = armed
 }
 
+func (c *chaos) isArmed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.armed
+}
+
 func (c *chaos) pick(n int) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -108,6 +114,12 @@ func (c *chaos) pool() {
 			c.plane.drop(name)
 			c.seats[name] = c.desktop(name, c.next)
 			c.plane.assign(c.seats[name])
+		case !ending && state == ready && c.roll(0.05):
+			c.seats[name] = desired(a, wantSuspended)
+			c.plane.assign(c.seats[name])
+		case !ending && a.GetIncarnation().GetDesired() == wantSuspended && (state == suspended && c.roll(0.3) || !c.isArmed()):
+			c.seats[name] = desired(a, wantReady)
+			c.plane.assign(c.seats[name])
 		case !ending && (state == failed || state == stopped || c.roll(0.02)):
 			c.seats[name] = toBeDeleted(a)
 			c.plane.assign(c.seats[name])
@@ -142,6 +154,7 @@ func TestKilledAtAnyStepItConverges(t *testing.T) {
 				for _, life := range r.host.Running() {
 					r.host.SetState(life, hostagent.DomainRunning)
 				}
+				c.pool() // nothing sleeps from here on
 				r.restart()
 				var last string
 				r.await("all ready", 30*time.Minute, func() bool {

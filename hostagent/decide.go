@@ -32,77 +32,8 @@ type step struct {
 	until time.Time
 	// listen asks for the hypervisor's list sooner than usual.
 	listen bool
-}
-
-// presence is what the hypervisor's lists say of a life's VM.
-type presence int
-
-const (
-	// presenceUnknown: no list since the last act, or one that lacked it: nothing follows from that.
-	presenceUnknown presence = iota
-	// presenceMissing: two lists lacked it.
-	presenceMissing
-	// presenceAbsent: and the hypervisor, asked for it by name, does not know it.
-	presenceAbsent
-	presentNow
-)
-
-// trouble is a run of failures of a life's steps.
-type trouble struct {
-	err   error
-	since time.Time
-	next  time.Time
-}
-
-// situation is all that a decision depends on.
-type situation struct {
-	// assignment is nil for an orphan.
-	assignment *v1.Assignment
-	// frozen forbids every act; see Agent.
-	frozen bool
-	status *v1.DesktopStatus
-	start  startMark
-	// startedAt is when STARTING began.
-	startedAt time.Time
-	bootID    string
-	// told: since this boot of the host the control plane has said all that it shall run.
-	told bool
-	// domain is whether the VM exists, and domainState what it does.
-	domain      presence
-	domainState DomainState
-	// rival is the generation of another life of this desktop whose VM may exist; 0 when there is none.
-	rival int64
-	// newest: no higher generation of this desktop was ever seen.
-	newest bool
-	// hasZone: this host has a network for the assignment's zone.
-	hasZone bool
-	// untrusted is why the version must not be run here; nil when a trusted publisher signed it.
-	untrusted error
-
-	base    fetchState
-	overlay bool
-	data    bool
-	slot    bool
-	// maxBoots is how many VMs may boot at once.
-	maxBoots int
-
-	// answered: the guest agent answered since the start. proven: the probe, if any, passed.
-	answered bool
-	proven   bool
-	// doubt is why the guest is not ready, by the last try.
-	doubt        string
-	nextPing     time.Time
-	nextDescribe time.Time
-	// noticed is the id of the last notice that was shown, or given up.
-	noticed  string
-	nextTell time.Time
-
-	// stopAsked is when this process asked the guest to power off.
-	stopAsked      time.Time
-	overlayTrashed bool
-	dataTrashed    bool
-
-	trouble trouble
+	// waking holds the boot slot of a life that is SUSPENDED and on its way back.
+	waking bool
 }
 
 // rank orders states by how late in a life they are. A failed life can only end.
@@ -112,6 +43,8 @@ func rank(state v1.DesktopState) int {
 		return 100
 	case v1.DesktopState_DESKTOP_STATE_DELETED:
 		return 101
+	case v1.DesktopState_DESKTOP_STATE_SUSPENDED:
+		return int(v1.DesktopState_DESKTOP_STATE_READY) // they take turns
 	default:
 		return int(state)
 	}
@@ -137,6 +70,8 @@ func decide(now time.Time, s situation) step {
 		return s.stop(now)
 	case v1.DesiredState_DESIRED_STATE_READY, v1.DesiredState_DESIRED_STATE_PREPARED:
 		return s.raise(now)
+	case v1.DesiredState_DESIRED_STATE_SUSPENDED:
+		return s.sleep(now)
 	default:
 		return s.stay("the assignment does not say what is wanted")
 	}
@@ -145,7 +80,8 @@ func decide(now time.Time, s situation) step {
 // matters reports whether anything follows from the VM's being gone.
 func (s situation) matters() bool {
 	switch s.status.GetState() {
-	case v1.DesktopState_DESKTOP_STATE_STARTING, v1.DesktopState_DESKTOP_STATE_READY, v1.DesktopState_DESKTOP_STATE_STOPPING:
+	case v1.DesktopState_DESKTOP_STATE_STARTING, v1.DesktopState_DESKTOP_STATE_READY, v1.DesktopState_DESKTOP_STATE_STOPPING,
+		v1.DesktopState_DESKTOP_STATE_SUSPENDED:
 		return true
 	case v1.DesktopState_DESKTOP_STATE_STOPPED:
 		return s.assignment.GetIncarnation().GetDesired() == v1.DesiredState_DESIRED_STATE_DELETED
@@ -186,6 +122,10 @@ func (s situation) watch(now time.Time) step {
 		return s.running(now)
 	case v1.DesktopState_DESKTOP_STATE_STOPPING:
 		return s.stopping()
+	case v1.DesktopState_DESKTOP_STATE_SUSPENDED:
+		if s.domain == presentNow && s.domainState == DomainRunning {
+			return s.awake(now)
+		}
 	}
 	if s.domain == presentNow && rank(s.status.GetState()) < rank(v1.DesktopState_DESKTOP_STATE_STARTING) {
 		return s.in(v1.DesktopState_DESKTOP_STATE_STARTING, wait, "found running")
@@ -202,6 +142,8 @@ func (s situation) raise(now time.Time) step {
 		return s.stopping()
 	case v1.DesktopState_DESKTOP_STATE_STARTING, v1.DesktopState_DESKTOP_STATE_READY:
 		return s.running(now)
+	case v1.DesktopState_DESKTOP_STATE_SUSPENDED:
+		return s.rouse(now)
 	}
 	if s.domain == presentNow || s.start.phase == startConfirmed {
 		return s.in(v1.DesktopState_DESKTOP_STATE_STARTING, wait, "found running")
@@ -236,7 +178,7 @@ func (s situation) prepare(now time.Time) step {
 		return s.in(v1.DesktopState_DESKTOP_STATE_PREPARING, createOverlay, "making the disk")
 	case inc.GetShape().GetDataDiskGib() > 0 && !s.data:
 		return s.in(v1.DesktopState_DESKTOP_STATE_PREPARING, createData, "making the data disk")
-	case inc.GetDesired() == v1.DesiredState_DESIRED_STATE_PREPARED:
+	case inc.GetDesired() != v1.DesiredState_DESIRED_STATE_READY:
 		return s.in(v1.DesktopState_DESKTOP_STATE_PREPARED, wait, "")
 	}
 	return s.launch(now)
@@ -265,10 +207,16 @@ func (s situation) launch(now time.Time) step {
 		return s.in(prepared, wait, "the host restarted: waiting until the control plane says what it shall run")
 	}
 	if !s.slot {
-		// Without how many boot now: each boot that ends would change the words of every desktop that waits.
-		return s.in(prepared, askSlot, fmt.Sprintf("waits for a boot slot: at most %d desktops boot at once", s.maxBoots))
+		return s.in(prepared, askSlot, s.slotMessage())
 	}
 	return s.in(v1.DesktopState_DESKTOP_STATE_STARTING, start, "starting")
+}
+
+func (s situation) slotMessage() string {
+	if s.slotWhy == "" {
+		return "waits for a boot slot"
+	}
+	return s.slotWhy
 }
 
 func (s step) listening() step {
@@ -282,6 +230,12 @@ func (s situation) running(now time.Time) step {
 	case presenceAbsent:
 		if s.assignment != nil && s.start.phase != startConfirmed && s.start.bootID == s.bootID {
 			return s.startAnew(now)
+		}
+		if s.status.GetState() == v1.DesktopState_DESKTOP_STATE_READY && !s.keptKnown {
+			return s.find(now) // it may have been suspended by an agent that did not come to say so
+		}
+		if s.status.GetState() == v1.DesktopState_DESKTOP_STATE_READY && s.kept != KeptNone {
+			return s.save(now)
 		}
 		return s.lost()
 	case presenceUnknown:
@@ -338,12 +292,14 @@ func (s situation) startAnew(now time.Time) step {
 	return next
 }
 
-func (s situation) deadline() time.Time {
-	limit := defaultDeadline
+func (s situation) deadline() time.Time { return s.startedAt.Add(s.limit()) }
+
+// limit is how long a start or a wake may take.
+func (s situation) limit() time.Duration {
 	if d := s.assignment.GetIncarnation().GetReadiness().GetDeadline(); d != nil {
-		limit = d.AsDuration()
+		return d.AsDuration()
 	}
-	return s.startedAt.Add(limit)
+	return defaultDeadline
 }
 
 // boot brings a running VM to READY by the guest's word, within the pool's deadline. An orphan has none.

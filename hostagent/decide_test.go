@@ -25,11 +25,14 @@ const (
 	stopped   = v1.DesktopState_DESKTOP_STATE_STOPPED
 	deleted   = v1.DesktopState_DESKTOP_STATE_DELETED
 	failed    = v1.DesktopState_DESKTOP_STATE_FAILED
+	suspended = v1.DesktopState_DESKTOP_STATE_SUSPENDED
 
 	wantPrepared = v1.DesiredState_DESIRED_STATE_PREPARED
 	wantReady    = v1.DesiredState_DESIRED_STATE_READY
 	wantStopped  = v1.DesiredState_DESIRED_STATE_STOPPED
 	wantDeleted  = v1.DesiredState_DESIRED_STATE_DELETED
+
+	wantSuspended = v1.DesiredState_DESIRED_STATE_SUSPENDED
 )
 
 var noon = time.Date(2026, 11, 4, 12, 0, 0, 0, time.UTC)
@@ -41,7 +44,7 @@ func at(state v1.DesktopState, desired v1.DesiredState) situation {
 			Desktop: "d", Spec: &v1.DesktopSpec{Zone: "office"},
 			Incarnation: &v1.Incarnation{Generation: 5, Desired: desired, Shape: &v1.Shape{}},
 		},
-		status: &v1.DesktopStatus{State: state}, bootID: "boot", told: true, hasZone: true, newest: true, maxBoots: 2,
+		status: &v1.DesktopStatus{State: state}, bootID: "boot", told: true, hasZone: true, newest: true, keptKnown: true, slotWhy: "waits for a boot slot: at most 2 desktops boot at once",
 	}
 	if rank(state) >= rank(starting) && state != deleted {
 		s.start = startMark{phase: startConfirmed, bootID: "boot"}
@@ -200,8 +203,8 @@ func TestDecide(t *testing.T) {
 
 // anySituation draws situations without regard to whether they can come to be: decisions must be safe in all.
 func anySituation(t *rapid.T) situation {
-	states := []v1.DesktopState{placed, preparing, prepared, starting, ready, stopping, stopped, deleted, failed}
-	s := at(rapid.SampledFrom(states).Draw(t, "state"), rapid.SampledFrom([]v1.DesiredState{0, wantPrepared, wantReady, wantStopped, wantDeleted}).Draw(t, "desired"))
+	states := []v1.DesktopState{placed, preparing, prepared, starting, ready, suspended, stopping, stopped, deleted, failed}
+	s := at(rapid.SampledFrom(states).Draw(t, "state"), rapid.SampledFrom([]v1.DesiredState{0, wantPrepared, wantReady, wantStopped, wantDeleted, wantSuspended}).Draw(t, "desired"))
 	flag := func(name string) bool { return rapid.Bool().Draw(t, name) }
 	when := func(name string) time.Time {
 		return rapid.SampledFrom([]time.Time{{}, noon.Add(-time.Hour), noon.Add(-time.Second), noon, noon.Add(time.Second)}).Draw(t, name)
@@ -233,6 +236,8 @@ func anySituation(t *rapid.T) situation {
 	s.overlay, s.data, s.slot = flag("overlay"), flag("data"), flag("slot")
 	s.answered, s.proven = flag("answered"), flag("proven")
 	s.nextPing, s.nextDescribe, s.stopAsked = when("next ping"), when("next describe"), when("stop asked")
+	s.kept, s.keptKnown = rapid.SampledFrom([]Kept{KeptNone, KeptBegun, KeptWhole}).Draw(t, "kept"), flag("kept known")
+	s.saver, s.woken, s.wakingSince = flag("saver"), flag("woken"), when("waking since")
 	s.overlayTrashed, s.dataTrashed = flag("overlay trashed"), flag("data trashed")
 	if flag("trouble") {
 		s.trouble = trouble{err: rapid.SampledFrom([]error{errors.New("x"), ErrPermanent, ErrNoSpace, ErrTimeout}).Draw(t, "error"), since: when("since"), next: when("next")}
@@ -267,7 +272,7 @@ func TestDecideIsSafe(t *testing.T) {
 		if (state == deleted || s.frozen) && (got.do != wait || got.state != state) {
 			t.Fatalf("%s although nothing may be done", got.do)
 		}
-		if !got.until.IsZero() && got.do != wait && got.do != askSlot {
+		if !got.until.IsZero() && got.do != wait && got.do != askSlot && got.do != askSaver {
 			t.Fatalf("%s and wait until %v", got.do, got.until)
 		}
 		switch got.do {
@@ -279,7 +284,8 @@ func TestDecideIsSafe(t *testing.T) {
 				t.Fatalf("started a second time without knowing what became of the first")
 			}
 		case shutdown, destroy:
-			if want != wantStopped && want != wantDeleted || s.domain != presentNow {
+			restoredOnly := want == wantSuspended && state == suspended && s.keptKnown && s.kept == KeptWhole && s.domainState == DomainPaused
+			if want != wantStopped && want != wantDeleted && (got.do != destroy || !restoredOnly) || s.domain != presentNow {
 				t.Fatalf("%s with desired %s and domain %d", got.do, want, s.domain)
 			}
 		case trashOverlay, trashData:
@@ -290,10 +296,11 @@ func TestDecideIsSafe(t *testing.T) {
 				t.Fatal("data thrown away that nobody named, or that another life uses")
 			}
 		case fetchBase, createOverlay, createData, askSlot:
-			if want != wantReady && want != wantPrepared {
+			if want != wantReady && want != wantPrepared && want != wantSuspended {
 				t.Fatalf("%s with desired %s", got.do, want)
 			}
 		}
+		wakeIsSafe(t, s, got)
 		if got.state == ready && state != ready && !s.answered {
 			t.Fatal("ready without the guest's word")
 		}

@@ -1,6 +1,7 @@
 package hostagent
 
 import (
+	"fmt"
 	"sync"
 	"time"
 )
@@ -23,12 +24,13 @@ func newGovernor(limit int) *governor {
 	return &governor{limit: limit, held: map[lifeKey]bool{}, waiting: map[lifeKey]slotWaiter{}}
 }
 
-// ask takes a slot for a life, or queues it: poke is called when it should ask again. Who was due earlier goes first.
-func (g *governor) ask(key lifeKey, due time.Time, poke func()) bool {
+// ask takes a slot for a life, or queues it and says why: poke is called when it should ask again. Who was due earlier goes
+// first.
+func (g *governor) ask(key lifeKey, due time.Time, poke func()) (ok bool, why string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.held[key] {
-		return true
+		return true, ""
 	}
 	g.waiting[key] = slotWaiter{due: due, poke: poke}
 	free := g.limit - len(g.held)
@@ -38,11 +40,12 @@ func (g *governor) ask(key lifeKey, due time.Time, poke func()) bool {
 		}
 	}
 	if free <= 0 {
-		return false
+		// Without how many boot now: each boot that ends would change the words of every desktop that waits.
+		return false, fmt.Sprintf("waits for a boot slot: at most %d desktops boot at once", g.limit)
 	}
 	delete(g.waiting, key)
 	g.held[key] = true
-	return true
+	return true, ""
 }
 
 // hold takes a slot for a VM that boots already, even beyond the limit.

@@ -88,6 +88,8 @@ type Domain struct {
 	Life
 	VMUUID string
 	State  DomainState
+	// MemoryMiB is what it was given; 0 when that is not known.
+	MemoryMiB uint64
 }
 
 // Hypervisor starts and stops VMs. hostagent/libvirt is the real one, fakehost the other; hosttest holds both to this
@@ -102,6 +104,22 @@ type Hypervisor interface {
 	Shutdown(ctx context.Context, life Life) error
 	// Destroy ends QEMU. ErrNotFound when no domain has this Life; another generation is never touched.
 	Destroy(ctx context.Context, life Life) error
+	// ReadBytes is what the guest has read from its disk since QEMU was started.
+	ReadBytes(ctx context.Context, life Life) (uint64, error)
+	Sleeper
+}
+
+// Sleeper puts VMs to sleep in files and wakes them; it is a part of every Hypervisor.
+type Sleeper interface {
+	// Suspend saves all of the VM's memory to a file and ends QEMU. A VM that is not there is success when the file holds
+	// the whole memory of this Life already, which an earlier call wrote; else ErrNotFound.
+	Suspend(ctx context.Context, life Life, file string) error
+	// Restore makes the VM again, with its memory out of the file, and has it stand still: nothing in it runs and nothing is
+	// written to its disks, so that it may be tried again. A VM of the same Life that is there with all its memory is
+	// success. ErrPermanent when what was saved is not this Life's, is not whole, or does not fit this host any more.
+	Restore(ctx context.Context, m Machine, file string) error
+	// Wake lets a VM run that Restore made. One that runs already is success.
+	Wake(ctx context.Context, life Life) error
 }
 
 // Guest talks to the agent inside a VM. The guest is hostile: answers are bounded, strictly parsed, and cleaned of
@@ -116,6 +134,25 @@ type Guest interface {
 	Describe(ctx context.Context, life Life) (*v1.GuestReport, error)
 	// Screenshot returns the screen as PNG, at most 3 MiB.
 	Screenshot(ctx context.Context, life Life) ([]byte, error)
+	Witness
+}
+
+// Witness says what a guest knows of the time and of its users; it is a part of every Guest.
+type Witness interface {
+	// SetClock sets the guest's clock: it stood still while the VM slept.
+	SetClock(ctx context.Context, life Life, now time.Time) error
+	// Session asks who uses the guest. What it does not say is not known; an error when it does not answer at all.
+	Session(ctx context.Context, life Life) (Session, error)
+}
+
+// Session is what a guest says of its use.
+type Session struct {
+	// UsersKnown: the guest said how many sessions Users have.
+	UsersKnown bool
+	Users      uint32
+	// InputKnown: the guest's helper said for how long nobody touched keyboard and pointer.
+	InputKnown bool
+	InputIdle  time.Duration
 }
 
 // Want is a chunk that is to be fetched.
@@ -140,6 +177,28 @@ type Source interface {
 type Space struct {
 	Size      uint64
 	Available uint64
+}
+
+// Kept says what there is of a life's saved memory.
+type Kept int
+
+// Begun is what a KeepMemory left that did not come to its end.
+const (
+	KeptNone Kept = iota
+	KeptBegun
+	KeptWhole
+)
+
+// MemoryFiles keeps the memory of VMs that sleep; it is a part of every Disks. One file is for one waking.
+type MemoryFiles interface {
+	// KeepMemory has write put the memory of a life's VM, at most so many bytes, into the file it is told, and keeps it,
+	// durably, when write succeeds. ErrNoSpace before write is called. ErrCorrupt, and nothing kept, when a disk of the life was written
+	// to after its memory was. Memory that is kept already is success.
+	KeepMemory(ctx context.Context, life Life, bytes uint64, write func(file string) error) error
+	// Memory says what there is of a life's memory, and in which file.
+	Memory(ctx context.Context, life Life) (file string, kept Kept, err error)
+	// DropMemory removes what there is of a life's memory; when it returned nil that is durable. Absent is success.
+	DropMemory(ctx context.Context, life Life) error
 }
 
 // Disks keeps bases, overlays and data disks in the host's store. hostagent/disk is the real one, fakehost the other.
@@ -176,6 +235,7 @@ type Disks interface {
 	DataDisks(ctx context.Context) ([]*v1.KeptDisk, error)
 	// Space says how much room there is.
 	Space(ctx context.Context) (Space, error)
+	MemoryFiles
 	// Sweep removes what crashes left half made and what outlived the trash's retention.
 	Sweep(ctx context.Context, now time.Time) error
 }

@@ -28,16 +28,18 @@ func noticeCommands(text string) [][]string {
 
 // serve is what is done for a desktop that is ready.
 func (s situation) serve(now time.Time) step {
-	ready := v1.DesktopState_DESKTOP_STATE_READY
+	ready, look := v1.DesktopState_DESKTOP_STATE_READY, s.nextLook()
 	untold := s.assignment.GetIncarnation().GetNotice().GetId() != s.noticed && s.assignment.GetIncarnation().GetNotice() != nil
 	switch {
 	case untold && !now.Before(s.nextTell):
 		return s.in(ready, tell, "")
 	case !now.Before(s.nextDescribe):
 		return s.in(ready, describe, "")
+	case !look.IsZero() && !now.Before(look):
+		return s.in(ready, askUse, "")
 	}
 	next := s.in(ready, wait, "")
-	next.until = s.nextDescribe
+	next.until = earlier(s.nextDescribe, look)
 	if untold {
 		next.until = earlier(next.until, s.nextTell)
 	}

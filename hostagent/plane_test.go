@@ -213,6 +213,8 @@ func order(report *v1.IncarnationReport) int {
 		return 100
 	case v1.DesktopState_DESKTOP_STATE_DELETED:
 		return 101
+	case v1.DesktopState_DESKTOP_STATE_SUSPENDED:
+		return int(v1.DesktopState_DESKTOP_STATE_READY)
 	default:
 		return int(state)
 	}

@@ -38,7 +38,7 @@ func (w *worker) do(ctx context.Context, e entry, p *progress, do action) error 
 		return w.start(ctx, e, p)
 	case seek:
 		return w.seek(ctx, e, p)
-	case ping, probe, describe, tell:
+	case ping, probe, describe, tell, askUse:
 		return w.question(ctx, e, p, do)
 	case shutdown:
 		return w.shutdown(ctx, e, p)
@@ -49,7 +49,13 @@ func (w *worker) do(ctx context.Context, e entry, p *progress, do action) error 
 			return nil
 		}
 		return err
+	case suspend, resume, findMemory, dropMemory:
+		return w.wakeStep(ctx, e, p, do)
 	case trashOverlay:
+		// A guest's memory holds its keys and passwords: it goes at once, and with it whatever could wake this life.
+		if err := a.disks.DropMemory(ctx, e.life); err != nil {
+			return err
+		}
 		err := a.disks.TrashOverlay(ctx, e.life)
 		p.overlayTrashed = err == nil
 		return err
@@ -94,11 +100,19 @@ func (a *Agent) machine(e entry, p *progress) Machine {
 	spec, shape := e.assignment.GetSpec(), e.assignment.GetIncarnation().GetShape()
 	return Machine{
 		Life: e.life, VMUUID: spec.GetVmUuid(), MAC: spec.GetMac(), Bridge: a.cfg.Zones[spec.GetZone()],
-		VCPUs: max(shape.GetVcpus(), 1), MemoryMiB: defaultTo(shape.GetMemoryMib(), 1024),
+		VCPUs: max(shape.GetVcpus(), 1), MemoryMiB: defaultTo(shape.GetMemoryMib(), standardMiB),
 		Base: p.base, Overlay: p.overlay, Data: p.data,
 		VNC:     filepath.Join(a.cfg.VNCDir, e.life.UID+"."+strconv.FormatInt(e.life.Generation, 10)+".sock"),
 		Emulate: a.cfg.Platform.Emulate,
 	}
+}
+
+// standardMiB is the memory of a VM whose shape does not say.
+const standardMiB = 1024
+
+// memoryMiB is the memory that a life's VM takes, by its shape.
+func (a *Agent) memoryMiB(e entry) uint64 {
+	return uint64(defaultTo(e.assignment.GetIncarnation().GetShape().GetMemoryMib(), standardMiB))
 }
 
 func defaultTo(value, standard uint32) uint32 {
@@ -140,9 +154,17 @@ func (w *worker) question(ctx context.Context, e entry, p *progress, do action) 
 		return w.describe(ctx, e, p)
 	case tell:
 		return w.tell(ctx, e, p)
+	case askUse:
+		return w.askUse(ctx, e, p)
 	}
-	now := time.Now()
-	p.nextPing = now.Add(min(max(now.Sub(e.startedAt)/20, minPing), maxPing))
+	now, begun := time.Now(), e.startedAt
+	if p.wakingSince.IsZero() && e.status.GetState() == v1.DesktopState_DESKTOP_STATE_SUSPENDED {
+		p.wakingSince = now
+	}
+	if !p.wakingSince.IsZero() {
+		begun = p.wakingSince
+	}
+	p.nextPing = now.Add(min(max(now.Sub(begun)/20, minPing), maxPing))
 	if errors.Is(err, ErrNotFound) {
 		w.agent.view.listen(w.uid)
 		w.agent.observer.hurry()
@@ -172,6 +194,9 @@ func (w *worker) ping(ctx context.Context, e entry, p *progress) error {
 	if err != nil {
 		p.doubt = "the guest agent does not answer"
 		return err
+	}
+	if e.status.GetState() == v1.DesktopState_DESKTOP_STATE_SUSPENDED {
+		w.setClock(ctx, e)
 	}
 	p.answered, p.doubt = true, ""
 	return nil

@@ -15,6 +15,13 @@ func (s situation) stop(now time.Time) step {
 	if s.domain != presenceAbsent {
 		return s.shut(now)
 	}
+	if s.status.GetState() == v1.DesktopState_DESKTOP_STATE_SUSPENDED && (!s.keptKnown || s.kept != KeptNone) {
+		next := s.in(v1.DesktopState_DESKTOP_STATE_SUSPENDED, dropMemory, "")
+		if now.Before(s.trouble.next) {
+			next.do, next.until, next.message = wait, s.trouble.next, "stopping will be tried again"+s.because()
+		}
+		return next
+	}
 	return s.in(v1.DesktopState_DESKTOP_STATE_STOPPED, wait, s.keepCause())
 }
 
@@ -50,6 +57,8 @@ func (s situation) shut(now time.Time) step {
 	case now.Before(s.trouble.next):
 		next.until = s.trouble.next
 		say("stopping will be tried again" + s.because())
+	case s.status.GetState() == v1.DesktopState_DESKTOP_STATE_SUSPENDED && s.domainState == DomainPaused:
+		next.do, next.state = destroy, s.status.GetState() // nobody in it could hear
 	case s.stopAsked.IsZero():
 		next.do = shutdown
 		say("the guest was asked to power off")

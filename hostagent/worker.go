@@ -45,14 +45,25 @@ type progress struct {
 	described    int
 	nextDescribe time.Time
 	// telling is the id of the notice that was tried to be shown so many times.
-	telling        string
-	tellings       int
-	nextTell       time.Time
-	stopAsked      time.Time
-	overlayTrashed bool
-	dataTrashed    bool
-	trouble        trouble
-	failures       int
+	telling  string
+	tellings int
+	nextTell time.Time
+	// nextUse is when to ask again who uses the guest, lookedAt when it was last tried.
+	nextUse, lookedAt time.Time
+	stopAsked         time.Time
+	overlayTrashed    bool
+	dataTrashed       bool
+	// file is where its saved memory is, and kept how much of it there is, if known.
+	file      string
+	kept      Kept
+	keptKnown bool
+	// woken: let go on by this process, which began to wake it at wakingSince.
+	woken       bool
+	wakingSince time.Time
+	// slotWhy is why it was given no boot slot.
+	slotWhy  string
+	trouble  trouble
+	failures int
 }
 
 // fail remembers that a step failed, and succeed that one went well.
@@ -103,7 +114,8 @@ func (w *worker) run(ctx context.Context) error {
 // round decides for each life, oldest first, and does the first thing that is to be done. Otherwise it says when to look
 // again.
 func (w *worker) round(ctx context.Context) (next time.Time, more bool) {
-	lives := w.agent.book.lives(w.uid)
+	a := w.agent
+	lives := a.book.lives(w.uid)
 	w.forget(lives)
 	for _, e := range lives {
 		now := time.Now()
@@ -119,7 +131,14 @@ func (w *worker) round(ctx context.Context) (next time.Time, more bool) {
 			continue
 		}
 		if decided.do == askSlot {
-			if !w.agent.governor.ask(keyOf(e.life), e.assignment.GetIncarnation().GetStartAt().AsTime(), w.poke) {
+			if w.slotted(now, e, p) {
+				return next, true
+			}
+			next = earlier(next, decided.until)
+			continue
+		}
+		if decided.do == askSaver {
+			if ok, _ := a.savers.ask(keyOf(e.life), time.Time{}, w.poke); !ok {
 				next = earlier(next, decided.until)
 				continue
 			}
@@ -137,6 +156,18 @@ func (w *worker) round(ctx context.Context) (next time.Time, more bool) {
 	return next, false
 }
 
+// slotted asks for a boot slot, and says in the status why there is none.
+func (w *worker) slotted(now time.Time, e entry, p *progress) bool {
+	a := w.agent
+	ok, why := a.governor.ask(keyOf(e.life), e.assignment.GetIncarnation().GetStartAt().AsTime(), w.poke)
+	if p.slotWhy = why; ok || e.status.GetMessage() == why {
+		return ok
+	}
+	// Words are no reason to fail: they are said again the next time.
+	_ = a.book.update(e.life, now, func(status *v1.DesktopStatus) { status.Message = why })
+	return false
+}
+
 // changed reports whether a decision to wait entered a state from which more may follow.
 func changed(e entry, s situation, decided step) bool {
 	return decided.state != e.status.GetState() || confirms(s, decided) != nil
@@ -151,6 +182,7 @@ func (w *worker) forget(lives []entry) {
 	for key := range w.known {
 		if !here[key] {
 			w.agent.governor.release(key)
+			w.agent.savers.release(key)
 			delete(w.known, key)
 		}
 	}
@@ -164,10 +196,16 @@ func (w *worker) progressOf(now time.Time, e entry) *progress {
 			// All of an agent's desktops are there when it starts: do not ask them all at once.
 			p.described, p.nextDescribe = 1, now.Add(rand.N(time.Minute))
 		}
+		// However many come at once, their guests are asked one after another.
+		p.nextUse = now.Add(rand.N(useEvery))
 		w.known[keyOf(e.life)] = p
 	}
 	if p.assignment != e.assignment {
+		if e.assignment.GetUsed() && !p.assignment.GetUsed() {
+			p.nextUse = now.Add(rand.N(useEvery))
+		}
 		p.assignment, p.untrusted = e.assignment, w.agent.checkImage(e.assignment.GetIncarnation())
+		p.wakingSince = time.Time{}
 		p.succeed()
 	}
 	return p
@@ -179,9 +217,10 @@ func (w *worker) situation(now time.Time, e entry, p *progress, lives []entry) s
 	s := situation{
 		assignment: e.assignment, frozen: a.frozen() != "", status: e.status, start: e.start, startedAt: e.startedAt,
 		bootID: a.bootID, told: a.book.toldIn(a.bootID), newest: a.book.newest(e.life), overlay: p.overlay != "", data: p.data != "",
-		slot: a.governor.has(keyOf(e.life)), maxBoots: a.cfg.MaxBoots, answered: p.answered, proven: p.proven, doubt: p.doubt,
-		nextPing: p.nextPing, nextDescribe: p.nextDescribe, noticed: e.noticed, nextTell: p.nextTell, stopAsked: p.stopAsked, overlayTrashed: p.overlayTrashed,
-		dataTrashed: p.dataTrashed, trouble: p.trouble, untrusted: p.untrusted,
+		slot: a.governor.has(keyOf(e.life)), slotWhy: p.slotWhy, answered: p.answered, proven: p.proven, doubt: p.doubt,
+		nextPing: p.nextPing, nextDescribe: p.nextDescribe, noticed: e.noticed, nextTell: p.nextTell, nextUse: p.nextUse, lookedAt: p.lookedAt, stopAsked: p.stopAsked, overlayTrashed: p.overlayTrashed,
+		dataTrashed: p.dataTrashed, trouble: p.trouble, untrusted: p.untrusted, kept: p.kept, keptKnown: p.keptKnown,
+		saver: a.savers.has(keyOf(e.life)), woken: p.woken, wakingSince: p.wakingSince,
 	}
 	s.domain, s.domainState = w.look(e, p)
 	_, s.hasZone = a.cfg.Zones[e.assignment.GetSpec().GetZone()]
@@ -253,10 +292,13 @@ func (w *worker) settle(now time.Time, e entry, s situation, decided step) error
 		return err
 	}
 	switch {
-	case decided.state == v1.DesktopState_DESKTOP_STATE_STARTING:
+	case decided.state == v1.DesktopState_DESKTOP_STATE_STARTING, decided.waking:
 		a.governor.hold(key)
 	case decided.do != askSlot:
 		a.governor.release(key)
+	}
+	if decided.do != suspend && decided.do != askSaver {
+		a.savers.release(key)
 	}
 	if decided.listen {
 		a.view.listen(w.uid)
@@ -276,7 +318,7 @@ func (w *worker) perform(ctx context.Context, e entry, p *progress, do action) {
 	}
 	switch {
 	case ctx.Err() != nil:
-	case do == ping, do == probe, do == describe, do == tell, do == seek:
+	case do == ping, do == probe, do == describe, do == tell, do == seek, do == askUse:
 		// The guest's silence is no trouble of the host's; doubt says it.
 	case err == nil:
 		p.succeed()

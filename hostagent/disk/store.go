@@ -8,6 +8,7 @@
 package disk
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -70,6 +71,8 @@ const (
 	dirData     = "data"
 	dirTrash    = "trash"
 	dirTmp      = "tmp"
+	// dirMemory holds the memory of VMs that sleep; nobody but root may look in.
+	dirMemory = "memory"
 )
 
 // Open opens or makes a store. Only one process at a time can have it open. After a stop of the host that was not orderly,
@@ -116,8 +119,9 @@ func (s *Store) makeDirs() error {
 	if err := os.MkdirAll(s.cfg.Root, 0o711); err != nil {
 		return fmt.Errorf("make store: %w", err)
 	}
-	for _, dir := range []string{dirBases, dirOverlays, dirBuilds, dirData, dirTrash, dirTmp} {
-		if err := os.Mkdir(s.path(dir), 0o711); err != nil && !errors.Is(err, os.ErrExist) {
+	modes := map[string]os.FileMode{dirMemory: 0o700}
+	for _, dir := range []string{dirBases, dirOverlays, dirBuilds, dirData, dirTrash, dirTmp, dirMemory} {
+		if err := os.Mkdir(s.path(dir), cmp.Or(modes[dir], 0o711)); err != nil && !errors.Is(err, os.ErrExist) {
 			return fmt.Errorf("make store: %w", err)
 		}
 	}

@@ -93,7 +93,7 @@ func locked(path string) (bool, error) {
 
 // Sweep removes what crashes left half made and what outlived the trash's retention.
 func (s *Store) Sweep(ctx context.Context, now time.Time) error {
-	return errors.Join(s.sweepTrash(ctx, now), s.sweepTmp(ctx, now))
+	return errors.Join(s.sweepTrash(ctx, now), s.sweepTmp(ctx, now), s.sweepMemory(ctx, now))
 }
 
 func (s *Store) sweepTrash(ctx context.Context, now time.Time) error {

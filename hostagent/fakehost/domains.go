@@ -31,7 +31,7 @@ func (h *Host) Domains(ctx context.Context) ([]hostagent.Domain, error) {
 			if d.machine.Build {
 				continue
 			}
-			list = append(list, hostagent.Domain{Life: d.machine.Life, VMUUID: d.machine.VMUUID, State: d.state})
+			list = append(list, hostagent.Domain{Life: d.machine.Life, VMUUID: d.machine.VMUUID, State: d.state, MemoryMiB: uint64(d.machine.MemoryMiB)})
 		}
 		return nil
 	})
@@ -47,27 +47,36 @@ func (h *Host) Domains(ctx context.Context) ([]hostagent.Domain, error) {
 // Start implements hostagent.Hypervisor.
 func (h *Host) Start(ctx context.Context, m hostagent.Machine) error {
 	return h.hypervisor(ctx, OpStart, m.Life, func() error {
-		for k, other := range h.domains {
-			if k == keyOf(m.Life) && other.state != hostagent.DomainGone {
-				return nil
-			}
-			if k == keyOf(m.Life) {
-				continue
-			}
-			if k.uid == m.UID || other.machine.VMUUID == m.VMUUID {
-				h.tally.Clashes = append(h.tally.Clashes, fmt.Sprintf("start of %s generation %d while generation %d of %s runs", m.Desktop, m.Generation, other.machine.Generation, other.machine.Desktop))
-				return fmt.Errorf("start domain: another life of the desktop, or of its UUID, runs: %w", hostagent.ErrPermanent)
-			}
+		if d, ok := h.domains[keyOf(m.Life)]; ok && d.state != hostagent.DomainGone {
+			return nil
+		}
+		if err := h.alone(m); err != nil {
+			return err
+		}
+		if _, kept := h.saves[memoryPath(m.Life)]; kept {
+			h.wrong("%s generation %d is booted although its memory is kept", m.Desktop, m.Generation)
 		}
 		if o, ok := h.overlays[keyOf(m.Life)]; !ok || overlayPath(o.life) != m.Overlay {
 			h.wrong("start of %s generation %d without its overlay", m.Desktop, m.Generation)
 			return fmt.Errorf("start domain: open %s: %w", m.Overlay, hostagent.ErrPermanent)
 		}
 		boot := h.cfg.Boot(m.Life)
+		h.overlays[keyOf(m.Life)].runs++
 		h.domains[keyOf(m.Life)] = &domain{machine: m, state: hostagent.DomainRunning, boot: boot, ready: time.Now().Add(boot.After), files: map[string][]byte{}}
 		h.tally.Starts[m.Life]++
 		return nil
 	})
+}
+
+// alone says what else of a VM's desktop, or of its UUID, stands in its way.
+func (h *Host) alone(m hostagent.Machine) error {
+	for k, other := range h.domains {
+		if k != keyOf(m.Life) && (k.uid == m.UID || other.machine.VMUUID == m.VMUUID) {
+			h.tally.Clashes = append(h.tally.Clashes, fmt.Sprintf("start of %s generation %d while generation %d of %s runs", m.Desktop, m.Generation, other.machine.Generation, other.machine.Desktop))
+			return fmt.Errorf("start domain: another life of the desktop, or of its UUID, runs: %w", hostagent.ErrPermanent)
+		}
+	}
+	return nil
 }
 
 // Shutdown implements hostagent.Hypervisor. A guest that answers powers off after a while; any other does not.

@@ -47,6 +47,15 @@ const (
 	OpPut           Op = "put"
 	OpGet           Op = "get"
 	OpChanges       Op = "changes"
+	OpSuspend       Op = "suspend"
+	OpRestore       Op = "restore"
+	OpWake          Op = "wake"
+	OpSetClock      Op = "set-clock"
+	OpSession       Op = "session"
+	OpReadBytes     Op = "read-bytes"
+	OpKeepMemory    Op = "keep-memory"
+	OpMemory        Op = "memory"
+	OpDropMemory    Op = "drop-memory"
 )
 
 // Fault is what goes wrong with one call. The zero value is nothing.
@@ -115,8 +124,11 @@ type Host struct {
 	overlays map[key]*overlay
 	data     map[string]*dataDisk
 	trash    []trashed
-	empty    int
-	full     bool
+	// saves are files of memory, by path; uses is what guests say of their use.
+	saves map[string]*saved
+	uses  map[hostagent.Life]use
+	empty int
+	full  bool
 	// down: the hypervisor's daemon is not there. hung: it is there and does not answer.
 	down, hung bool
 	tally      Tally
@@ -142,6 +154,8 @@ type domain struct {
 	programs []*Program
 	// poweredOff: the guest's own doing.
 	poweredOff bool
+	// behind is by how much the guest's clock is.
+	behind time.Duration
 }
 
 type overlay struct {
@@ -151,6 +165,8 @@ type overlay struct {
 	volatile bool
 	// written are the pieces of the disk that the guest wrote.
 	written map[int][]byte
+	// runs is how often a guest was let run on it.
+	runs int
 }
 
 type dataDisk struct {
@@ -168,7 +184,9 @@ type Tally struct {
 	Starts   map[hostagent.Life]int
 	Destroys map[hostagent.Life]int
 	Trashed  map[hostagent.Life]int
-	Fetches  int
+	// Suspends and Wakes are those that came to be; Asked is how often a guest was asked who uses it.
+	Suspends, Wakes, Asked map[hostagent.Life]int
+	Fetches                int
 	// Shown are the programs that were run to show a text in a guest, with their arguments.
 	Shown map[hostagent.Life][]string
 	// Clashes are starts that were refused because another life of the desktop ran.
@@ -212,8 +230,9 @@ func New(cfg Config) *Host {
 	}
 	return &Host{
 		cfg: cfg, domains: map[key]*domain{}, bases: map[string]uint64{}, manifests: map[string]*images.Manifest{}, content: map[images.Digest][]byte{}, cares: map[string]*care{},
-		overlays: map[key]*overlay{}, data: map[string]*dataDisk{},
+		overlays: map[key]*overlay{}, data: map[string]*dataDisk{}, saves: map[string]*saved{}, uses: map[hostagent.Life]use{},
 		tally: Tally{Starts: map[hostagent.Life]int{}, Destroys: map[hostagent.Life]int{}, Trashed: map[hostagent.Life]int{},
+			Suspends: map[hostagent.Life]int{}, Wakes: map[hostagent.Life]int{}, Asked: map[hostagent.Life]int{},
 			Shown: map[hostagent.Life][]string{}},
 	}
 }
@@ -335,19 +354,12 @@ func (h *Host) Booting() int {
 func (h *Host) Tally() Tally {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	t := Tally{
-		Starts: map[hostagent.Life]int{}, Destroys: map[hostagent.Life]int{}, Trashed: map[hostagent.Life]int{},
+	return Tally{
+		Starts: maps.Clone(h.tally.Starts), Destroys: maps.Clone(h.tally.Destroys), Trashed: maps.Clone(h.tally.Trashed),
+		Suspends: maps.Clone(h.tally.Suspends), Wakes: maps.Clone(h.tally.Wakes), Asked: maps.Clone(h.tally.Asked),
 		Fetches: h.tally.Fetches, Clashes: append([]string(nil), h.tally.Clashes...), Wrongs: append([]string(nil), h.tally.Wrongs...),
 		Shown: maps.Clone(h.tally.Shown),
 	}
-	for from, to := range map[*map[hostagent.Life]int]map[hostagent.Life]int{
-		&h.tally.Starts: t.Starts, &h.tally.Destroys: t.Destroys, &h.tally.Trashed: t.Trashed,
-	} {
-		for life, n := range *from {
-			to[life] = n
-		}
-	}
-	return t
 }
 
 func (h *Host) wrong(format string, args ...any) {

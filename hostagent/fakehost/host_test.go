@@ -44,6 +44,14 @@ func TestContract(t *testing.T) {
 				return func() { host.SetFull(false) }
 			},
 			WriteMuch: []string{fakehost.WriteMuch},
+			Clock:     func(_ *testing.T, life hostagent.Life) time.Time { return time.Now().Add(-host.ClockBehind(life)) },
+			Use: func(t *testing.T, life hostagent.Life) {
+				host.SetSession(life, hostagent.Session{UsersKnown: true, Users: 1, InputKnown: true, InputIdle: time.Hour})
+				got, err := host.Session(t.Context(), life)
+				if err != nil || !got.UsersKnown || got.Users != 1 || !got.InputKnown || got.InputIdle < time.Hour || got.InputIdle > time.Hour+time.Minute {
+					t.Errorf("Session = %+v, %v", got, err)
+				}
+			},
 			WriteFile: func(path, content string, status int) []string {
 				return []string{fakehost.WriteFile, path, content, strconv.Itoa(status)}
 			},

@@ -33,6 +33,15 @@ type Rig struct {
 	Output string
 	// WriteFile makes the arguments of a program in the guest that writes content to path and exits with status.
 	WriteFile func(path, content string, status int) []string
+	// Tick reads a number that only grows and that only the guest's memory holds; nil where there is none. Clock reads the
+	// guest's clock. Use makes it look used, and checks what it says then.
+	Tick  func(*testing.T, hostagent.Life) float64
+	Clock func(*testing.T, hostagent.Life) time.Time
+	Use   func(*testing.T, hostagent.Life)
+	// ForeignMemory makes files out of saved memory that nothing may be restored from, by what is wrong with them.
+	ForeignMemory func(t *testing.T, file string) map[string]string
+	// Saving returns in the middle of a VM's suspension.
+	Saving func(*testing.T, hostagent.Life)
 	// Emulate, Bridge and VNC's directory as Machine has them.
 	Emulate bool
 	Bridge  string

@@ -28,6 +28,10 @@ func Run(t *testing.T, open func(t *testing.T) *Rig) {
 	t.Run("NoSpace", r.testNoSpace)
 	t.Run("NothingThere", r.testNothingThere)
 	t.Run("Life", r.testLife)
+	t.Run("Sleep", r.testSleep)
+	t.Run("SleepFails", r.testSleepFails)
+	t.Run("KilledWhileSaving", r.testKilledWhileSaving)
+	t.Run("Session", r.testSession)
 	t.Run("GuestKilled", r.testGuestKilled)
 	t.Run("GuestHangs", r.testGuestHangs)
 	t.Run("HypervisorKilled", r.testHypervisorKilled)
@@ -46,6 +50,10 @@ func (r *Rig) testNothingThere(t *testing.T) {
 		"Exec":       func() error { _, _, err := r.Guest.Exec(t.Context(), life, r.Argv); return err },
 		"Describe":   func() error { _, err := r.Guest.Describe(t.Context(), life); return err },
 		"Screenshot": func() error { _, err := r.Guest.Screenshot(t.Context(), life); return err },
+		"Session":    func() error { _, err := r.Guest.Session(t.Context(), life); return err },
+		"SetClock":   func() error { return r.Guest.SetClock(t.Context(), life, time.Now()) },
+		"Wake":       func() error { return r.Hypervisor.Wake(t.Context(), life) },
+		"ReadBytes":  func() error { _, err := r.Hypervisor.ReadBytes(t.Context(), life); return err },
 	} {
 		if err := call(); !errors.Is(err, hostagent.ErrNotFound) {
 			t.Errorf("%s of a VM that is not there: %v, want ErrNotFound", what, err)
@@ -121,6 +129,9 @@ func (r *Rig) guest(t *testing.T, m hostagent.Machine) (nonce string) {
 	report, err := r.Guest.Describe(t.Context(), m.Life)
 	if err != nil || report.GetImageVersion() != r.ImageVersion {
 		t.Errorf("Describe = %v, %v; want image version %q", report, err, r.ImageVersion)
+	}
+	if read, err := r.Hypervisor.ReadBytes(t.Context(), m.Life); err != nil || read == 0 {
+		t.Errorf("ReadBytes of a guest that booted: %d, %v", read, err)
 	}
 	status, output, err := r.Guest.Exec(t.Context(), m.Life, r.Argv)
 	if err != nil || status != 0 || output != r.Output {

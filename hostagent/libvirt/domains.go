@@ -77,7 +77,14 @@ func describe(d *lv.Domain, build bool) (_ hostagent.Domain, ours bool, _ error)
 	if err != nil {
 		return hostagent.Domain{}, false, fmt.Errorf("read UUID of %s: %w", life.Desktop, err)
 	}
-	return hostagent.Domain{Life: life, VMUUID: uuid, State: stateOf(state, reason)}, true, nil
+	kib, err := d.GetMaxMemory()
+	if errors.Is(err, lv.ERR_NO_DOMAIN) {
+		return hostagent.Domain{}, false, nil
+	}
+	if err != nil {
+		return hostagent.Domain{}, false, fmt.Errorf("read memory of %s: %w", life.Desktop, err)
+	}
+	return hostagent.Domain{Life: life, VMUUID: uuid, State: stateOf(state, reason), MemoryMiB: kib >> 10}, true, nil
 }
 
 // lifeOf reads whose a domain is: which desktop's, or which build's.
@@ -262,11 +269,13 @@ func (h *Host) Destroy(ctx context.Context, life hostagent.Life) error {
 	defer cancel()
 	end := func(c *lv.Connect) error { return endVM(c, life) }
 	what := fmt.Sprintf("free start of %s generation %d", life.Desktop, life.Generation)
-	err := h.changes.gate.unblock(ctx, life.UID, what, func() error {
-		return h.rescues.do(ctx, h.cfg.ChangeTimeout, "", what, end)
-	})
-	if err != nil {
-		return err
+	for _, stuck := range []*line{h.changes, h.sleeps} {
+		err := stuck.gate.unblock(ctx, life.UID, what, func() error {
+			return h.rescues.do(ctx, h.cfg.ChangeTimeout, "", what, end)
+		})
+		if err != nil {
+			return err
+		}
 	}
 	return h.change(ctx, life, "destroy VM", end)
 }

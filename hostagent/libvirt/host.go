@@ -28,6 +28,8 @@ type Config struct {
 	// Deadline of a call, by kind. 0 means 15 s for lists, 60 s for starts and stops, 12 s for a word with a guest. libvirtd
 	// keeps lists waiting while it ends a QEMU that hangs, which takes it ten seconds.
 	ListTimeout, ChangeTimeout, GuestTimeout time.Duration
+	// SaveTimeout is how long the memory of a VM may take to its file or back. 0 means 10 min.
+	SaveTimeout time.Duration
 }
 
 // Host is one libvirtd. It implements hostagent.Hypervisor and hostagent.Guest. Safe for concurrent use.
@@ -36,8 +38,9 @@ type Host struct {
 	log   zerolog.Logger
 	hints chan struct{}
 	// Kinds of calls, so that guests that keep their agent waiting, or a QEMU that hangs, never keep the list of what runs
-	// from us, nor rescues, which end such a QEMU; nor a build's guest, which may keep us waiting longer, a desktop's.
-	lists, changes, guests, rescues, builds *line
+	// from us, nor rescues, which end such a QEMU; nor a build's guest, which may keep us waiting longer, a desktop's; nor
+	// what moves a whole memory, what moves none.
+	lists, changes, guests, rescues, builds, sleeps *line
 
 	patience *patience
 	ends     *ends
@@ -59,7 +62,7 @@ func Open(cfg Config, log zerolog.Logger) (*Host, error) {
 	for _, d := range []struct {
 		value *time.Duration
 		or    time.Duration
-	}{{&cfg.ListTimeout, 15 * time.Second}, {&cfg.ChangeTimeout, time.Minute}, {&cfg.GuestTimeout, 12 * time.Second}} {
+	}{{&cfg.ListTimeout, 15 * time.Second}, {&cfg.ChangeTimeout, time.Minute}, {&cfg.GuestTimeout, 12 * time.Second}, {&cfg.SaveTimeout, 10 * time.Minute}} {
 		if *d.value <= 0 {
 			*d.value = d.or
 		}
@@ -70,7 +73,7 @@ func Open(cfg Config, log zerolog.Logger) (*Host, error) {
 	}
 	h := &Host{cfg: cfg, log: log.With().Str("libvirt", cfg.URI).Logger(), hints: make(chan struct{}, 1), patience: newPatience(), ends: newEnds()}
 	h.lists, h.changes, h.guests = newLine("lists", 1), newLine("changes", 4), newLine("guests", 4)
-	h.rescues, h.builds = newLine("rescues", 1), newLine("builds", 2)
+	h.rescues, h.builds, h.sleeps = newLine("rescues", 1), newLine("builds", 2), newLine("sleeps", sleepPlaces)
 	return h, nil
 }
 
@@ -79,7 +82,7 @@ func Open(cfg Config, log zerolog.Logger) (*Host, error) {
 func (h *Host) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return runEvents(ctx) })
-	for _, w := range slices.Concat(h.lists.wires, h.changes.wires, h.guests.wires, h.rescues.wires, h.builds.wires) {
+	for _, w := range slices.Concat(h.lists.wires, h.changes.wires, h.guests.wires, h.rescues.wires, h.builds.wires, h.sleeps.wires) {
 		g.Go(func() error { return h.keepUp(ctx, w) })
 	}
 	g.Go(func() error { return h.mend(ctx) })

@@ -50,6 +50,18 @@ func (m *monitor) Run(command []byte) ([]byte, error) {
 	return []byte(<-answer), nil
 }
 
+// connected is a monitor on a connection that the caller has to itself.
+type connected struct {
+	monitor
+	d *lv.Domain
+}
+
+// Run runs one command and returns QEMU's answer.
+func (m *connected) Run(command []byte) ([]byte, error) {
+	text, err := m.d.QemuMonitorCommand(string(command), lv.DOMAIN_QEMU_MONITOR_COMMAND_DEFAULT)
+	return []byte(text), err
+}
+
 // Events is not there: libvirt itself tells what happens to VMs, and Host.Hints passes that on.
 func (m *monitor) Events(context.Context) (<-chan qmp.Event, error) {
 	return nil, fmt.Errorf("listen to QEMU of %s: use the hints of its host: %w", m.life.Desktop, qmp.ErrEventsNotSupported)
