@@ -56,6 +56,11 @@ func (r *Rig) testSleep(t *testing.T) {
 	}
 	r.eventually(t, "guest agent answers after Wake", func() error { return r.Guest.Ping(t.Context(), m.Life) })
 	t.Logf("awake %v after Restore was first asked for", time.Since(asleep))
+	r.wokeWhereItWas(t, m, before, tick)
+}
+
+func (r *Rig) wokeWhereItWas(t *testing.T, m hostagent.Machine, before string, tick float64) {
+	t.Helper()
 	if after := r.describe(t, m); after != before {
 		t.Errorf("boot nonce %q, before %q: the guest was booted anew", after, before)
 	}
