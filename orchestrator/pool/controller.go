@@ -43,22 +43,28 @@ type term struct {
 	store *store.Store
 	loop  *reconcile.Loop
 	empty map[string]map[string]emptiness // by pool and desktop; of the loop's goroutine alone
+	plans *reconcile.Loop
 }
 
 // Run works until ctx ends and returns nil then. st is opened for WriterPool and guarded by leadership.
 func (c *Controller) Run(ctx context.Context, st *store.Store) error {
 	t := &term{Controller: c, store: st, empty: map[string]map[string]emptiness{}}
 	t.loop = reconcile.New("pool", c.log, t.reconcile)
+	t.plans = reconcile.New("plan", c.log, (&planner{term: t}).reconcile)
 	cancel := c.mirror.Subscribe(t.changed)
 	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return t.loop.Run(ctx) })
+	group.Go(func() error { return t.plans.Run(ctx) })
 	group.Go(func() error { return t.sweep(ctx) })
 	return group.Wait()
 }
 
 // changed queues the pools that a change may concern.
 func (t *term) changed(before, after *store.View, refs []store.Ref) {
+	if planChanged(refs) {
+		t.plans.Add(planKey)
+	}
 	existence := false // of something that pools look at by its being there
 	for _, ref := range refs {
 		switch ref.Kind {
@@ -71,6 +77,10 @@ func (t *term) changed(before, after *store.View, refs []store.Ref) {
 		case v1.Kind_KIND_CLAIM:
 			if pool := queueChanged(before, after, ref.Name); pool != "" {
 				t.loop.Add(pool)
+			}
+		case v1.Kind_KIND_PLAN:
+			if plan, ok := store.Lookup[*v1.Plan](after, ref.Name); ok {
+				t.loop.Add(plan.GetPool())
 			}
 		case v1.Kind_KIND_IMAGE, v1.Kind_KIND_ZONE, v1.Kind_KIND_CALENDAR:
 			existence = true

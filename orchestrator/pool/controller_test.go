@@ -35,6 +35,8 @@ type house struct {
 	claimer *Claimer
 	// broken makes what starts fail.
 	broken atomic.Bool
+	// boot is how long a start takes, when hosts are to know cold desktops and start times.
+	boot atomic.Int64
 	// idle tells the hand that there is nothing to do for long.
 	idle atomic.Bool
 }
@@ -106,6 +108,8 @@ func (h *house) step(ctx context.Context, name string) error {
 	}
 	next, message := store.State(d), ""
 	switch {
+	case h.boot.Load() > 0:
+		return h.live(ctx, d)
 	case d.Incarnation.Desired == v1.DesiredState_DESIRED_STATE_DELETED:
 		next = v1.DesktopState_DESKTOP_STATE_DELETED
 	case next == v1.DesktopState_DESKTOP_STATE_PLACED:

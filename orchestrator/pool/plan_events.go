@@ -1,0 +1,189 @@
+package pool
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"daybreak/orchestrator/store"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// Reasons of events about warm-ups.
+const (
+	ReasonPlanned = "WarmUpPlanned"
+	ReasonMissed  = "WarmUpMissed" // a deadline passed, and not all that should be was ready
+)
+
+// Labels of events about warm-ups: by them each is told once.
+const (
+	labelDate     = "date"
+	labelDeadline = "deadline"
+)
+
+const (
+	// missGrace is how long after a deadline desktops are counted: reports take their time.
+	missGrace = time.Minute
+	// missLatest is how long after it that is still news.
+	missLatest = time.Hour
+)
+
+// tell records what people should hear of a plan: that it was made, that it falls short, and that it was missed.
+func (r *dayRound) tell(now time.Time, view *store.View, pool *v1.Pool, zone *time.Location, stored, next *v1.Plan) {
+	events := view.EventsAbout(store.RefOf(pool))
+	heard := func(reason, label, value string, warning bool) bool {
+		return slices.ContainsFunc(events, func(e *v1.Event) bool {
+			return e.GetReason() == reason && e.GetMeta().GetLabels()[label] == value && (e.GetWarning() || !warning)
+		})
+	}
+	short := false
+	for _, s := range next.GetShortfalls() {
+		short = short || s.GetDeadline().AsTime().After(now)
+	}
+	ahead := slices.ContainsFunc(next.GetStarts(), func(s *v1.PlannedStart) bool { return s.GetStartAt().AsTime().After(now) })
+	if (ahead || short) && !heard(ReasonPlanned, labelDate, next.GetDate(), short) {
+		r.event(now, pool, ReasonPlanned, labelDate, next.GetDate(), planText(now, next, zone), short)
+	}
+	for _, deadline := range deadlines(stored) {
+		since, key := now.Sub(deadline), deadline.UTC().Format("20060102T150405Z")
+		if since < missGrace || since > missLatest || heard(ReasonMissed, labelDeadline, key, false) {
+			continue
+		}
+		if text := missText(view, next, deadline, zone); text != "" {
+			r.event(now, pool, ReasonMissed, labelDeadline, key, text, true)
+		}
+	}
+}
+
+func (r *dayRound) event(now time.Time, pool *v1.Pool, reason, label, value, text string, warning bool) {
+	event := store.NewEvent(now, pool, reason, store.Cut(text, maxMessage), warning)
+	if event.Meta.Labels == nil {
+		event.Meta.Labels = map[string]string{}
+	}
+	event.Meta.Labels[label] = value
+	r.events = append(r.events, store.Create(event))
+}
+
+// deadlines of a plan's starts, in order, each once.
+func deadlines(plan *v1.Plan) []time.Time {
+	var all []time.Time
+	for _, start := range plan.GetStarts() {
+		all = append(all, start.GetDeadline().AsTime())
+	}
+	slices.SortFunc(all, time.Time.Compare)
+	return slices.CompactFunc(all, time.Time.Equal)
+}
+
+// planText says in a sentence what a plan will do.
+func planText(now time.Time, plan *v1.Plan, zone *time.Location) string {
+	var ahead []*v1.PlannedStart
+	hosts := map[uint32]bool{}
+	for _, s := range plan.GetStarts() {
+		if s.GetStartAt().AsTime().After(now) {
+			ahead = append(ahead, s)
+			hosts[s.GetHost()] = true
+		}
+	}
+	text := plan.GetDate() + ": nothing starts"
+	if len(ahead) > 0 {
+		slices.SortFunc(ahead, func(a, b *v1.PlannedStart) int { return a.GetStartAt().AsTime().Compare(b.GetStartAt().AsTime()) })
+		text = fmt.Sprintf("%s: %s on %s from %s on, the first to be ready at %s", plan.GetDate(), starts(len(ahead)), plural(len(hosts), "host"),
+			ahead[0].GetStartAt().AsTime().In(zone).Format("15:04:05 MST"), ahead[0].GetDeadline().AsTime().In(zone).Format("15:04 MST"))
+	}
+	for _, s := range plan.GetShortfalls() {
+		if s.GetDeadline().AsTime().After(now) {
+			text += "; " + shortText(s, zone)
+		}
+	}
+	return text
+}
+
+func starts(n int) string {
+	if n == 1 {
+		return "1 desktop starts"
+	}
+	return fmt.Sprintf("%d desktops start", n)
+}
+
+// shortText says in a sentence what will fall short.
+func shortText(s *v1.Shortfall, zone *time.Location) string {
+	text := fmt.Sprintf("%s will not be ready at %s", plural(int(s.GetDesktops()), "desktop"), s.GetDeadline().AsTime().In(zone).Format("15:04 MST"))
+	if s.GetReady() != nil {
+		text += fmt.Sprintf(" but at %s", s.GetReady().AsTime().In(zone).Format("15:04"))
+	}
+	return text + ": " + s.GetReason()
+}
+
+// missText says what was not ready at a deadline and why; "" when all that was planned was. What is ready when this is
+// asked, and was by its host's clock, was ready.
+func missText(view *store.View, plan *v1.Plan, deadline time.Time, zone *time.Location) string {
+	all, missing := 0, 0
+	why := map[string]int{}
+	example := map[string]string{}
+	for _, start := range plan.GetStarts() {
+		if !start.GetDeadline().AsTime().Equal(deadline) {
+			continue
+		}
+		all++
+		if start.GetReady() != nil && !start.GetReady().AsTime().After(deadline) {
+			continue
+		}
+		missing++
+		name := fmt.Sprintf("%s-%d", plan.GetPool(), start.GetSeat())
+		what := fate(view, name, start)
+		why[what]++
+		example[what] = name
+	}
+	if missing == 0 {
+		return ""
+	}
+	kinds := make([]string, 0, len(why))
+	for what := range why {
+		kinds = append(kinds, what)
+	}
+	slices.SortFunc(kinds, func(a, b string) int { return cmp.Or(cmp.Compare(why[b], why[a]), cmp.Compare(a, b)) })
+	var parts []string
+	for _, what := range kinds {
+		parts = append(parts, fmt.Sprintf("%d %s (%s)", why[what], what, example[what]))
+	}
+	text := fmt.Sprintf("%d of %s that were to be ready at %s were not: %s", missing, plural(all, "desktop"),
+		deadline.In(zone).Format("2006-01-02 15:04 MST"), strings.Join(parts, ", "))
+	for _, s := range plan.GetShortfalls() {
+		if s.GetDeadline().AsTime().Equal(deadline) {
+			text += "; planned: " + shortText(s, zone)
+		}
+	}
+	return text
+}
+
+// fate says in a few words what became of a desktop that was not ready in time.
+func fate(view *store.View, name string, start *v1.PlannedStart) string {
+	desktop, ok := store.Lookup[*v1.Desktop](view, name)
+	host, _ := store.Lookup[*v1.Host](view, desktop.GetIncarnation().GetHost())
+	state := store.State(desktop)
+	switch {
+	case !ok:
+		return "no longer there"
+	case start.GetReady() != nil:
+		late := start.GetReady().AsTime().Sub(start.GetDeadline().AsTime())
+		if late < time.Minute {
+			return "ready within a minute after"
+		}
+		return fmt.Sprintf("ready up to %s after", spell(late.Truncate(time.Minute)+time.Minute))
+	case state == v1.DesktopState_DESKTOP_STATE_LOST || host.GetStatus().GetPhase() == v1.HostPhase_HOST_PHASE_DOWN:
+		return "on silent hosts"
+	case store.Broken(state):
+		return "failed"
+	case desktop.GetIncarnation().GetUnplacedReason() != "":
+		return "without a host"
+	case state == v1.DesktopState_DESKTOP_STATE_STARTING:
+		return "still starting"
+	case isStarting(state):
+		return "not started"
+	case state == v1.DesktopState_DESKTOP_STATE_READY:
+		return "ready in another life"
+	}
+	return "being made anew"
+}

@@ -1,0 +1,229 @@
+package pool
+
+import (
+	"fmt"
+	"time"
+
+	"daybreak/orchestrator/demand"
+	"daybreak/orchestrator/room"
+	"daybreak/orchestrator/store"
+	"daybreak/orchestrator/warmup"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// usualFetchRate is what a host is taken to fetch of an image in a second, bytes.
+const usualFetchRate = 50 << 20
+
+// PlanInput is what a warm-up plan is made of: all pools with a schedule, and the hosts that they share, as the view has
+// them. Targets before until are looked at.
+func PlanInput(view *store.View, now, until time.Time) warmup.Input {
+	return planInput(view, now, until, func(pool *v1.Pool) []demand.Step {
+		return demand.Curve(DemandOf(view, pool), now, until)
+	})
+}
+
+// planInput is PlanInput with the pools' curves from elsewhere.
+func planInput(view *store.View, now, until time.Time, curveOf func(*v1.Pool) []demand.Step) warmup.Input {
+	in := &input{Input: warmup.Input{Until: until}, view: view, now: now, rooms: room.Of(view), hosts: map[string]*hostOfPlan{}}
+	for _, h := range in.rooms {
+		in.addHost(h)
+	}
+	for _, pool := range store.All[*v1.Pool](view) {
+		if pool.GetSpec().GetSchedule() != nil && pool.GetMeta().GetDeletion() == nil {
+			in.addPool(pool, curveOf(pool))
+		}
+	}
+	for _, h := range in.rooms { // in order, with what the seats of the plan give back
+		if known := in.hosts[h.Name()]; known != nil {
+			in.Hosts = append(in.Hosts, known.Host)
+		}
+	}
+	in.Model = warmup.Learn(store.All[*v1.History](view), imagesOf(view))
+	return in.Input
+}
+
+// input is the work sheet of planInput.
+type input struct {
+	warmup.Input
+	view  *store.View
+	now   time.Time
+	rooms []*room.Host
+	hosts map[string]*hostOfPlan
+}
+
+type hostOfPlan struct {
+	warmup.Host
+	placeable bool // takes new lives, too
+}
+
+// addHost enters a host that desktops can start on.
+func (in *input) addHost(h *room.Host) {
+	capacity := h.GetStatus().GetCapacity()
+	up := h.GetStatus().GetPhase() == v1.HostPhase_HOST_PHASE_UP && h.GetMeta().GetDeletion() == nil && !h.Strangers
+	if !up || !capacity.GetKvm() && !capacity.GetEmulation() {
+		return
+	}
+	in.hosts[h.Name()] = &hostOfPlan{
+		Host: warmup.Host{
+			Name: h.Name(), Class: warmup.HostClass(capacity), Boots: h.MaxBoots,
+			MemoryMiB: h.FreeMemoryMiB, VCPUs: h.FreeVCPUs, Images: map[string]time.Time{},
+		},
+		placeable: !h.GetSpec().GetUnschedulable(),
+	}
+}
+
+// addPool enters a pool with its seats, and gives the hosts back what those take: the plan counts it itself.
+func (in *input) addPool(object *v1.Pool, curve []demand.Step) {
+	d := in.look(object, curve)
+	wanted := shape(object.GetSpec().GetShape())
+	pool := warmup.Pool{
+		Name: object.GetMeta().GetName(), Image: object.GetSpec().GetImage(), Digest: digestOf(in.view, object),
+		Readiness: readinessDeadline(object), MemoryMiB: int64(wanted.GetMemoryMib()), VCPUs: int64(wanted.GetVcpus()), Hosts: []string{},
+	}
+	seats := int(object.GetSpec().GetDesktops())
+	for _, step := range curve {
+		target := warmup.Target{From: step.From, Running: step.Wanted(d.held+d.kept, seats), Reason: step.Reason}
+		if n := len(pool.Targets); n > 0 && pool.Targets[n-1].Running == target.Running && pool.Targets[n-1].Reason == target.Reason {
+			continue
+		}
+		pool.Targets = append(pool.Targets, target)
+	}
+	for _, h := range in.rooms {
+		known := in.hosts[h.Name()]
+		if known == nil || !known.placeable || !h.Zones[object.GetSpec().GetZone()] {
+			continue
+		}
+		pool.Hosts = append(pool.Hosts, h.Name())
+		if digest := pool.Digest; digest != "" && !h.Images[digest] {
+			known.Images[digest] = in.now.Truncate(time.Minute).Add(in.fetchTime(object, digest))
+		}
+	}
+	lost := map[string]int{}
+	if d.base.version != nil {
+		pool.Seats = unmade(d)
+	} else {
+		lost["are not made yet"] += len(unmade(d))
+	}
+	for _, desktop := range d.Desktops {
+		seat, why := in.seatOf(d, desktop)
+		if why != "" {
+			lost[why]++
+			continue
+		}
+		if digest := desktop.GetIncarnation().GetDigest(); digest != pool.Digest {
+			seat.Digest = digest
+		}
+		pool.Seats = append(pool.Seats, seat)
+	}
+	for why, n := range lost {
+		if n > 0 && (pool.LostWhy == "" || n > lost[pool.LostWhy] || n == lost[pool.LostWhy] && why < pool.LostWhy) {
+			pool.LostWhy = why
+		}
+		pool.Lost += n
+	}
+	in.Pools = append(in.Pools, pool)
+}
+
+// look reads a pool as Decide does, without the record of failures.
+func (in *input) look(object *v1.Pool, curve []demand.Step) *decision {
+	name := object.GetMeta().GetName()
+	s := Snapshot{
+		Revision: in.view.Revision, Pool: object, Desktops: in.view.DesktopsOfPool(name), Curve: curve, Queue: queueOf(in.view, name),
+		Hosts: hostsOf(in.view),
+	}
+	s.Image, _ = store.Lookup[*v1.Image](in.view, object.GetSpec().GetImage())
+	_, s.ZoneExists = store.Lookup[*v1.Zone](in.view, object.GetSpec().GetZone())
+	d := newDecision(in.now, s)
+	d.weigh(nil)
+	return d
+}
+
+// unmade are the seats that are still to be made: cold, and nowhere yet.
+func unmade(d *decision) []warmup.Seat {
+	taken := map[int]bool{}
+	for _, desktop := range d.Desktops {
+		taken[seatNumber(desktop)] = true
+	}
+	var seats []warmup.Seat
+	number := 0
+	for range int(d.Pool.GetSpec().GetDesktops()) - len(d.Desktops) {
+		for number++; taken[number]; number++ {
+		}
+		seats = append(seats, warmup.Seat{Number: uint32(number)})
+	}
+	return seats
+}
+
+func hostsOf(view *store.View) map[string]bool {
+	hosts := map[string]bool{}
+	for _, host := range store.All[*v1.Host](view) {
+		hosts[host.GetMeta().GetName()] = true
+	}
+	return hosts
+}
+
+// seatOf is what a desktop is to a plan, or in a few words why it is of no use to one.
+func (in *input) seatOf(d *decision, desktop *v1.Desktop) (seat warmup.Seat, lost string) {
+	inc, state := desktop.GetIncarnation(), store.State(desktop)
+	host := in.hosts[inc.GetHost()]
+	seat = warmup.Seat{Number: uint32(seatNumber(desktop)), Claimed: desktop.GetClaim() != nil}
+	switch {
+	case d.deletion(desktop) != nil:
+		return seat, "are to be deleted"
+	case state == v1.DesktopState_DESKTOP_STATE_LOST:
+		return seat, "are on hosts that are not heard from"
+	case isSuspended(desktop) || isCold(d.now, desktop) && desktop.GetClaim() != nil:
+		return seat, "wait for their users"
+	case store.Broken(state) && inc.GetDesired() != v1.DesiredState_DESIRED_STATE_DELETED:
+		return seat, "have failed"
+	case d.isOver(desktop), inc.GetDesired() == v1.DesiredState_DESIRED_STATE_DELETED, desktop.GetClaim() == nil && d.toRefresh(desktop):
+		in.giveBack(host, desktop)
+		return seat, "" // about to be made anew: cold, and nowhere yet
+	case isDue(d.now, desktop) || isStray(d.now, desktop):
+		if inc.GetHost() == "" && inc.GetUnplacedReason() != "" {
+			return seat, "" // would run if a host took it
+		}
+		seat.Phase = warmup.Starting
+		if state == v1.DesktopState_DESKTOP_STATE_READY {
+			seat.Phase = warmup.Ready
+		}
+		seat.StartAt = inc.GetStartAt().AsTime()
+		if inc.GetStartAt() == nil {
+			seat.StartAt = begun(inc)
+		}
+	case host == nil && inc.GetHost() != "":
+		return seat, "are prepared on hosts that are not well"
+	case host != nil && !host.placeable && desktop.GetSpec().GetDataHost() == "":
+		return seat, "" // is made anew elsewhere when it is wanted
+	case inc.GetDesired() == v1.DesiredState_DESIRED_STATE_READY:
+		seat.StartAt = inc.GetStartAt().AsTime()
+	}
+	if host != nil {
+		seat.Host = inc.GetHost()
+	}
+	in.giveBack(host, desktop)
+	return seat, ""
+}
+
+// giveBack takes from a host's promises what it promised to a desktop of the plan.
+func (in *input) giveBack(host *hostOfPlan, desktop *v1.Desktop) {
+	if host == nil || store.State(desktop) == v1.DesktopState_DESKTOP_STATE_DELETED || room.PhaseOf(desktop) != room.Runs {
+		return
+	}
+	host.MemoryMiB += int64(desktop.GetIncarnation().GetShape().GetMemoryMib())
+	host.VCPUs += int64(desktop.GetIncarnation().GetShape().GetVcpus())
+}
+
+// fetchTime is how long a host takes to fetch a version.
+func (in *input) fetchTime(pool *v1.Pool, digest string) time.Duration {
+	image, _ := store.Lookup[*v1.Image](in.view, pool.GetSpec().GetImage())
+	for _, version := range image.GetStatus().GetVersions() {
+		if version.GetDigest() == digest {
+			return time.Minute + time.Duration(version.GetSizeBytes()/usualFetchRate)*time.Second
+		}
+	}
+	return time.Minute
+}
+
+// planName names the plan of a pool for a date.
+func planName(pool, date string) string { return fmt.Sprintf("%s-%s", pool, date) }

@@ -1,0 +1,203 @@
+package pool
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"daybreak/orchestrator/calendar"
+	"daybreak/orchestrator/room"
+	"daybreak/orchestrator/store"
+	"daybreak/orchestrator/warmup"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+const (
+	// planSlack is by how much a start that was told may differ from the plan: less is not worth telling hosts.
+	planSlack = 30 * time.Second
+	// maxPlannedStarts is the proto's bound of Plan.starts.
+	maxPlannedStarts = 5000
+	// keptPlans is how long plans are kept.
+	keptPlans = 14
+)
+
+func roomsOf(view *store.View) map[string]*room.Host {
+	rooms := map[string]*room.Host{}
+	for _, h := range room.Of(view) {
+		rooms[h.Name()] = h
+	}
+	return rooms
+}
+
+// startDesktops tells cold desktops when they start, and takes back what is not planned any more. The plan gets the times
+// that desktops keep. A start is told only while its host could promise what it takes: one that needs what others give
+// back before is told when they have.
+func (r *dayRound) startDesktops(now time.Time, view *store.View, pool *v1.Pool, plan *warmup.PoolPlan, rooms map[string]*room.Host) {
+	first := map[int]*warmup.Start{}
+	plan.Starts = slices.Clone(plan.Starts)
+	for i := range plan.Starts {
+		if start := &plan.Starts[i]; start.First {
+			first[int(start.Seat)] = start
+		}
+	}
+	for _, desktop := range view.DesktopsOfPool(pool.GetMeta().GetName()) {
+		inc := desktop.GetIncarnation()
+		if !isCold(now, desktop) || desktop.GetClaim() != nil || desktop.GetMeta().GetDeletion() != nil {
+			continue
+		}
+		start, told := first[seatNumber(desktop)], inc.GetStartAt()
+		switch {
+		case start == nil && told == nil:
+			continue
+		case start == nil:
+			r.starts = append(r.starts, store.Update(toStart(desktop, time.Time{})))
+			continue
+		case told != nil && (start.Fixed || told.AsTime().Sub(start.At).Abs() <= planSlack):
+			start.At = told.AsTime()
+			continue
+		case told == nil && !promise(rooms[inc.GetHost()], desktop):
+			continue
+		}
+		r.starts = append(r.starts, store.Update(toStart(desktop, start.At)))
+	}
+}
+
+// promise books a cold desktop's start on its host; false when the host has no room for it now.
+func promise(h *room.Host, desktop *v1.Desktop) bool {
+	if h == nil {
+		return desktop.GetIncarnation().GetHost() == "" // placement finds room, or says why there is none
+	}
+	n := need(desktop, room.PhaseOf(desktop))
+	if !h.Holds(n) {
+		return false
+	}
+	h.Wake(n)
+	return true
+}
+
+// toStart returns the desktop with the time at which it starts; zero: it waits until somebody says more.
+func toStart(desktop *v1.Desktop, at time.Time) *v1.Desktop {
+	changed := proto.CloneOf(desktop)
+	changed.Incarnation.Desired, changed.Incarnation.StartAt, changed.Incarnation.Woken = v1.DesiredState_DESIRED_STATE_PREPARED, nil, nil
+	if !at.IsZero() {
+		changed.Incarnation.Desired, changed.Incarnation.StartAt = v1.DesiredState_DESIRED_STATE_READY, timestamppb.New(at)
+	}
+	return changed
+}
+
+// writePlans keeps the Plan objects of a pool, one for each civil date on which something starts or is missing.
+func (r *dayRound) writePlans(now time.Time, view *store.View, pool *v1.Pool, plan warmup.PoolPlan) {
+	zone := time.UTC
+	if office := calendarOf(view, pool); office != nil {
+		zone = office.Zone()
+	}
+	last := calendar.DateOf(now.Add(planAhead).In(zone))
+	for date := calendar.DateOf(now.In(zone)); date.Compare(last) <= 0; date = date.Add(1) {
+		name := planName(pool.GetMeta().GetName(), date.String())
+		stored, known := store.Lookup[*v1.Plan](view, name)
+		next := plan.OnDate(date.String(), zone, now)
+		next.Meta = &v1.Meta{Name: name}
+		if known {
+			next = merged(now, stored, next)
+		}
+		note(view, next)
+		r.tell(now, view, pool, zone, stored, next)
+		switch {
+		case known && !proto.Equal(stored, next):
+			r.objects = append(r.objects, store.Update(next))
+		case !known && len(next.GetStarts())+len(next.GetShortfalls()) > 0:
+			r.objects = append(r.objects, store.Create(next))
+		}
+	}
+	// Yesterday's starts may get ready after midnight.
+	yesterday := calendar.DateOf(now.In(zone)).Add(-1).String()
+	if stored, ok := store.Lookup[*v1.Plan](view, planName(pool.GetMeta().GetName(), yesterday)); ok {
+		next := proto.CloneOf(stored)
+		note(view, next)
+		r.tell(now, view, pool, zone, stored, next)
+		if !proto.Equal(stored, next) {
+			r.objects = append(r.objects, store.Update(next))
+		}
+	}
+}
+
+// merged is a stored plan with what the new one says of the time to come: what has come stays as it was planned.
+func merged(now time.Time, stored, next *v1.Plan) *v1.Plan {
+	over := func(t *timestamppb.Timestamp) bool { return !t.AsTime().After(now) }
+	all := proto.CloneOf(stored)
+	all.Targets = slices.DeleteFunc(all.Targets, func(t *v1.PlanTarget) bool { return !over(t.GetFrom()) })
+	for _, t := range next.GetTargets() {
+		if !over(t.GetFrom()) || len(all.Targets) == 0 {
+			all.Targets = append(all.Targets, t)
+		}
+	}
+	all.Starts = slices.DeleteFunc(all.Starts, func(s *v1.PlannedStart) bool { return !over(s.GetStartAt()) })
+	begun := map[uint32]time.Time{}
+	for _, s := range all.GetStarts() {
+		begun[s.GetSeat()] = s.GetStartAt().AsTime()
+	}
+	for _, s := range next.GetStarts() {
+		if at, was := begun[s.GetSeat()]; was && at.Equal(s.GetStartAt().AsTime()) {
+			continue
+		}
+		start := proto.CloneOf(s)
+		start.Host = place(all, next.GetHosts()[s.GetHost()])
+		all.Starts = append(all.Starts, start)
+	}
+	all.Starts = all.Starts[:min(len(all.Starts), maxPlannedStarts)]
+	all.Shortfalls = slices.DeleteFunc(all.Shortfalls, func(s *v1.Shortfall) bool { return !over(s.GetDeadline()) })
+	for _, s := range next.GetShortfalls() {
+		if !over(s.GetDeadline()) {
+			all.Shortfalls = append(all.Shortfalls, s)
+		}
+	}
+	all.TimeZone = next.GetTimeZone()
+	if len(begun) == 0 && !proto.Equal(stored, all) {
+		all.Hosts, all.Made = next.GetHosts(), next.GetMade()
+		all.Starts = next.GetStarts()
+	}
+	return all
+}
+
+// place finds a host's place in a plan, or gives it one with what is assumed of it now.
+func place(plan *v1.Plan, host *v1.PlanHost) uint32 {
+	i := slices.IndexFunc(plan.GetHosts(), func(h *v1.PlanHost) bool { return h.GetName() == host.GetName() })
+	if i < 0 {
+		i = len(plan.GetHosts())
+		plan.Hosts = append(plan.Hosts, host)
+	}
+	return uint32(i)
+}
+
+// note writes down when desktops that were to start were ready.
+func note(view *store.View, plan *v1.Plan) {
+	for _, start := range plan.GetStarts() {
+		desktop, ok := store.Lookup[*v1.Desktop](view, fmt.Sprintf("%s-%d", plan.GetPool(), start.GetSeat()))
+		if start.GetReady() != nil || !ok {
+			continue
+		}
+		if at, ready := readySince(desktop); ready && at.After(start.GetStartAt().AsTime().Add(-noteBefore)) &&
+			at.Before(start.GetDeadline().AsTime().Add(noteAfter)) {
+			start.Ready = timestamppb.New(at)
+		}
+	}
+}
+
+// What was ready long before its start was planned for is another life's, and so is what is ready long after the deadline.
+const (
+	noteBefore = time.Hour
+	noteAfter  = 6 * time.Hour
+)
+
+// readySince is when the present life was ready first, by its host's clock.
+func readySince(desktop *v1.Desktop) (time.Time, bool) {
+	for _, t := range store.Present(desktop).GetTimes() {
+		if t.GetState() == v1.DesktopState_DESKTOP_STATE_READY {
+			return t.GetAt().AsTime(), true
+		}
+	}
+	return time.Time{}, false
+}

@@ -1,0 +1,123 @@
+package pool
+
+import (
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"daybreak/orchestrator/calendar"
+	"daybreak/orchestrator/demand"
+	"daybreak/orchestrator/store"
+	"daybreak/orchestrator/warmup"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// maxBootSamples is how many starts a history has.
+const maxBootSamples = 512
+
+// remember keeps the pools' histories: who held or waited for desktops, and how starts went.
+func (r *dayRound) remember(now time.Time, view *store.View) {
+	began := map[string][]time.Time{}
+	for _, claim := range store.All[*v1.Claim](view) {
+		at := claim.GetSince()
+		if claim.GetQueued() != nil {
+			at = claim.GetQueued()
+		}
+		began[claim.GetPool()] = append(began[claim.GetPool()], at.AsTime())
+	}
+	for _, pool := range store.All[*v1.Pool](view) {
+		name := pool.GetMeta().GetName()
+		if pool.GetMeta().GetDeletion() != nil {
+			continue
+		}
+		stored, known := store.Lookup[*v1.History](view, name)
+		if known && stored.GetMeta().GetCreated().AsTime().Before(pool.GetMeta().GetCreated().AsTime()) {
+			continue // another pool's of that name; it is swept
+		}
+		days, changed := demand.Record(stored.GetDays(), calendarOf(view, pool), now, began[name])
+		boots, added := addBoots(view, pool, stored.GetBoots())
+		if known && !changed && !added {
+			continue
+		}
+		next := &v1.History{Meta: &v1.Meta{Name: name}, Days: days, Boots: boots}
+		if !known {
+			r.objects = append(r.objects, store.Create(next))
+			continue
+		}
+		next.Meta = proto.CloneOf(stored.GetMeta())
+		r.objects = append(r.objects, store.Update(next))
+	}
+}
+
+func calendarOf(view *store.View, pool *v1.Pool) *calendar.Resolved {
+	line := calendars(view, pool)
+	if len(line) == 0 {
+		return nil
+	}
+	resolved, err := calendar.Resolve(line[0], lookupIn(view))
+	if err != nil {
+		return nil
+	}
+	return resolved
+}
+
+// addBoots adds the starts of the pool's present lives that are not among the samples yet: a start is known by its version,
+// its kind of host and the moment at which it was ready, and there may be several of that. Of too many, the newest stay; what is older than all of them was
+// there before. It says whether any was added.
+func addBoots(view *store.View, pool *v1.Pool, samples []*v1.BootSample) ([]*v1.BootSample, bool) {
+	type key struct {
+		digest, class string
+		ready         time.Time
+	}
+	known := make(map[key]int, len(samples))
+	for _, s := range samples {
+		known[key{s.GetDigest(), s.GetHostClass(), s.GetReady().AsTime()}]++
+	}
+	added := false
+	all := slices.Clone(samples)
+	for _, desktop := range view.DesktopsOfPool(pool.GetMeta().GetName()) {
+		boot := store.Present(desktop).GetBoot()
+		host, ok := store.Lookup[*v1.Host](view, desktop.GetIncarnation().GetHost())
+		at, ready := readySince(desktop)
+		if boot.GetTook().AsDuration() <= 0 || !ok || !ready {
+			continue
+		}
+		class := warmup.HostClass(host.GetStatus().GetCapacity())
+		k := key{desktop.GetIncarnation().GetDigest(), class, at}
+		forgotten := len(samples) >= maxBootSamples && !at.After(samples[0].GetReady().AsTime())
+		if known[k] > 0 || forgotten {
+			known[k]--
+			continue
+		}
+		added = true
+		all = append(all, &v1.BootSample{
+			Digest: k.digest, HostClass: class, Took: durationpb.New(boot.GetTook().AsDuration()), AtOnce: boot.GetAtOnce(),
+			Ready: timestamppb.New(at), ReadBytes: boot.GetReadBytes(),
+		})
+	}
+	if !added {
+		return samples, false
+	}
+	slices.SortStableFunc(all, func(a, b *v1.BootSample) int { return a.GetReady().AsTime().Compare(b.GetReady().AsTime()) })
+	return all[max(0, len(all)-maxBootSamples):], true
+}
+
+// sweep deletes plans that are old, and what pools left that are gone.
+func (r *dayRound) sweep(now time.Time, view *store.View) {
+	oldest := calendar.DateOf(now.UTC()).Add(-keptPlans).String()
+	for _, plan := range store.All[*v1.Plan](view) {
+		pool, ok := store.Lookup[*v1.Pool](view, plan.GetPool())
+		if !ok || plan.GetDate() < oldest || plan.GetMeta().GetCreated().AsTime().Before(pool.GetMeta().GetCreated().AsTime()) {
+			r.objects = append(r.objects, store.Delete(plan))
+		}
+	}
+	for _, history := range store.All[*v1.History](view) {
+		pool, ok := store.Lookup[*v1.Pool](view, history.GetMeta().GetName())
+		if !ok || history.GetMeta().GetCreated().AsTime().Before(pool.GetMeta().GetCreated().AsTime()) {
+			r.objects = append(r.objects, store.Delete(history))
+		}
+	}
+}
