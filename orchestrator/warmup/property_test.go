@@ -302,7 +302,7 @@ func follow(in warmup.Input, out warmup.Output, now time.Time) (next time.Time) 
 func TestTheSameFacts(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := at("06:00:00")
-		in := calm(anyInput(t, now, true), now, 6)
+		in := calm(anyInput(t, now, true), now, 1)
 		before := warmup.Plan(now, in)
 		follow(in, before, now)
 		after := warmup.Plan(now.Add(time.Minute), in)
