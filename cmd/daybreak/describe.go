@@ -48,6 +48,9 @@ func (a *app) describe(ctx context.Context, conn *grpc.ClientConn, kind v1.Kind,
 	if r, ok := o.(*v1.Rollout); ok {
 		return a.describeRollout(ctx, conn, r)
 	}
+	if p, ok := o.(*v1.Plan); ok {
+		return a.plan(ctx, conn, p.GetPool(), p.GetDate(), formatTable)
+	}
 	events, err := eventsOf(ctx, conn, kind, name)
 	if err != nil {
 		return err
@@ -70,6 +73,8 @@ func (a *app) describe(ctx context.Context, conn *grpc.ClientConn, kind v1.Kind,
 			return err
 		}
 		return show.Host(a.out, o, desktops, events, now)
+	case *v1.History:
+		return show.History(a.out, o, now)
 	}
 	if err := printYAML(a.out, o); err != nil || len(events) == 0 {
 		return err

@@ -89,7 +89,7 @@ The command reaches the control plane that the configuration's current context n
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return wrongUsage("%v", err) })
 	root.AddCommand(
 		a.applyCommand(), a.getCommand(), a.describeCommand(), a.deleteCommand(), a.watchCommand(), a.waitCommand(), a.explainCommand(),
-		a.claimCommand(), a.releaseCommand(), a.deferCommand(), a.keepCommand(), a.screenshotCommand(), a.imageCommand(), a.rolloutCommand(), a.hostCommand(), a.calendarCommand(),
+		a.claimCommand(), a.releaseCommand(), a.deferCommand(), a.keepCommand(), a.screenshotCommand(), a.imageCommand(), a.planCommand(), a.warmCommand(), a.rolloutCommand(), a.hostCommand(), a.calendarCommand(),
 		a.tokenCommand(), a.publisherCommand(), a.loginCommand(), a.contextCommand(), a.versionCommand(),
 	)
 	root.InitDefaultCompletionCmd()

@@ -38,7 +38,8 @@ func columnNames(kind v1.Kind) (narrow, wide []string) {
 	case v1.Kind_KIND_IMAGE:
 		return cut("NAME|CURRENT|VERSIONS|SIZE|DISPLAY NAME|AGE"), cut("DIGEST|NOTE")
 	case v1.Kind_KIND_POOL:
-		return cut("NAME|IMAGE|ZONE|SEATS|READY|STARTING|FAILED|CLAIMED|AGE"), cut("VCPUS|MEMORY|DATA|CALENDAR|MESSAGE")
+		return cut("NAME|IMAGE|ZONE|SEATS|WANTED|READY|STARTING|COLD|FAILED|CLAIMED|AGE"),
+			cut("SUSPENDED|QUEUED|NEXT DEADLINE|NEXT TARGET|SHORT|VCPUS|MEMORY|DATA|CALENDAR|MESSAGE")
 	case v1.Kind_KIND_DESKTOP:
 		return cut("NAME|STATE|HOST|IMAGE|USER|AGE"), cut("ZONE|ADDRESS|GENERATION|SINCE|WHY NOT READY")
 	case v1.Kind_KIND_CALENDAR:
@@ -52,9 +53,9 @@ func columnNames(kind v1.Kind) (narrow, wide []string) {
 	case v1.Kind_KIND_JOIN_TOKEN:
 		return cut("NAME|ROLE|FOR|EXPIRES"), nil
 	case v1.Kind_KIND_PLAN:
-		return cut("NAME|POOL|DATE|STARTS|SHORT|MADE"), nil
+		return cut("NAME|POOL|DATE|STARTS|FIRST|LAST|READY|SHORT|MADE"), cut("TARGETS|WHY SHORT")
 	case v1.Kind_KIND_HISTORY:
-		return cut("POOL|DAYS|STARTS"), nil
+		return cut("POOL|DAYS|SINCE|MOST CLAIMED|STARTS|A START TOOK"), cut("VERSIONS|HOST CLASSES")
 	}
 	return []string{"NAME"}, nil
 }
@@ -87,13 +88,9 @@ func row(o store.Object, wide bool, now time.Time) []string {
 	case *v1.JoinToken:
 		narrow = []string{name(o), strings.ToLower(word(o.GetRole())), o.GetSubject(), Moment(now, o.GetExpires())}
 	case *v1.Plan:
-		var short uint32
-		for _, shortfall := range o.GetShortfalls() {
-			short += shortfall.GetDesktops()
-		}
-		narrow = []string{name(o), o.GetPool(), o.GetDate(), count(len(o.GetStarts())), count(short), Moment(now, o.GetMade())}
+		narrow, more = planRow(o, now)
 	case *v1.History:
-		narrow = []string{name(o), count(len(o.GetDays())), count(len(o.GetBoots()))}
+		narrow, more = historyRow(o)
 	}
 	if wide {
 		return slices.Concat(narrow, more)
@@ -169,13 +166,21 @@ func imageRow(i *v1.Image, now time.Time) (narrow, wide []string) {
 func poolRow(p *v1.Pool, now time.Time) (narrow, wide []string) {
 	spec, s := p.GetSpec(), p.GetStatus()
 	narrow = []string{
-		name(p), versionWord(spec.GetImage(), spec.GetVersion()), spec.GetZone(), count(spec.GetDesktops()), count(s.GetReady()),
-		count(s.GetStarting()), count(s.GetFailed()), count(s.GetClaimed()), age(p, now),
+		name(p), versionWord(spec.GetImage(), spec.GetVersion()), spec.GetZone(), count(spec.GetDesktops()), count(s.GetWanted()), count(s.GetReady()),
+		count(s.GetStarting()), count(s.GetCold()), count(s.GetFailed()), count(s.GetClaimed()), age(p, now),
+	}
+	if spec.GetSchedule() == nil && s.GetWanted() == 0 { // all seats, always; a status from before says nothing of it
+		narrow[4] = count(spec.GetDesktops())
 	}
 	if p.GetMeta().GetDeletion() != nil {
 		narrow[3] = "going"
 	}
-	wide = append(shapeCells(spec.GetShape()), spec.GetCalendar(), s.GetMessage())
+	wide = []string{count(s.GetSuspended()), count(s.GetQueued()), "", "", ""}
+	if s.GetNextDeadline() != nil {
+		wide[2], wide[3], wide[4] = Moment(now, s.GetNextDeadline()), count(s.GetNextTarget()), count(s.GetNextShortfall())
+	}
+	wide = append(wide, shapeCells(spec.GetShape())...)
+	wide = append(wide, spec.GetCalendar(), s.GetMessage())
 	return narrow, wide
 }
 

@@ -206,7 +206,8 @@ func Pool(out io.Writer, pool *v1.Pool, desktops []*v1.Desktop, events []*v1.Eve
 	p.line("Image", versionWord(spec.GetImage(), spec.GetVersion()))
 	p.line("Zone", spec.GetZone())
 	p.line("Seats", count(spec.GetDesktops()))
-	p.line("Desktops", fmt.Sprintf("%d: %d ready, %d starting, %d failed; %d claimed", s.GetDesktops(), s.GetReady(), s.GetStarting(), s.GetFailed(), s.GetClaimed()))
+	p.line("Desktops", countsWord(s))
+	p.day(pool)
 	p.line("Message", s.GetMessage())
 	if s.GetHeldUntil() != nil && s.GetHeldUntil().AsTime().After(now) {
 		p.line("Held until", Moment(now, s.GetHeldUntil()))

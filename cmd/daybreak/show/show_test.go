@@ -173,6 +173,16 @@ func movingPool() *v1.Pool {
 	return p
 }
 
+func history() *v1.History {
+	h := &v1.History{Meta: meta("counter", 30*24*time.Hour), Days: []*v1.DayHistory{
+		{Date: "2026-11-20", Claimed: []uint32{0, 3, 9, 4}, Arrivals: []uint32{0, 3, 6, 0}, Watched: 288}, {Date: "2026-11-23", Watched: 144},
+	}}
+	for i := range 5 {
+		h.Boots = append(h.Boots, &v1.BootSample{Digest: "bb", HostClass: "EPYC ×64, 256 GiB, KVM", Took: durationpb.New(time.Duration(20+i) * time.Second)})
+	}
+	return h
+}
+
 func tables() map[v1.Kind][]store.Object {
 	all := map[v1.Kind][]store.Object{
 		v1.Kind_KIND_ZONE: {
@@ -188,6 +198,8 @@ func tables() map[v1.Kind][]store.Object {
 		}}},
 		v1.Kind_KIND_ROLLOUT:    {rollouts()[0], rollouts()[1]},
 		v1.Kind_KIND_CLAIM:      {&v1.Claim{Meta: meta("c1", time.Hour), Pool: "eigyo", User: "山田 太郎", Desktop: "eigyo-1", Since: before(5 * time.Minute)}},
+		v1.Kind_KIND_PLAN:       {morning()},
+		v1.Kind_KIND_HISTORY:    {history()},
 		v1.Kind_KIND_JOIN_TOKEN: {&v1.JoinToken{Meta: meta("abc", 0), Role: v1.Role_ROLE_HOST, Subject: "kvm3", Expires: timestamppb.New(tokyo().Add(time.Hour))}},
 	}
 	for _, d := range desktops() {
@@ -246,6 +258,10 @@ func TestDescriptions(t *testing.T) {
 	}
 	out.WriteString("\n----\n")
 	if err := show.Pool(&out, movingPool(), nil, nil, tokyo()); err != nil {
+		t.Fatal(err)
+	}
+	out.WriteString("\n----\n")
+	if err := show.History(&out, history(), tokyo()); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "descriptions.txt", out.Bytes())

@@ -1,0 +1,165 @@
+package warmup
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"daybreak/orchestrator/store"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// maxSummary is the proto's bound of PlanResponse.summary.
+const maxSummary = 1024
+
+// Summary says in one sentence whether a plan will do, or did, as of now. Times are the plan's zone's.
+func Summary(plan *v1.Plan, now time.Time) string {
+	zone, err := time.LoadLocation(plan.GetTimeZone())
+	if err != nil {
+		zone = time.UTC
+	}
+	s := summary{plan: plan, zone: zone, now: now, day: plan.GetDate()}
+	if date, err := time.Parse(time.DateOnly, plan.GetDate()); err == nil {
+		s.day = date.Format("Mon 2006-01-02")
+	}
+	text := s.future()
+	if starts := plan.GetStarts(); len(starts) > 0 && !last(plan).After(now) {
+		text = s.past()
+	}
+	return store.Cut(text, maxSummary)
+}
+
+// last is the last deadline of a plan.
+func last(plan *v1.Plan) time.Time {
+	var at time.Time
+	for _, s := range plan.GetStarts() {
+		at = later(at, s.GetDeadline().AsTime())
+	}
+	return at
+}
+
+type summary struct {
+	plan *v1.Plan
+	zone *time.Location
+	now  time.Time
+	day  string
+}
+
+func (s summary) clock(t time.Time) string {
+	t = t.In(s.zone)
+	switch {
+	case t.Format(time.DateOnly) != s.plan.GetDate():
+		return t.Format("Mon 2006-01-02 15:04")
+	case t.Second() != 0:
+		return t.Format("15:04:05")
+	}
+	return t.Format("15:04")
+}
+
+// future says what will be.
+func (s summary) future() string {
+	starts, shortfalls := s.plan.GetStarts(), s.plan.GetShortfalls()
+	head := fmt.Sprintf("On %s pool %s", s.day, s.plan.GetPool())
+	if len(starts) == 0 && len(shortfalls) == 0 {
+		return head + " has nothing to start: " + s.unchanged()
+	}
+	if len(shortfalls) > 0 {
+		return head + " will be short: " + s.short()
+	}
+	hosts := map[uint32]bool{}
+	for _, each := range starts {
+		hosts[each.GetHost()] = true
+	}
+	by := "in time"
+	if deadline := starts[0].GetDeadline().AsTime(); deadline.Equal(last(s.plan)) {
+		by = "by " + s.clock(deadline)
+	}
+	verb, them := "start", "are ready"
+	if len(starts) == 1 {
+		verb, them = "starts", "is ready"
+	}
+	return fmt.Sprintf("%s will make it: %s %s on %s, the first at %s, and %s %s.", head, count(len(starts), "desktop"), verb,
+		count(len(hosts), "host"), s.clock(starts[0].GetStartAt().AsTime()), them, by)
+}
+
+// unchanged says what runs on a day without starts.
+func (s summary) unchanged() string {
+	most := uint32(0)
+	for _, t := range s.plan.GetTargets() {
+		most = max(most, t.GetRunning())
+	}
+	if most == 0 {
+		return "no desktops are to run."
+	}
+	return fmt.Sprintf("the %s that are to run do so already.", count(int(most), "desktop"))
+}
+
+// short tells of the worst shortfall, and how many others there are.
+func (s summary) short() string {
+	all := s.plan.GetShortfalls()
+	worst, total := all[0], uint32(0)
+	for _, each := range all {
+		total += each.GetDesktops()
+		if each.GetDesktops() > worst.GetDesktops() {
+			worst = each
+		}
+	}
+	deadline := worst.GetDeadline().AsTime()
+	text := fmt.Sprintf("%s will not be ready by %s", count(int(worst.GetDesktops()), "desktop"), s.clock(deadline))
+	if ready := worst.GetReady(); ready != nil {
+		text += fmt.Sprintf(", the last of them at %s, %s later", s.clock(ready.AsTime()), short(ready.AsTime().Sub(deadline)))
+	} else {
+		text += ", nor later"
+	}
+	text += ": " + strings.TrimSuffix(worst.GetReason(), ".") + "."
+	if more := total - worst.GetDesktops(); more > 0 {
+		text += fmt.Sprintf(" In all %d are short.", total)
+	}
+	return text
+}
+
+// past says what became of it.
+func (s summary) past() string {
+	starts := s.plan.GetStarts()
+	inTime, late, never := 0, 0, 0
+	var latest time.Time
+	for _, each := range starts {
+		switch ready := each.GetReady(); {
+		case ready == nil:
+			never++
+		case ready.AsTime().After(each.GetDeadline().AsTime()):
+			late++
+			latest = later(latest, ready.AsTime())
+		default:
+			inTime++
+		}
+	}
+	head := fmt.Sprintf("On %s pool %s", s.day, s.plan.GetPool())
+	var text string
+	switch {
+	case inTime == len(starts):
+		text = fmt.Sprintf("%s made it: all %s that were to start were ready in time.", head, count(len(starts), "desktop"))
+		if len(starts) == 1 {
+			text = head + " made it: the 1 desktop that was to start was ready in time."
+		}
+	default:
+		text = fmt.Sprintf("%s did not make it: of %s that were to start, %d were ready in time", head, count(len(starts), "desktop"), inTime)
+		if late > 0 {
+			text += fmt.Sprintf(", %d late (the last at %s)", late, s.clock(latest))
+		}
+		if never > 0 {
+			text += fmt.Sprintf(", %d never", never)
+		}
+		text += "."
+	}
+	missing := 0
+	for _, each := range s.plan.GetShortfalls() {
+		if each.GetReady() == nil {
+			missing += int(each.GetDesktops())
+		}
+	}
+	if missing > 0 {
+		text += fmt.Sprintf(" Beyond those, %s could not be planned: %s.", count(missing, "desktop"), strings.TrimSuffix(s.plan.GetShortfalls()[0].GetReason(), "."))
+	}
+	return text
+}
