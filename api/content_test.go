@@ -117,7 +117,7 @@ func TestDeltasAreServed(t *testing.T) {
 				if test.base == digests[1] {
 					base = plain[1]
 				}
-				got, err = images.OpenDelta(nil, chunk, base)
+				got, err = codec.OpenDelta(nil, chunk, base)
 			} else {
 				got, err = codec.Open(nil, chunk)
 			}

@@ -92,9 +92,9 @@ func (d *deltas) make(ctx context.Context, key deltaKey) []byte {
 	if err != nil {
 		return nil
 	}
-	delta, err := images.SealDelta(plain, base)
+	delta := d.codec.SealDelta(plain, base)
 	// A few bytes less are not worth the host's reading of its base.
-	if err != nil || len(delta) > len(sealed)/deltaWorth*(deltaWorth-1) {
+	if len(delta) > len(sealed)/deltaWorth*(deltaWorth-1) {
 		return nil
 	}
 	return delta

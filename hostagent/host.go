@@ -43,6 +43,22 @@ type Life struct {
 	Build bool
 }
 
+// Base is the files that hold a version on this host, by their paths. Both are only read.
+type Base struct {
+	// Raw is all of the version's disk, or that of another version where there is a Layer.
+	Raw string
+	// Layer is a qcow2 image on Raw that holds what differs in this version; empty when Raw is all of it.
+	Layer string
+}
+
+// Top is the file that an overlay stands on.
+func (b Base) Top() string {
+	if b.Layer != "" {
+		return b.Layer
+	}
+	return b.Raw
+}
+
 // Machine is all that a VM is made of. Every field was checked before it comes here.
 type Machine struct {
 	Life
@@ -53,12 +69,13 @@ type Machine struct {
 	Bridge    string
 	VCPUs     uint32
 	MemoryMiB uint32
-	// Paths on this host: the raw base, the qcow2 overlay on it, and the data disk (raw) or empty.
-	Base    string
+	// Base is what the overlay stands on. The others are paths on this host: the qcow2 overlay, and the data disk (raw) or empty.
+	Base    Base
 	Overlay string
 	Data    string
-	// Paths of the overlay, and of its raw base, that a build's appliance works on; the guest finds it by TargetSerial.
-	Target, TargetBase string
+	// Path of the overlay, and its base, that a build's appliance works on; the guest finds it by TargetSerial.
+	Target     string
+	TargetBase Base
 	// Path of the VNC server's UNIX socket.
 	VNC string
 	// Emulate runs the guest without KVM: tests only.
@@ -212,17 +229,17 @@ type Disks interface {
 	// Chunk returns the plain bytes of a chunk out of a verified base, or of one on its way; what it returns was checked.
 	// ErrNotFound when the host does not have it now.
 	Chunk(ctx context.Context, digest images.Digest) ([]byte, error)
-	// TrashBases moves to the trash the bases that keep does not name and that nothing has used since a time: no overlay
-	// stands on them, no VM has them open, none is being made. Those that are kept count as used now. It returns the digests
+	// TrashBases moves to the trash the bases that keep does not name and that nothing has used since a time: no overlay and
+	// no other base stands on them, no VM has them open, none is being made. Those that are kept count as used now. It returns the digests
 	// of those that went.
 	TrashBases(ctx context.Context, keep map[string]bool, unusedSince time.Time) ([]string, error)
 	// Scrub compares the base whose last comparison is the longest ago, if that was before a time, reading at most so many
 	// bytes a second. It returns its digest, empty when none is due, and whether it was damaged: then it is set aside, as if
 	// it were not there.
 	Scrub(ctx context.Context, before time.Time, bytesPerSecond int64) (digest string, damaged bool, err error)
-	// CreateOverlay makes the overlay of a Life on a base, promising reserve bytes to it, and returns both paths. One
-	// that is there already is left as it is.
-	CreateOverlay(ctx context.Context, life Life, digest string, reserve uint64) (base, overlay string, err error)
+	// CreateOverlay makes the overlay of a Life on a base, promising reserve bytes to it, and returns what it stands on
+	// now, and its path. One that is there already is left as it is.
+	CreateOverlay(ctx context.Context, life Life, digest string, reserve uint64) (base Base, overlay string, err error)
 	// CreateData makes the data disk of a desktop (by uid), or finds it, and returns its path. It never shrinks one.
 	CreateData(ctx context.Context, desktop, uid string, size uint64) (path string, err error)
 	// TrashOverlay and TrashData move a disk to the trash, from where retention removes it. Absent is success; one that a

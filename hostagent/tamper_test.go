@@ -55,9 +55,9 @@ func (b *realBases) EnsureBase(ctx context.Context, digest string, from hostagen
 	return nil
 }
 
-func (b *realBases) CreateOverlay(ctx context.Context, life hostagent.Life, digest string, reserve uint64) (base, overlay string, err error) {
+func (b *realBases) CreateOverlay(ctx context.Context, life hostagent.Life, digest string, reserve uint64) (base hostagent.Base, overlay string, err error) {
 	if base, _, err = b.store.CreateOverlay(ctx, life, digest, 1<<20); err != nil {
-		return "", "", err
+		return base, "", err
 	}
 	_, overlay, err = b.Host.CreateOverlay(ctx, life, digest, reserve)
 	return base, overlay, err
@@ -68,7 +68,7 @@ func (b *realBases) TrashOverlay(ctx context.Context, life hostagent.Life) error
 }
 
 func (b *realBases) Start(ctx context.Context, m hostagent.Machine) error {
-	if have, err := os.ReadFile(m.Base); err != nil || !bytes.Equal(have, b.want) {
+	if have, err := os.ReadFile(m.Base.Raw); err != nil || !bytes.Equal(have, b.want) {
 		b.damaged++
 	}
 	return b.Host.Start(ctx, m)

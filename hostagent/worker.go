@@ -31,9 +31,10 @@ type worker struct {
 type progress struct {
 	assignment *v1.Assignment
 	// untrusted is what the check of the assignment's signatures found.
-	untrusted     error
-	base, overlay string
-	data          string
+	untrusted error
+	base      Base
+	overlay   string
+	data      string
 	// acted is the number of the newest list begun when the worker last changed something about the VM.
 	acted uint64
 	// sought: asked for by name after two lists lacked it, the hypervisor did not know the VM.

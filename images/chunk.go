@@ -12,7 +12,7 @@ type Chunk struct {
 	Digest Digest
 	// Sealed is one zstd frame of the plain bytes.
 	Sealed []byte
-	// Base is zero, or the chunk whose plain bytes are the frame's raw dictionary: see OpenDelta.
+	// Base is zero, or the chunk to which Sealed is a delta: see OpenDelta.
 	Base Digest
 }
 
@@ -32,8 +32,8 @@ func NewCodec() (*Codec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make compressor: %w", err)
 	}
-	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(ChunkBytes),
-		zstd.WithDecoderMaxWindow(ChunkBytes))
+	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(maxDeltaBytes),
+		zstd.WithDecoderMaxWindow(maxDeltaBytes))
 	if err != nil {
 		return nil, fmt.Errorf("make decompressor: %w", err)
 	}
@@ -46,7 +46,7 @@ func (c *Codec) Seal(plain []byte) []byte {
 }
 
 // Open decompresses a sealed chunk, into buf's memory if its capacity suffices, and checks it against its digest.
-// Whatever the frame claims, it takes no more memory than a chunk can have. Errors wrap ErrCorrupt.
+// Whatever the frame claims, it takes hardly more memory than a chunk can have. Errors wrap ErrCorrupt.
 func (c *Codec) Open(buf []byte, chunk Chunk) ([]byte, error) {
 	if len(chunk.Sealed) > MaxSealedBytes {
 		return nil, fmt.Errorf("open chunk %s: %d bytes, more than %d: %w", chunk.Digest, len(chunk.Sealed), MaxSealedBytes, ErrCorrupt)
@@ -58,8 +58,8 @@ func (c *Codec) Open(buf []byte, chunk Chunk) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open chunk %s: %w: %w", chunk.Digest, err, ErrCorrupt)
 	}
-	if have := Sum(plain); have != chunk.Digest || len(plain) == 0 {
-		return nil, fmt.Errorf("open chunk %s: content has digest %s: %w", chunk.Digest, have, ErrCorrupt)
+	if have := Sum(plain); have != chunk.Digest || len(plain) == 0 || len(plain) > ChunkBytes {
+		return nil, fmt.Errorf("open chunk %s: %d bytes have digest %s: %w", chunk.Digest, len(plain), have, ErrCorrupt)
 	}
 	return plain, nil
 }

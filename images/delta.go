@@ -1,51 +1,71 @@
 package images
 
 import (
+	"bytes"
+	"encoding/binary"
 	"fmt"
-
-	"github.com/klauspost/compress/zstd"
 )
 
-// A delta is a chunk's sealed form with the plain bytes of another chunk as zstd's raw dictionary. Where two versions of a
-// disk differ by a few blocks in a chunk, it takes little more than those.
+// A delta is what a chunk has other than another chunk has at the same place: blocks do not move on disks. Sealed like a chunk,
+// it is the chunk's length, a map with a bit for each part of 64 bytes, the lowest first, that is set where that differs, and
+// those parts.
 const (
-	// deltaWindow reaches from the end of a chunk back to the begin of the other one.
-	deltaWindow = 2 * ChunkBytes
-	// deltaDictionary stands in the frame, so that nothing opens a delta without its dictionary by mistake.
-	deltaDictionary = 1
+	deltaMap  = 4
+	deltaPart = 64
+	// maxDeltaBytes is the most that a delta takes before it is sealed.
+	maxDeltaBytes = deltaMap + ChunkBytes/deltaPart/8 + ChunkBytes
 )
 
-// SealDelta compresses plain bytes against those of another chunk, into a new slice. It takes about 4 MiB of memory and a
-// few milliseconds: the caller bounds how many run at once.
-func SealDelta(plain, base []byte) ([]byte, error) {
-	// The level above the fastest: the fastest loses the thread where the content does not compress by itself.
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderCRC(false), zstd.WithEncoderConcurrency(1),
-		zstd.WithLowerEncoderMem(true), zstd.WithWindowSize(deltaWindow), zstd.WithEncoderDictRaw(deltaDictionary, base))
-	if err != nil {
-		return nil, fmt.Errorf("make compressor: %w", err)
+// SealDelta compresses what plain bytes have other than those of another chunk, into a new slice.
+func (c *Codec) SealDelta(plain, base []byte) []byte {
+	parts := (len(plain) + deltaPart - 1) / deltaPart
+	content := make([]byte, deltaMap+(parts+7)/8, deltaMap+(parts+7)/8+len(plain))
+	binary.BigEndian.PutUint32(content, uint32(len(plain)))
+	for n := range parts {
+		from, to := n*deltaPart, min(n*deltaPart+deltaPart, len(plain))
+		if to > len(base) || !bytes.Equal(plain[from:to], base[from:to]) {
+			content[deltaMap+n/8] |= 1 << (n % 8)
+			content = append(content, plain[from:to]...)
+		}
 	}
-	sealed := enc.EncodeAll(plain, make([]byte, 0, 8<<10))
-	return sealed, enc.Close()
+	return c.Seal(content)
 }
 
 // OpenDelta is Open for a chunk that has a Base, whose plain bytes are given and checked by the caller: what comes out is
-// checked against the chunk's own digest whatever they are.
-func OpenDelta(buf []byte, chunk Chunk, base []byte) ([]byte, error) {
-	if len(chunk.Sealed) > MaxSealedBytes || len(base) > ChunkBytes {
-		return nil, fmt.Errorf("open delta of chunk %s: %d bytes on %d: %w", chunk.Digest, len(chunk.Sealed), len(base), ErrCorrupt)
+// checked against the chunk's own digest whatever they are. buf must not be of their memory.
+func (c *Codec) OpenDelta(buf []byte, chunk Chunk, base []byte) ([]byte, error) {
+	refuse := func(what string) ([]byte, error) {
+		return nil, fmt.Errorf("open delta of chunk %s: %s: %w", chunk.Digest, what, ErrCorrupt)
 	}
-	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(ChunkBytes),
-		zstd.WithDecoderMaxWindow(deltaWindow), zstd.WithDecoderDictRaw(deltaDictionary, base))
-	if err != nil {
-		return nil, fmt.Errorf("make decompressor: %w", err)
+	if len(chunk.Sealed) > MaxSealedBytes {
+		return refuse(fmt.Sprintf("%d bytes", len(chunk.Sealed)))
 	}
-	defer dec.Close()
-	plain, err := dec.DecodeAll(chunk.Sealed, buf[:0])
+	content, err := c.dec.DecodeAll(chunk.Sealed, nil)
 	if err != nil {
 		return nil, fmt.Errorf("open delta of chunk %s: %w: %w", chunk.Digest, err, ErrCorrupt)
 	}
-	if have := Sum(plain); have != chunk.Digest || len(plain) == 0 {
-		return nil, fmt.Errorf("open delta of chunk %s: content has digest %s: %w", chunk.Digest, have, ErrCorrupt)
+	if len(content) < deltaMap {
+		return refuse("it is cut off")
+	}
+	size := int(binary.BigEndian.Uint32(content))
+	parts := (size + deltaPart - 1) / deltaPart
+	if size == 0 || size > ChunkBytes || len(content) < deltaMap+(parts+7)/8 {
+		return refuse(fmt.Sprintf("of %d bytes it makes %d", len(content), size))
+	}
+	plain, changed, rest := buf[:0], content[deltaMap:], content[deltaMap+(parts+7)/8:]
+	for n := range parts {
+		from, to := n*deltaPart, min(n*deltaPart+deltaPart, size)
+		switch differs := changed[n/8]&(1<<(n%8)) != 0; {
+		case differs && to-from > len(rest), !differs && to > len(base):
+			return refuse(fmt.Sprintf("there is nothing for part %d", n))
+		case differs:
+			plain, rest = append(plain, rest[:to-from]...), rest[to-from:]
+		default:
+			plain = append(plain, base[from:to]...)
+		}
+	}
+	if have := Sum(plain); have != chunk.Digest {
+		return refuse(fmt.Sprintf("content has digest %s", have))
 	}
 	return plain, nil
 }

@@ -217,7 +217,7 @@ type witness struct {
 
 func (w *witness) Start(ctx context.Context, m hostagent.Machine) error {
 	w.node.mu.Lock()
-	w.node.digests[m.Life] = strings.TrimPrefix(m.Base, "/fake/bases/")
+	w.node.digests[m.Life] = strings.TrimPrefix(m.Base.Raw, "/fake/bases/")
 	w.node.mu.Unlock()
 	err := w.Host.Start(ctx, m)
 	w.node.sim.truth.started(w.node, m)

@@ -40,7 +40,7 @@ func TestCheckerFindsPlantedBugs(t *testing.T) {
 			p.change(func(d *v1.Desktop) { d.Incarnation.Digest = strings.Repeat("e", 64) })
 		}},
 		{"unpublished version runs", "5", func(p *scene) {
-			p.startAs(func(m *hostagent.Machine) { m.Base = "/fake/bases/" + strings.Repeat("e", 64) })
+			p.startAs(func(m *hostagent.Machine) { m.Base.Raw = "/fake/bases/" + strings.Repeat("e", 64) })
 		}},
 		{"host is promised too much", "6", func(p *scene) { p.promise(12) }},
 		{"too many boots at once", "6", func(p *scene) { p.bootMany(maxBoots + 1) }},

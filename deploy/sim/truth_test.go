@@ -77,7 +77,7 @@ func (t *truth) started(n *node, m hostagent.Machine) {
 	if zone := t.sim.zoneOf[pool]; m.Bridge != bridgeOf(zone) {
 		t.sim.problem("8", "%s of zone %s has its NIC on %q", m.Desktop, zone, m.Bridge)
 	}
-	if digest := strings.TrimPrefix(m.Base, "/fake/bases/"); !t.sim.history.wasPublished(digest) {
+	if digest := strings.TrimPrefix(m.Base.Raw, "/fake/bases/"); !t.sim.history.wasPublished(digest) {
 		t.sim.problem("5", "%s runs %s, which was never published", m.Desktop, digest)
 	}
 }

@@ -69,7 +69,7 @@ type Disks interface {
 	// EnsureBase, CreateOverlay and TrashOverlay are as in hostagent.Disks, but that the overlay of a build is removed at
 	// once, and no more is reserved for it than its disk can take.
 	EnsureBase(ctx context.Context, digest string, from hostagent.Source, progress func(percent uint32)) error
-	CreateOverlay(ctx context.Context, life hostagent.Life, digest string, reserve uint64) (base, overlay string, err error)
+	CreateOverlay(ctx context.Context, life hostagent.Life, digest string, reserve uint64) (base hostagent.Base, overlay string, err error)
 	TrashOverlay(ctx context.Context, life hostagent.Life) error
 	// BuildOverlays lists the lives of builds whose overlay lies in the store.
 	BuildOverlays(ctx context.Context) ([]hostagent.Life, error)

@@ -25,9 +25,10 @@ const (
 
 // overlayDisk is an overlay of a version.
 type overlayDisk struct {
-	life          hostagent.Life
-	digest        string
-	base, overlay string
+	life    hostagent.Life
+	digest  string
+	base    hostagent.Base
+	overlay string
 }
 
 // vm is a VM that runs.

@@ -14,15 +14,23 @@ import (
 	"daybreak/images"
 )
 
-const partSuffix = ".part"
+// Names of what is under construction: DIGEST.part for a raw base, DIGEST.layer.part for a layer.
+const (
+	partSuffix  = ".part"
+	layerSuffix = ".layer"
+)
 
 // rounds is how often a base is read back before its content is given up.
 const rounds = 2
 
 // assembly is one base on its way: a sparse file under a name that nobody uses, and which of its pieces are there.
 type assembly struct {
-	store  *Store
+	store   *Store
+	version *images.Manifest
+	// m is what the file shall hold: the version, or its layer on root.
 	m      *images.Manifest
+	layer  *layer
+	root   images.Digest
 	f      *os.File
 	seeds  []*seed
 	room   *claim
@@ -78,25 +86,61 @@ func (a *assembly) missing() []images.Piece {
 	return missing
 }
 
-// assemble makes a base of what a broken-off fetch left, what other bases have, and what the source gives, in this order;
-// then it reads the whole back from the disk, compares it, and gives it its name.
-func (s *Store) assemble(ctx context.Context, m *images.Manifest, from hostagent.Source, report func(uint32)) error {
-	f, err := os.OpenFile(s.path(dirTmp, m.Digest().String()+partSuffix), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return fmt.Errorf("begin base: %w", err)
+// origin says which piece of the version a piece of the file is; -1 for the tables of a layer.
+func (a *assembly) origin(i int) int {
+	if a.layer == nil {
+		return i
 	}
-	defer f.Close()
-	a := &assembly{store: s, m: m, f: f, have: make([]bool, m.Len()), report: report}
-	for p := range m.Pieces() {
+	if i -= a.layer.head(); i < 0 {
+		return -1
+	}
+	return int(a.layer.origin[i])
+}
+
+// begin decides between a layer and a raw file, and opens that. From then on the root stays.
+func (s *Store) begin(ctx context.Context, version *images.Manifest, report func(uint32)) (*assembly, error) {
+	root, err := s.chooseRoot(ctx, version)
+	if err != nil {
+		return nil, fmt.Errorf("begin base: %w", err)
+	}
+	s.using.RLock()
+	defer s.using.RUnlock()
+	a := &assembly{store: s, version: version, m: version, report: report}
+	// It may have gone meanwhile, as nothing needed it.
+	if !root.IsZero() && s.usableRoot(root) {
+		if a.layer, _, err = s.layerOn(version, root); err != nil {
+			return nil, fmt.Errorf("begin base: %w", err)
+		}
+		a.root, a.m = root, a.layer.file
+	}
+	a.have = make([]bool, a.m.Len())
+	for p := range a.m.Pieces() {
 		if !p.Zero() {
 			a.total += uint64(p.Length)
 		}
 	}
+	name := s.path(dirTmp, partName(version.Digest(), a.layer != nil))
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("begin base: %w", err)
+	}
+	a.f = f
+	s.show(a)
+	return a, nil
+}
+
+// assemble makes a base of what a broken-off fetch left, what other bases have, and what the source gives, in this order;
+// then it reads the whole back from the disk, compares it, and gives it its name.
+func (s *Store) assemble(ctx context.Context, m *images.Manifest, from hostagent.Source, report func(uint32)) error {
+	a, err := s.begin(ctx, m, report)
+	if err != nil {
+		return err
+	}
+	defer a.f.Close()
+	defer s.hide(a)
 	if err := a.resume(ctx); err != nil {
 		return err
 	}
-	s.show(a)
-	defer s.hide(a)
 	if a.room, err = s.reserve(ctx, a.total-a.done, "base "+m.Digest().String()); err != nil {
 		return err
 	}
@@ -117,6 +161,9 @@ func (s *Store) assemble(ctx context.Context, m *images.Manifest, from hostagent
 // collect copies what seeds have while it fetches what none has, as deltas to what they have in its place. What turns out not
 // to be there, or whose delta cannot be read, it fetches whole then.
 func (a *assembly) collect(ctx context.Context, from hostagent.Source) error {
+	if err := a.putTables(); err != nil {
+		return err
+	}
 	planned := a.planned()
 	group, both := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.copySeeds(both) })
@@ -125,6 +172,21 @@ func (a *assembly) collect(ctx context.Context, from hostagent.Source) error {
 		return err
 	}
 	return a.fetch(ctx, from)
+}
+
+// putTables writes those tables of a layer that are not there.
+func (a *assembly) putTables() error {
+	for _, p := range a.missing() {
+		if a.origin(p.Index) >= 0 {
+			break
+		}
+		if _, err := a.f.WriteAt(a.layer.tables[p.Offset:p.Offset+int64(p.Length)], p.Offset); err != nil {
+			return fmt.Errorf("write layer's tables: %w", err)
+		}
+		a.store.used(a.room, uint64(p.Length))
+		a.place(p)
+	}
+	return nil
 }
 
 // resume keeps of a broken-off fetch what is right. It trusts nothing but the content: no journal of what was done can
@@ -190,7 +252,7 @@ func (a *assembly) prove(ctx context.Context, from hostagent.Source) error {
 		if len(wrong) == 0 {
 			return nil
 		}
-		a.store.log.Warn().Stringer("base", a.m.Digest()).Int("pieces", len(wrong)).Msg("pieces were read back other than they should be; they are fetched once more")
+		a.store.log.Warn().Stringer("base", a.version.Digest()).Int("pieces", len(wrong)).Msg("pieces were read back other than they should be; they are fetched once more")
 		suspects = make(picked, len(wrong))
 		for _, p := range wrong {
 			suspects[p.Index] = true
@@ -199,6 +261,9 @@ func (a *assembly) prove(ctx context.Context, from hostagent.Source) error {
 			if err := a.clear(p); err != nil {
 				return fmt.Errorf("finish base: %w", err)
 			}
+		}
+		if err := a.putTables(); err != nil {
+			return err
 		}
 		if err := a.fetch(ctx, from); err != nil {
 			return err
@@ -211,11 +276,15 @@ func (a *assembly) prove(ctx context.Context, from hostagent.Source) error {
 
 // publish gives a base that was proven its name, beside its manifest.
 func (a *assembly) publish() error {
-	s, part, d := a.store, a.f.Name(), a.m.Digest()
-	if err := errors.Join(a.f.Sync(), s.keepManifest(a.m)); err != nil {
+	s, part, d := a.store, a.f.Name(), a.version.Digest()
+	if err := errors.Join(a.f.Sync(), s.keepManifest(a.version)); err != nil {
 		return fmt.Errorf("finish base: %w", err)
 	}
-	err := s.release(a.room, func() error { return publish(part, s.path(dirBases, baseName(d))) })
+	// What was not read now is as good as its root is.
+	if a.layer != nil && !s.usableRoot(a.root) {
+		return fmt.Errorf("finish base: base %s, on which it is a layer, changed meanwhile", a.root)
+	}
+	err := s.release(a.room, func() error { return publish(part, s.filePath(d, a.layer != nil)) })
 	if err == nil {
 		err = syncDir(s.path(dirBases))
 	}
@@ -224,7 +293,7 @@ func (a *assembly) publish() error {
 		st, err = stampOfOpen(a.f) // of what was proven, under its last name
 	}
 	if err == nil {
-		err = s.stampBase(d, st)
+		err = s.stampBase(d, known{stamp: st, disk: a.version.Size(), root: a.root})
 	}
 	if err != nil {
 		return fmt.Errorf("finish base: %w", err)

@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"slices"
 	"sync"
-
-	"golang.org/x/sys/unix"
 
 	"daybreak/hostagent"
 	"daybreak/images"
@@ -19,17 +16,21 @@ import (
 // Bases lists the digests of the bases that may be used, in order. One that changed since it was compared is not among
 // them any more.
 func (s *Store) Bases(context.Context) ([]string, error) {
-	s.mu.Lock()
-	known := slices.Collect(maps.Keys(s.verified))
-	s.mu.Unlock()
-	digests := make([]string, 0, len(known))
-	for _, d := range known {
+	var digests []string
+	for _, d := range s.trusted() {
 		if _, ok := s.usable(d); ok {
 			digests = append(digests, d.String())
 		}
 	}
 	slices.Sort(digests)
 	return digests, nil
+}
+
+// trusted lists the bases that were whole when they were last looked at.
+func (s *Store) trusted() []images.Digest {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.verified))
 }
 
 // flight is one base under construction and those who wait for it.
@@ -201,43 +202,4 @@ func (s *Store) keptManifest(d images.Digest) (*images.Manifest, error) {
 		return nil, fmt.Errorf("read manifest %s: content has digest %s", d, m.Digest())
 	}
 	return m, nil
-}
-
-// recheck compares the base that lies there with its manifest. A damaged one is set aside in the trash: guests that run on
-// it keep it open, and the next will start on the one that is fetched in its place.
-func (s *Store) recheck(ctx context.Context, m *images.Manifest, how pace) (whole bool, err error) {
-	path := s.path(dirBases, baseName(m.Digest()))
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if errors.Is(err, unix.ELOOP) {
-		s.log.Error().Stringer("base", m.Digest()).Msg("a link lies under a base's name; it is set aside and the base fetched anew")
-		return false, s.moveToTrash(path, kindDamaged)
-	}
-	if err != nil {
-		return false, fmt.Errorf("recheck base: %w", err)
-	}
-	defer f.Close()
-	before, err := stampOfOpen(f)
-	if err != nil {
-		s.log.Error().Err(err).Stringer("base", m.Digest()).Msg("what lies under a base's name is none; it is set aside and the base fetched anew")
-		return false, s.moveToTrash(path, kindDamaged)
-	}
-	damaged, err := damage(ctx, f, m, nil, how)
-	if err != nil {
-		return false, fmt.Errorf("recheck base: %w", err)
-	}
-	if after, err := stampOf(path); err != nil || after != before {
-		return false, fmt.Errorf("recheck base: %s changed while it was compared: who writes there? (%w)", path, errors.Join(err, hostagent.ErrCorrupt))
-	}
-	if len(damaged) == 0 && uint64(before.size) == m.Size() {
-		if err := s.stampBase(m.Digest(), before); err != nil {
-			return false, fmt.Errorf("recheck base: %w", err)
-		}
-		return true, nil
-	}
-	s.log.Error().Stringer("base", m.Digest()).Int("damaged_pieces", len(damaged)).Int64("size", before.size).Uint64("want_size", m.Size()).
-		Msg("a base is damaged; it is set aside and fetched anew")
-	return false, s.moveToTrash(path, kindDamaged)
 }

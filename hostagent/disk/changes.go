@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -39,10 +40,17 @@ var errOverlay = errors.New("the overlay's tables are not valid")
 
 // changes is an overlay with its base, read only.
 type changes struct {
-	overlay, base *os.File
-	size          int64
+	overlay *os.File
+	base    baseDisk
+	size    int64
 	// clusters is where the content of the overlay's clusters lies: 0 where it has none, zeroCluster where they are zeros.
 	clusters [][]int64
+}
+
+// baseDisk is the disk that an overlay began as.
+type baseDisk interface {
+	io.ReaderAt
+	io.Closer
 }
 
 // zeroCluster marks a cluster of zeros; no content lies at an odd place.
@@ -59,7 +67,7 @@ func (s *Store) Changes(ctx context.Context, life hostagent.Life, digest string)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read overlay: %w", err)
 	}
-	size, err := s.baseSize(d)
+	k, err := s.wholeBase(d)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read overlay of %s: %w", life.Desktop, err)
 	}
@@ -67,7 +75,7 @@ func (s *Store) Changes(ctx context.Context, life hostagent.Life, digest string)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read overlay of %s: %w", life.Desktop, err)
 	}
-	path, base := s.overlayPath(life), s.path(dirBases, baseName(d))
+	path := s.overlayPath(life)
 	inUse, err := locked(path)
 	if err == nil && inUse {
 		err = errors.New("a running QEMU has it open")
@@ -75,7 +83,7 @@ func (s *Store) Changes(ctx context.Context, life hostagent.Life, digest string)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read overlay of %s: %w", life.Desktop, err)
 	}
-	c := &changes{size: size}
+	c := &changes{size: int64(k.disk)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("read overlay of %s: %w", life.Desktop, err), c.Close())
@@ -84,10 +92,12 @@ func (s *Store) Changes(ctx context.Context, life hostagent.Life, digest string)
 	if c.overlay, err = os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0); err != nil {
 		return nil, nil, err
 	}
-	if c.base, err = os.Open(base); err != nil {
+	base, err := s.openBase(parent, k)
+	if err != nil {
 		return nil, nil, err
 	}
-	if err := c.load(ctx, base); err != nil {
+	c.base = base
+	if err := c.load(ctx, s.filePath(d, false), s.filePath(d, true)); err != nil {
 		return nil, nil, err
 	}
 	return parent, c, nil
@@ -96,16 +106,17 @@ func (s *Store) Changes(ctx context.Context, life hostagent.Life, digest string)
 // Close lets go of the files.
 func (c *changes) Close() error {
 	var err error
-	for _, f := range []*os.File{c.overlay, c.base} {
-		if f != nil {
-			err = errors.Join(err, f.Close())
-		}
+	if c.overlay != nil {
+		err = c.overlay.Close()
+	}
+	if c.base != nil {
+		err = errors.Join(err, c.base.Close())
 	}
 	return err
 }
 
-// begin reads and checks the header, and returns the first-level table and the size of the file.
-func (c *changes) begin(base string) (first []byte, size int64, err error) {
+// begin reads and checks the header, which names one of the bases, and returns the first-level table and the size of the file.
+func (c *changes) begin(bases ...string) (first []byte, size int64, err error) {
 	info, err := c.overlay.Stat()
 	if err != nil {
 		return nil, 0, err
@@ -120,7 +131,7 @@ func (c *changes) begin(base string) (first []byte, size int64, err error) {
 	case err != nil && !errors.Is(err, io.EOF):
 		return nil, 0, fmt.Errorf("read header: %w", err)
 	}
-	at, entries, err := checkHeader(header, base, uint64(c.size))
+	at, entries, err := checkHeader(header, bases, uint64(c.size))
 	if err != nil {
 		return nil, 0, err
 	}
@@ -135,8 +146,8 @@ func (c *changes) begin(base string) (first []byte, size int64, err error) {
 }
 
 // load reads header and tables.
-func (c *changes) load(ctx context.Context, base string) error {
-	first, size, err := c.begin(base)
+func (c *changes) load(ctx context.Context, bases ...string) error {
+	first, size, err := c.begin(bases...)
 	if err != nil {
 		return err
 	}
@@ -207,7 +218,7 @@ func checkPlace(at, length uint64, fileSize int64) error {
 
 // checkHeader takes the header that writeOverlay wrote, but for what QEMU may change: where tables lie. It returns place and
 // entries of the first-level table.
-func checkHeader(h []byte, base string, size uint64) (l1 uint64, entries uint32, err error) {
+func checkHeader(h []byte, bases []string, size uint64) (l1 uint64, entries uint32, err error) {
 	be := binary.BigEndian
 	length := be.Uint32(h[100:])
 	for _, field := range []struct {
@@ -216,7 +227,6 @@ func checkHeader(h []byte, base string, size uint64) (l1 uint64, entries uint32,
 	}{
 		{"magic", uint64(be.Uint32(h[0:])), qcow2Magic},
 		{"version", uint64(be.Uint32(h[4:])), qcow2Version},
-		{"length of the backing file's name", uint64(be.Uint32(h[16:])), uint64(len(base))},
 		{"size of clusters", uint64(be.Uint32(h[20:])), clusterBits},
 		{"size of the disk", be.Uint64(h[24:]), size},
 		{"encryption", uint64(be.Uint32(h[32:])), 0},
@@ -235,8 +245,8 @@ func checkHeader(h []byte, base string, size uint64) (l1 uint64, entries uint32,
 	if length == headerCompression && h[104] != 0 {
 		return 0, 0, fmt.Errorf("header: way of compression %d: %w", h[104], errOverlay)
 	}
-	name := be.Uint64(h[8:])
-	if name > uint64(len(h)-len(base)) || string(h[name:name+uint64(len(base))]) != base {
+	at, bytes := be.Uint64(h[8:]), uint64(be.Uint32(h[16:]))
+	if at > uint64(len(h)) || bytes > uint64(len(h))-at || !slices.Contains(bases, string(h[at:at+bytes])) {
 		return 0, 0, fmt.Errorf("header: another backing file: %w", errOverlay)
 	}
 	return be.Uint64(h[40:]), be.Uint32(h[36:]), nil

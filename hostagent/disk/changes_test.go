@@ -208,7 +208,7 @@ func FuzzChanges(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	if err := writeOverlay(seed, base, size); err != nil {
+	if err := writeOverlay(seed, base, formatRaw, size); err != nil {
 		f.Fatal(err)
 	}
 	empty, err := os.ReadFile(seed.Name())

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -117,6 +118,51 @@ func TestPowerCut(t *testing.T) {
 	}
 }
 
+// A layer that was published survives every cut with its root, and what a cut leaves of one on its way is gone on with.
+func TestPowerCutOfLayer(t *testing.T) {
+	fsys := mkfs(t, 256<<20, "mkfs.ext4", "-q")
+	root := filepath.Join(fsys.mount, "store")
+	disk := noisy(40)
+	before := image(t, disk)
+	s := open(t, Config{Root: root})
+	mustEnsure(t, s, before)
+	for round := range 5 {
+		disk = bytes.Clone(disk)
+		copy(disk[(7*round+1)*images.ChunkBytes:], "a patch")
+		im := image(t, disk)
+		im.Spoil(func(_ images.Digest, b []byte) ([]byte, error) { return nil, errors.New("the host's power goes") })
+		if err := s.EnsureBase(t.Context(), im.Digest(), im, noProgress); err == nil {
+			t.Fatal("EnsureBase succeeded")
+		}
+		cut := func() {
+			kill(s)
+			fsys.cut(t)
+			// The kernel is the same one, so that the store must be told.
+			if err := os.WriteFile(filepath.Join(root, fileBoot), []byte("another boot"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s = open(t, Config{Root: root})
+			if bases, _ := s.Bases(t.Context()); len(bases) != 0 {
+				t.Errorf("round %d: %v are trusted after a cut", round, bases)
+			}
+		}
+		cut()
+		im.Spoil(nil)
+		mustEnsure(t, s, im)
+		im.Given()
+		mustLayer(t, s, im, true)
+		cut()
+		mustEnsure(t, s, im)
+		mustLayer(t, s, im, true)
+		checkBase(t, s, im.Digest(), disk)
+		checkQEMU(t, layerPath(s, im), disk)
+		if n := im.Given(); n != 0 {
+			t.Errorf("round %d: %d chunks were fetched again", round, n)
+		}
+	}
+	kill(s)
+}
+
 func TestCutWhileFetching(t *testing.T) {
 	fsys := mkfs(t, 256<<20, "mkfs.ext4", "-q")
 	root := filepath.Join(fsys.mount, "store")
@@ -188,7 +234,7 @@ func TestStoreReallyFull(t *testing.T) {
 	mustEnsure(t, s, small)
 }
 
-// Where the file system can share blocks, the next version costs what is new in it.
+// Where the file system can share blocks, a next version that is no layer costs what is new in it, too.
 func TestSeedSharesBlocks(t *testing.T) {
 	fsys := mkfs(t, 512<<20, "mkfs.xfs", "-q", "-m", "reflink=1")
 	s := open(t, Config{Root: filepath.Join(fsys.mount, "store")})
@@ -197,11 +243,14 @@ func TestSeedSharesBlocks(t *testing.T) {
 	mustEnsure(t, s, image(t, disk))
 	before := available(t, s)
 	patched := bytes.Clone(disk)
-	copy(patched[7*images.ChunkBytes:], "a patch")
+	for i := range 60 {
+		copy(patched[3*i*images.ChunkBytes:], strconv.Itoa(i))
+	}
 	im := image(t, patched)
 	mustEnsure(t, s, im)
-	checkContent(t, basePath(s, im), patched)
-	if used := before - available(t, s); used > 8<<20 {
-		t.Errorf("a patch of one chunk took %d bytes of the store", used)
+	mustLayer(t, s, im, false)
+	checkBase(t, s, im.Digest(), patched)
+	if used := before - available(t, s); used > 60*images.ChunkBytes+8<<20 {
+		t.Errorf("a patch of 60 chunks took %d bytes of the store", used)
 	}
 }

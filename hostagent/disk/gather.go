@@ -12,8 +12,8 @@ import (
 
 // offer is a chunk of a seed that stands where a wanted one shall.
 type offer struct {
-	seed  *seed
-	piece images.Piece
+	seed *seed
+	i    int
 }
 
 // gathering is one turn of fetching what is missing.
@@ -88,12 +88,13 @@ func (a *assembly) gather(offered bool, but picked) *gathering {
 
 // offer finds what the best seed has in the place of a piece; zero when that is nothing.
 func (g *gathering) offer(p images.Piece) images.Digest {
+	i := g.assembly.origin(p.Index)
 	for _, seed := range g.seeds {
-		if p.Index >= seed.m.Len() {
+		if i >= seed.m.Len() {
 			continue
 		}
-		if there := seed.m.Piece(p.Index); !there.Zero() && there.Digest != p.Digest {
-			g.offers[there.Digest] = offer{seed, there}
+		if there := seed.m.Piece(i); !there.Zero() && there.Digest != p.Digest {
+			g.offers[there.Digest] = offer{seed, i}
 			return there.Digest
 		}
 	}
@@ -135,9 +136,9 @@ func (g *gathering) put(chunk images.Chunk) error {
 	if !ok {
 		return fmt.Errorf("the source gave a delta to a chunk that was not offered: %w", hostagent.ErrCorrupt)
 	}
-	// The dictionary is checked first: a delta to damaged bytes would look like a source that lies.
-	_, err := g.read(base.seed, base.piece, func(dictionary []byte) error {
-		plain, err := images.OpenDelta(buf[:0], chunk, dictionary)
+	// The seed is checked first: a delta to damaged bytes would look like a source that lies.
+	_, err := g.read(base.seed, base.i, func(there []byte) error {
+		plain, err := g.store.codec.OpenDelta(buf[:0], chunk, there)
 		if err != nil {
 			g.store.log.Warn().Err(err).Msg("a delta could not be read; the chunk is fetched whole")
 			return nil

@@ -42,13 +42,13 @@ func (s *Store) Chunk(ctx context.Context, digest images.Digest) ([]byte, error)
 func (s *Store) show(a *assembly) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.shown[a.m.Digest()] = a
+	s.shown[a.version.Digest()] = a
 }
 
 func (s *Store) hide(a *assembly) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.shown, a.m.Digest())
+	delete(s.shown, a.version.Digest())
 }
 
 func (s *Store) onTheirWay() []*assembly {
@@ -77,9 +77,13 @@ func (a *assembly) chunk(digest images.Digest) ([]byte, bool) {
 	return readPiece(a.f, a.m.Piece(i))
 }
 
-// chunkOf reads a chunk of a base. A base that turns out to be damaged is compared anew before its next use.
+// chunkOf reads a chunk that lies in a base's own file. A base that turns out to be damaged is compared anew before its next use.
 func (s *Store) chunkOf(base, digest images.Digest) ([]byte, bool) {
-	index, err := s.indexOfBase(base)
+	k, ok := s.usable(base)
+	if !ok {
+		return nil, false
+	}
+	index, err := s.indexOfBase(base, k)
 	if err != nil {
 		s.log.Warn().Err(err).Msg("a base without its manifest gives no chunks")
 		return nil, false
@@ -88,7 +92,7 @@ func (s *Store) chunkOf(base, digest images.Digest) ([]byte, bool) {
 	if !ok {
 		return nil, false
 	}
-	f, err := os.OpenFile(s.path(dirBases, baseName(base)), os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	f, err := os.OpenFile(s.filePath(base, k.layered()), os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, false
 	}
@@ -113,8 +117,8 @@ func readPiece(f *os.File, p images.Piece) ([]byte, bool) {
 	return plain, true
 }
 
-// indexOfBase says where the chunks of a base are. Indexes of bases that are gone are forgotten.
-func (s *Store) indexOfBase(base images.Digest) (map[images.Digest]int, error) {
+// indexOfBase says at which pieces of its file the chunks of a base are. Indexes of bases that are gone are forgotten.
+func (s *Store) indexOfBase(base images.Digest, k known) (map[images.Digest]int, error) {
 	s.mu.Lock()
 	index := s.indexes[base]
 	for d := range s.indexes {
@@ -129,6 +133,13 @@ func (s *Store) indexOfBase(base images.Digest) (map[images.Digest]int, error) {
 	m, err := s.keptManifest(base)
 	if err != nil {
 		return nil, err
+	}
+	if k.layered() {
+		l, _, err := s.layerOn(m, k.root)
+		if err != nil {
+			return nil, err
+		}
+		m = l.file
 	}
 	index = indexOf(m)
 	s.mu.Lock()

@@ -56,7 +56,7 @@ func TestOverlayByQEMUsEyes(t *testing.T) {
 		t.Error(out)
 	}
 	chain := qemuImg(t, "info", "--backing-chain", "-f", "qcow2", overlay)
-	for _, want := range []string{"backing file format: raw", "backing file: " + base, fmt.Sprintf("virtual size: 3 MiB (%d bytes)", diskSize)} {
+	for _, want := range []string{"backing file format: raw", "backing file: " + base.Raw, fmt.Sprintf("virtual size: 3 MiB (%d bytes)", diskSize)} {
 		if !strings.Contains(chain, want) {
 			t.Errorf("no %q in\n%s", want, chain)
 		}
@@ -72,7 +72,7 @@ func TestOverlaySizes(t *testing.T) {
 		base := filepath.Join(dir, "base.raw")
 		f, err := os.Create(filepath.Join(dir, "overlay.qcow2"))
 		if err == nil {
-			err = errors.Join(os.WriteFile(base, nil, 0o600), os.Truncate(base, int64(size)), writeOverlay(f, base, size), f.Close())
+			err = errors.Join(os.WriteFile(base, nil, 0o600), os.Truncate(base, int64(size)), writeOverlay(f, base, formatRaw, size), f.Close())
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -87,7 +87,7 @@ func TestOverlaySizes(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := writeOverlay(f, strings.Repeat("x", 1024), 512); !errors.Is(err, hostagent.ErrPermanent) {
+	if err := writeOverlay(f, strings.Repeat("x", 1024), formatRaw, 512); !errors.Is(err, hostagent.ErrPermanent) {
 		t.Errorf("a path of 1024 bytes: %v", err)
 	}
 }

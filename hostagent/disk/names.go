@@ -75,10 +75,25 @@ func stampName(d images.Digest) string {
 	return d.String() + ".whole"
 }
 
-func parseBaseName(name string) (images.Digest, bool) {
-	stem, ok := strings.CutSuffix(name, ".raw")
+func layerName(d images.Digest) string {
+	return d.String() + ".qcow2"
+}
+
+// parseBaseName returns whose file a base's is, and whether that is a layer.
+func parseBaseName(name string) (d images.Digest, layered, ok bool) {
+	stem, raw := strings.CutSuffix(name, ".raw")
+	if !raw {
+		stem, layered = strings.CutSuffix(name, ".qcow2")
+	}
 	d, err := images.ParseDigest(stem)
-	return d, ok && err == nil
+	return d, layered, (raw || layered) && err == nil
+}
+
+func partName(d images.Digest, layered bool) string {
+	if layered {
+		return d.String() + layerSuffix + partSuffix
+	}
+	return d.String() + partSuffix
 }
 
 func parseDigest(digest string) (images.Digest, error) {

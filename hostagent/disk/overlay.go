@@ -18,42 +18,46 @@ import (
 // Its content is synced before it gets its name, so that a power cut never leaves half an image under a good name: that
 // would be taken for an overlay ever after. The name itself is not synced: until the guest's first flush, which syncs it,
 // nothing is lost with it, and the next call makes it again.
-func (s *Store) CreateOverlay(ctx context.Context, life hostagent.Life, digest string, reserve uint64) (base, overlay string, err error) {
+func (s *Store) CreateOverlay(ctx context.Context, life hostagent.Life, digest string, reserve uint64) (base hostagent.Base, overlay string, err error) {
 	if err := checkLife(life); err != nil {
-		return "", "", fmt.Errorf("create overlay: %w", err)
+		return base, "", fmt.Errorf("create overlay: %w", err)
 	}
 	d, err := parseDigest(digest)
 	if err != nil {
-		return "", "", fmt.Errorf("create overlay: %w", err)
+		return hostagent.Base{}, "", fmt.Errorf("create overlay: %w", err)
 	}
 	// The base stays until the overlay is there, which keeps it from then on.
 	s.using.RLock()
 	defer s.using.RUnlock()
-	size, err := s.baseSize(d)
+	k, err := s.wholeBase(d)
 	if err != nil {
-		return "", "", fmt.Errorf("create overlay of %s: %w", life.Desktop, err)
+		return hostagent.Base{}, "", fmt.Errorf("create overlay of %s: %w", life.Desktop, err)
 	}
-	base, overlay = s.path(dirBases, baseName(d)), s.overlayPath(life)
+	base, overlay = s.baseOf(d, k), s.overlayPath(life)
 	if life.Build {
 		// No more than the disk itself and its tables: a build asks for much, as nobody knows what its script does.
-		reserve = min(reserve, uint64(size)+uint64(size)/64+1<<20)
+		reserve = min(reserve, k.disk+k.disk/64+1<<20)
 	}
-	switch err := checkOverlay(overlay, base, life, d, size); {
+	switch err := s.checkOverlay(overlay, life, d, int64(k.disk)); {
 	case err == nil:
 		s.use(d)
 		return base, overlay, nil
 	case !errors.Is(err, fs.ErrNotExist):
-		return "", "", fmt.Errorf("create overlay of %s generation %d: %w", life.Desktop, life.Generation, err)
+		return hostagent.Base{}, "", fmt.Errorf("create overlay of %s generation %d: %w", life.Desktop, life.Generation, err)
 	}
 	what := fmt.Sprintf("the overlay of %s generation %d", life.Desktop, life.Generation)
 	err = s.create(ctx, overlay, what, reserve, func(f *os.File) error {
-		if err := writeOverlay(f, base, uint64(size)); err != nil {
+		format := formatRaw
+		if k.layered() {
+			format = formatQcow2
+		}
+		if err := writeOverlay(f, base.Top(), format, k.disk); err != nil {
 			return err
 		}
 		return writeAttribute(f, about{desktop: life.Desktop, reserve: reserve, base: d}.encode())
 	})
 	if err != nil {
-		return "", "", err
+		return hostagent.Base{}, "", err
 	}
 	s.use(d)
 	return base, overlay, nil
@@ -61,8 +65,8 @@ func (s *Store) CreateOverlay(ctx context.Context, life hostagent.Life, digest s
 
 // checkOverlay says what keeps the overlay that lies there from being the one of a life on a base; nil when it is. What QEMU
 // opens beside it is named by us and not by the overlay, so that one which names another file could not make it read that;
-// but it is none that we or QEMU made.
-func checkOverlay(path, base string, life hostagent.Life, d images.Digest, size int64) error {
+// but it is none that we or QEMU made. It may name the other of the two forms that a base can have: the content is the same.
+func (s *Store) checkOverlay(path string, life hostagent.Life, d images.Digest, size int64) error {
 	known, isKnown, err := aboutOf(path)
 	switch {
 	case err != nil:
@@ -81,7 +85,7 @@ func checkOverlay(path, base string, life hostagent.Life, d images.Digest, size 
 	}
 	defer f.Close()
 	c := &changes{overlay: f, size: size}
-	if _, _, err := c.begin(base); errors.Is(err, errOverlay) {
+	if _, _, err := c.begin(s.filePath(d, false), s.filePath(d, true)); errors.Is(err, errOverlay) {
 		return fmt.Errorf("the one that is there is damaged: %w: %w", err, hostagent.ErrPermanent)
 	} else if err != nil {
 		return err

@@ -28,13 +28,21 @@ const (
 	clusterRefTable = 1
 	clusterRefBlock = 2
 	clusterL1       = 3
+	// backingAt is where the name of the backing file lies: behind the header and its two extensions.
+	backingAt = qcow2HeaderBytes + 24
+	// sizeAt is where the size of the disk is.
+	sizeAt = 24
+
+	// The names of formats have eight bytes in an extension, zeros included.
+	formatRaw   = "raw"
+	formatQcow2 = "qcow2"
 	// QEMU's limit for the name of a backing file.
 	maxBackingName = 1023
 )
 
-// writeOverlay writes an empty qcow2 image of size bytes into f, which must be empty. Its content is that of the raw
-// image at backing.
-func writeOverlay(f *os.File, backing string, size uint64) error {
+// writeOverlay writes an empty qcow2 image of size bytes into f, which must be empty. Its content is that of the image at
+// backing.
+func writeOverlay(f *os.File, backing, format string, size uint64) error {
 	if len(backing) == 0 || len(backing) > maxBackingName {
 		return fmt.Errorf("write overlay: path of the base has %d bytes, at most %d can be: %w", len(backing), maxBackingName, hostagent.ErrPermanent)
 	}
@@ -51,7 +59,10 @@ func writeOverlay(f *os.File, backing string, size uint64) error {
 	}
 	refTable := binary.BigEndian.AppendUint64(nil, clusterRefBlock*clusterSize)
 	for at, part := range map[int64][]byte{
-		0:                             overlayHeader(backing, size, uint32(l1Entries)),
+		0: qcow2Header(layout{
+			backing: backing, format: format, size: size, bits: clusterBits,
+			l1: clusterL1 * clusterSize, l1Entries: uint32(l1Entries), refTable: clusterRefTable * clusterSize,
+		}),
 		clusterRefTable * clusterSize: refTable,
 		clusterRefBlock * clusterSize: refcounts,
 	} {
@@ -62,27 +73,37 @@ func writeOverlay(f *os.File, backing string, size uint64) error {
 	return nil
 }
 
-// overlayHeader is the header with its extensions and the backing file's name.
-func overlayHeader(backing string, size uint64, l1Entries uint32) []byte {
+// layout is what the headers of our images differ in.
+type layout struct {
+	backing, format string
+	size            uint64
+	bits            uint32
+	l1              uint64
+	l1Entries       uint32
+	refTable        uint64
+}
+
+// qcow2Header is the header with its extensions and the backing file's name.
+func qcow2Header(l layout) []byte {
 	be := binary.BigEndian
 	var ext []byte
 	ext = be.AppendUint32(ext, extBackingFormat)
-	ext = be.AppendUint32(ext, uint32(len("raw")))
-	ext = append(ext, "raw\x00\x00\x00\x00\x00"...)
+	ext = be.AppendUint32(ext, uint32(len(l.format)))
+	ext = append(append(ext, l.format...), make([]byte, 8-len(l.format))...)
 	ext = be.AppendUint32(ext, extEnd)
 	ext = be.AppendUint32(ext, 0)
 
 	var h []byte
 	h = be.AppendUint32(h, qcow2Magic)
 	h = be.AppendUint32(h, qcow2Version)
-	h = be.AppendUint64(h, uint64(qcow2HeaderBytes+len(ext)))
-	h = be.AppendUint32(h, uint32(len(backing)))
-	h = be.AppendUint32(h, clusterBits)
-	h = be.AppendUint64(h, size)
+	h = be.AppendUint64(h, backingAt)
+	h = be.AppendUint32(h, uint32(len(l.backing)))
+	h = be.AppendUint32(h, l.bits)
+	h = be.AppendUint64(h, l.size)
 	h = be.AppendUint32(h, 0) // no encryption
-	h = be.AppendUint32(h, l1Entries)
-	h = be.AppendUint64(h, clusterL1*clusterSize)
-	h = be.AppendUint64(h, clusterRefTable*clusterSize)
+	h = be.AppendUint32(h, l.l1Entries)
+	h = be.AppendUint64(h, l.l1)
+	h = be.AppendUint64(h, l.refTable)
 	h = be.AppendUint32(h, 1) // clusters of the reference count table
 	h = be.AppendUint32(h, 0) // no snapshots
 	h = be.AppendUint64(h, 0)
@@ -91,5 +112,5 @@ func overlayHeader(backing string, size uint64, l1Entries uint32) []byte {
 	h = be.AppendUint64(h, 0) // or must clear
 	h = be.AppendUint32(h, refcountOrder)
 	h = be.AppendUint32(h, qcow2HeaderBytes)
-	return append(append(h, ext...), backing...)
+	return append(append(h, ext...), l.backing...)
 }

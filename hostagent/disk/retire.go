@@ -23,7 +23,7 @@ import (
 func (s *Store) TrashBases(ctx context.Context, keep map[string]bool, unusedSince time.Time) (gone []string, err error) {
 	s.using.Lock()
 	defer s.using.Unlock()
-	err = s.eachBase(func(d images.Digest, path string) error {
+	clear := func(d images.Digest, path string) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -40,11 +40,47 @@ func (s *Store) TrashBases(ctx context.Context, keep map[string]bool, unusedSinc
 		}
 		gone = append(gone, d.String())
 		return nil
+	}
+	// Layers first: then it shows which of the others still have one on them.
+	err = s.eachBase(func(d images.Digest, path string, layered bool) error {
+		if !layered {
+			return nil
+		}
+		return clear(d, path)
 	})
+	if err == nil {
+		err = s.clearRaw(clear)
+	}
 	if err != nil {
 		return gone, fmt.Errorf("clear bases: %w", err)
 	}
 	return gone, nil
+}
+
+// clearRaw clears those raw bases on which no layer stands, nor one that is being made.
+func (s *Store) clearRaw(clear func(d images.Digest, path string) error) error {
+	roots := map[images.Digest]bool{}
+	for _, a := range s.onTheirWay() {
+		roots[a.root] = true
+	}
+	unknown := false
+	err := s.eachBase(func(_ images.Digest, path string, layered bool) error {
+		if layered {
+			root, _, err := s.headOfLayer(path)
+			roots[root] = true
+			unknown = unknown || err != nil
+		}
+		return nil
+	})
+	if err != nil || unknown {
+		return err
+	}
+	return s.eachBase(func(d images.Digest, path string, layered bool) error {
+		if layered || roots[d] {
+			return nil
+		}
+		return clear(d, path)
+	})
 }
 
 // inUse says whether a base is used, or was after a time.
@@ -90,9 +126,9 @@ func (s *Store) use(d images.Digest) {
 }
 
 // overlaid says whether an overlay stands on a base. It does not trust what the overlay's attribute says: it looks for the
-// base's name at the begin of the file, where the backing file is named, without reading the rest as anything.
+// base's digest at the begin of the file, where the backing file is named, without reading the rest as anything.
 func (s *Store) overlaid(d images.Digest) (bool, error) {
-	name := []byte(baseName(d))
+	name := []byte(d.String())
 	for _, dir := range []string{dirOverlays, dirBuilds} {
 		entries, err := os.ReadDir(s.path(dir))
 		if err != nil {

@@ -129,7 +129,7 @@ func TestBasesGoWhileDesktopsBegin(t *testing.T) {
 		if err != nil {
 			continue // it went in between: the caller fetches it again
 		}
-		if _, err := os.Stat(base); err != nil {
+		if _, err := os.Stat(base.Top()); err != nil {
 			t.Fatalf("an overlay without its base: %v", err)
 		}
 		if err := s.TrashOverlay(t.Context(), life(generation)); err != nil {

@@ -20,11 +20,12 @@ const (
 	copyStep = 32 << 20
 )
 
-// seed is a file of this host that shares content with a base on its way: another base, or the damaged one that it replaces.
+// seed is what this host has of a version that shares content with a base on its way: another base, or one in the trash, where
+// damaged ones are.
 type seed struct {
-	m      *images.Manifest
-	f      *os.File
+	*baseFiles
 	shared int
+	trash  bool
 }
 
 // openSeeds opens what shares most with a version.
@@ -34,26 +35,26 @@ func (s *Store) openSeeds(m *images.Manifest) ([]*seed, error) {
 		return nil, err
 	}
 	var seeds []*seed
-	for path, d := range paths {
+	for path, is := range paths {
 		other, err := m, error(nil)
-		if d != m.Digest() {
-			other, err = s.keptManifest(d)
+		if is.version != m.Digest() {
+			other, err = s.keptManifest(is.version)
 		}
 		if err != nil {
-			s.log.Warn().Err(err).Stringer("base", d).Msg("a base without its manifest is no seed")
+			s.log.Warn().Err(err).Stringer("base", is.version).Msg("a base without its manifest is no seed")
 			continue
 		}
 		if shared := shared(m, other); shared > 0 {
-			f, err := openPlain(path)
+			c, err := s.openFile(other, path, is.layered)
 			if err != nil {
-				s.log.Warn().Err(err).Stringer("base", d).Msg("a base that cannot be opened is no seed")
+				s.log.Warn().Err(err).Stringer("base", is.version).Msg("a base that cannot be opened is no seed")
 				continue
 			}
-			seeds = append(seeds, &seed{m: other, f: f, shared: shared})
+			seeds = append(seeds, &seed{baseFiles: c, shared: shared, trash: is.trash})
 		}
 	}
 	slices.SortFunc(seeds, func(a, b *seed) int {
-		return cmp.Or(b.shared-a.shared, cmp.Compare(a.f.Name(), b.f.Name()))
+		return cmp.Or(b.shared-a.shared, cmp.Compare(a.top.Name(), b.top.Name()))
 	})
 	if len(seeds) > maxSeeds {
 		closeSeeds(seeds[maxSeeds:])
@@ -74,12 +75,18 @@ func openPlain(path string) (*os.File, error) {
 	return f, nil
 }
 
-// seedPaths lists the other bases, and what a damaged base of the same digest left in the trash, with their digests.
-func (s *Store) seedPaths(own images.Digest) (map[string]images.Digest, error) {
-	paths := map[string]images.Digest{}
-	err := s.eachBase(func(d images.Digest, path string) error {
+// seedFile is whose file it is.
+type seedFile struct {
+	version        images.Digest
+	layered, trash bool
+}
+
+// seedPaths lists the other bases, and what damaged ones, and one of the same digest, left in the trash.
+func (s *Store) seedPaths(own images.Digest) (map[string]seedFile, error) {
+	paths := map[string]seedFile{}
+	err := s.eachBase(func(d images.Digest, path string, layered bool) error {
 		if d != own {
-			paths[path] = d
+			paths[path] = seedFile{version: d, layered: layered}
 		}
 		return nil
 	})
@@ -91,8 +98,10 @@ func (s *Store) seedPaths(own images.Digest) (map[string]images.Digest, error) {
 		return nil, fmt.Errorf("look for seeds: %w", err)
 	}
 	for _, entry := range entries {
-		if k, name, _, ok := parseTrashName(entry.Name()); ok && (k == kindDamaged || k == kindBase) && name == baseName(own) {
-			paths[s.path(dirTrash, entry.Name())] = own
+		k, name, _, ok := parseTrashName(entry.Name())
+		d, layered, isBase := parseBaseName(name)
+		if ok && isBase && (k == kindDamaged || k == kindBase && d == own) {
+			paths[s.path(dirTrash, entry.Name())] = seedFile{version: d, layered: layered, trash: true}
 		}
 	}
 	return paths, nil
@@ -111,8 +120,17 @@ func shared(a, b *images.Manifest) int {
 
 func closeSeeds(seeds []*seed) {
 	for _, seed := range seeds {
-		seed.f.Close()
+		_ = seed.Close() // they were only read
 	}
+}
+
+// same says where a seed has a piece of the file, at the same place of the disk; no file when it has another there.
+func (a *assembly) same(seed *seed, p images.Piece) (f *os.File, at int64) {
+	i := a.origin(p.Index)
+	if i < 0 || i >= seed.m.Len() || seed.m.Piece(i) != a.version.Piece(i) {
+		return nil, 0
+	}
+	return seed.find(i)
 }
 
 // planned are the pieces that copySeeds will copy.
@@ -120,7 +138,7 @@ func (a *assembly) planned() picked {
 	planned := picked{}
 	for _, p := range a.missing() {
 		for _, seed := range a.seeds {
-			if p.Index < seed.m.Len() && seed.m.Piece(p.Index) == p {
+			if f, _ := a.same(seed, p); f != nil {
 				planned[p.Index] = true
 			}
 		}
@@ -133,9 +151,9 @@ func (a *assembly) copySeeds(ctx context.Context) error {
 	for _, seed := range a.seeds {
 		missing := a.missing()
 		for len(missing) > 0 {
-			n := a.run(seed, missing)
+			n, f, at := a.run(seed, missing)
 			if n > 0 {
-				if err := a.copyRun(ctx, seed, missing[:n]); err != nil {
+				if err := a.copyRun(ctx, seed, f, at, missing[:n]); err != nil {
 					return fmt.Errorf("copy from seed: %w", err)
 				}
 			}
@@ -145,26 +163,30 @@ func (a *assembly) copySeeds(ctx context.Context) error {
 	return nil
 }
 
-// run is how many of the pieces, from the first on, follow each other and are the same in a seed.
-func (a *assembly) run(seed *seed, pieces []images.Piece) int {
-	n := 0
-	for n < len(pieces) && n < copyStep/images.ChunkBytes && pieces[n].Index == pieces[0].Index+n &&
-		pieces[n].Index < seed.m.Len() && seed.m.Piece(pieces[n].Index) == pieces[n] {
+// run is how many of the pieces, from the first on, follow each other in a file of a seed as they do here, and from where.
+func (a *assembly) run(seed *seed, pieces []images.Piece) (n int, from *os.File, at int64) {
+	from, at = a.same(seed, pieces[0])
+	if from == nil {
+		return 0, nil, 0
+	}
+	for n < len(pieces) && n < copyStep/images.ChunkBytes && pieces[n].Index == pieces[0].Index+n {
+		if f, there := a.same(seed, pieces[n]); f != from || there != at+int64(n)*images.ChunkBytes {
+			break
+		}
 		n++
 	}
-	return n
+	return n, from, at
 }
 
 // copyRun copies pieces that follow each other, within the file system, which shares the blocks where it can (XFS, btrfs).
 // Pieces that the seed cannot give stay missing.
-func (a *assembly) copyRun(ctx context.Context, seed *seed, pieces []images.Piece) error {
+func (a *assembly) copyRun(ctx context.Context, seed *seed, from *os.File, in int64, pieces []images.Piece) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	in := pieces[0].Offset
-	out, last := in, pieces[len(pieces)-1]
-	for left := int(last.Offset-in) + last.Length; left > 0; {
-		n, err := unix.CopyFileRange(int(seed.f.Fd()), &in, int(a.f.Fd()), &out, left, 0)
+	out, last := pieces[0].Offset, pieces[len(pieces)-1]
+	for left := int(last.Offset-out) + last.Length; left > 0; {
+		n, err := unix.CopyFileRange(int(from.Fd()), &in, int(a.f.Fd()), &out, left, 0)
 		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 			return err
 		}
@@ -189,39 +211,39 @@ func (a *assembly) copyRun(ctx context.Context, seed *seed, pieces []images.Piec
 
 // copyByHand reads and writes a piece, where the kernel does not copy; false when the seed cannot be read.
 func (a *assembly) copyByHand(seed *seed, p images.Piece) (bool, error) {
-	buf := a.store.buffers.Get().(*[images.ChunkBytes]byte)
-	defer a.store.buffers.Put(buf)
-	if _, err := seed.f.ReadAt(buf[:p.Length], p.Offset); err != nil {
-		a.store.damagedSeed(seed, p)
-		return false, nil
-	}
-	_, err := a.f.WriteAt(buf[:p.Length], p.Offset)
-	return true, err
+	return a.read(seed, a.origin(p.Index), func(plain []byte) error {
+		_, err := a.f.WriteAt(plain, p.Offset)
+		return err
+	})
 }
 
-// blame has those seeds compared anew that gave a piece which turned out to be wrong.
+// blame has those bases compared anew that gave a piece which turned out to be wrong.
 func (a *assembly) blame(p images.Piece) {
 	for _, seed := range a.seeds {
-		// That the damaged one which this base replaces is damaged is known.
-		if seed.m.Digest() != a.m.Digest() && p.Index < seed.m.Len() && seed.m.Piece(p.Index) == p {
-			a.read(seed, p, func([]byte) error { return nil }) //nolint:errcheck // it says itself what is wrong
+		if f, _ := a.same(seed, p); f != nil {
+			a.read(seed, a.origin(p.Index), func([]byte) error { return nil }) //nolint:errcheck // it says itself what is wrong
 		}
 	}
 }
 
 // read reads a piece of a seed, checks it, and hands it to use. False when it is damaged.
-func (a *assembly) read(seed *seed, p images.Piece, use func(plain []byte) error) (bool, error) {
+func (a *assembly) read(seed *seed, i int, use func(plain []byte) error) (bool, error) {
 	buf := a.store.buffers.Get().(*[images.ChunkBytes]byte)
 	defer a.store.buffers.Put(buf)
+	p := seed.m.Piece(i)
 	plain := buf[:p.Length]
-	if _, err := seed.f.ReadAt(plain, p.Offset); err != nil || images.Sum(plain) != p.Digest {
-		a.store.damagedSeed(seed, p)
+	if _, err := seed.ReadAt(plain, p.Offset); err != nil || images.Sum(plain) != p.Digest {
+		a.store.damagedSeed(seed, i)
 		return false, nil
 	}
 	return true, use(plain)
 }
 
-func (s *Store) damagedSeed(seed *seed, p images.Piece) {
-	s.log.Error().Stringer("base", seed.m.Digest()).Int("piece", p.Index).Msg("a base is damaged; it is compared anew before its next use")
-	s.distrust(seed.m.Digest())
+func (s *Store) damagedSeed(seed *seed, i int) {
+	if seed.trash {
+		return // that it is damaged is known
+	}
+	owner := seed.owner(i)
+	s.log.Error().Stringer("base", owner).Int("piece", i).Msg("a base is damaged; it is compared anew before its next use")
+	s.distrust(owner)
 }

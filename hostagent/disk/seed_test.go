@@ -18,6 +18,7 @@ import (
 // deltas is a source that answers with deltas to what is offered, of content that it knows.
 type deltas struct {
 	*hosttest.Image
+	codec *images.Codec
 	plain map[images.Digest][]byte
 	spoil func(sealed []byte) []byte
 
@@ -28,7 +29,11 @@ type deltas struct {
 
 func newDeltas(t *testing.T, disks ...[]byte) *deltas {
 	t.Helper()
-	d := &deltas{plain: map[images.Digest][]byte{}}
+	codec, err := images.NewCodec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &deltas{codec: codec, plain: map[images.Digest][]byte{}}
 	for _, disk := range disks {
 		d.Image = image(t, disk)
 		for at := 0; at < len(disk); at += images.ChunkBytes {
@@ -51,10 +56,7 @@ func (d *deltas) Chunks(ctx context.Context, wants []hostagent.Want, sink func(i
 			}
 			continue
 		}
-		sealed, err := images.SealDelta(d.plain[want.Digest], base)
-		if err != nil {
-			return err
-		}
+		sealed := d.codec.SealDelta(d.plain[want.Digest], base)
 		if d.spoil != nil {
 			sealed = d.spoil(sealed)
 		}
@@ -105,7 +107,7 @@ func TestDeltas(t *testing.T) {
 			if err := s.EnsureBase(t.Context(), from.Digest(), from, noProgress); err != nil {
 				t.Fatal(err)
 			}
-			checkContent(t, filepath.Join(s.cfg.Root, dirBases, from.Digest()+".raw"), patched)
+			checkBase(t, s, from.Digest(), patched)
 			if from.delta != c.delta || from.whole != c.whole {
 				t.Errorf("%d deltas and %d whole chunks, want %d and %d", from.delta, from.whole, c.delta, c.whole)
 			}

@@ -1,5 +1,5 @@
-// Package disk keeps the files of a host's disks: raw bases assembled from verified chunks, qcow2 overlays on them, and
-// raw data disks.
+// Package disk keeps the files of a host's disks: bases assembled from verified chunks, raw or as a layer of what differs from
+// a raw one, qcow2 overlays on them, and raw data disks.
 //
 // Here: where files lie, how they come to be whole or not at all, what is promised to whom, the trash. Not here: what a
 // manifest or a chunk is (images), QEMU and libvirt (hostagent/libvirt), when a disk is made or goes (hostagent). Nothing
@@ -52,7 +52,7 @@ type Store struct {
 
 	mu sync.Mutex
 	// verified holds the bases that may be used, as they looked when they were last known to be whole. Guarded by mu.
-	verified map[images.Digest]stamp
+	verified map[images.Digest]known
 	// flights holds the bases under construction. Guarded by mu.
 	flights map[images.Digest]*flight
 	// shown are the bases on their way that chunks may be taken of. Guarded by mu.
@@ -93,7 +93,7 @@ func Open(cfg Config, log zerolog.Logger) (*Store, error) {
 	}
 	s := &Store{
 		cfg: cfg, log: log.With().Str("store", cfg.Root).Logger(), codec: codec,
-		claims: map[*claim]struct{}{}, verified: map[images.Digest]stamp{}, flights: map[images.Digest]*flight{},
+		claims: map[*claim]struct{}{}, verified: map[images.Digest]known{}, flights: map[images.Digest]*flight{},
 		shown: map[images.Digest]*assembly{}, indexes: map[images.Digest]map[images.Digest]int{},
 	}
 	s.buffers.New = func() any { return new([images.ChunkBytes]byte) }

@@ -57,22 +57,44 @@ func (s *Store) trustBases() error {
 
 // loadStamps trusts the bases that look as they did when they were compared.
 func (s *Store) loadStamps() error {
-	return s.eachBase(func(d images.Digest, path string) error {
+	return s.eachBase(func(d images.Digest, path string, layered bool) error {
 		have, err := stampOf(path)
 		if err != nil {
 			s.log.Error().Err(err).Msg("a base cannot be looked at; it is compared anew before its next use")
 			return nil
 		}
-		if text, err := os.ReadFile(s.path(dirBases, stampName(d))); err == nil && string(text) == have.encode() {
-			s.verified[d] = have
+		k := known{stamp: have, disk: uint64(have.size)}
+		text, err := os.ReadFile(s.path(dirBases, stampName(d)))
+		if err != nil || string(text) != have.encode() {
+			return nil
 		}
+		if layered {
+			// It looks as it did when all of it was compared, so its header is the one that was compared.
+			if k.root, k.disk, err = s.headOfLayer(path); err != nil {
+				s.log.Error().Err(err).Msg("a layer cannot be read; it is compared anew before its next use")
+				return nil
+			}
+		}
+		s.verified[d] = k
 		return nil
 	})
 }
 
+// known is a base that was compared.
+type known struct {
+	// How its file looked then.
+	stamp
+	// disk is the size of the version's disk, bytes.
+	disk uint64
+	// root is the raw base below a layer; zero where the file is raw itself.
+	root images.Digest
+}
+
+func (k known) layered() bool { return !k.root.IsZero() }
+
 // removeStamps forgets durably which bases were compared.
 func (s *Store) removeStamps() error {
-	err := s.eachBase(func(d images.Digest, _ string) error { return s.removeStamp(d) })
+	err := s.eachBase(func(d images.Digest, _ string, _ bool) error { return s.removeStamp(d) })
 	// Synced even when they are gone already: an earlier removal may have been interrupted before this.
 	return errors.Join(err, syncDir(s.path(dirBases)))
 }
@@ -85,24 +107,27 @@ func (s *Store) removeStamp(d images.Digest) error {
 }
 
 // stampBase says durably that a base was compared, and trusts it.
-func (s *Store) stampBase(d images.Digest, st stamp) error {
-	if err := s.writeSmall(filepath.Join(dirBases, stampName(d)), []byte(st.encode())); err != nil {
+func (s *Store) stampBase(d images.Digest, k known) error {
+	if err := s.writeSmall(filepath.Join(dirBases, stampName(d)), []byte(k.encode())); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.verified[d] = st
+	s.verified[d] = k
+	// What it said may be of another form of the base.
+	delete(s.indexes, d)
 	return nil
 }
 
-func (s *Store) eachBase(do func(d images.Digest, path string) error) error {
+// eachBase calls do with each file that has the name of a base's.
+func (s *Store) eachBase(do func(d images.Digest, path string, layered bool) error) error {
 	entries, err := os.ReadDir(s.path(dirBases))
 	if err != nil {
 		return fmt.Errorf("list bases: %w", err)
 	}
 	for _, entry := range entries {
-		if d, ok := parseBaseName(entry.Name()); ok {
-			if err := do(d, s.path(dirBases, entry.Name())); err != nil {
+		if d, layered, ok := parseBaseName(entry.Name()); ok {
+			if err := do(d, s.path(dirBases, entry.Name()), layered); err != nil {
 				return err
 			}
 		}
@@ -135,21 +160,54 @@ func (s *Store) writeSmall(name string, content []byte) error {
 	return nil
 }
 
-// usable returns the size of a base that is known to be whole, and looks as it did then.
-func (s *Store) usable(d images.Digest) (size int64, ok bool) {
+// usable returns what is known of a base that was found whole and looks as it did then, as does the one below a layer.
+func (s *Store) usable(d images.Digest) (k known, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	want, known := s.verified[d]
-	if !known {
-		return 0, false
+	k, ok = s.looksWhole(d)
+	if ok && k.layered() {
+		// The layer is as good as it was, and used again when its root is whole.
+		root, whole := s.looksWhole(k.root)
+		ok = whole && !root.layered()
 	}
-	have, err := stampOf(s.path(dirBases, baseName(d)))
-	if err != nil || have != want {
+	return k, ok
+}
+
+// usableRoot says whether a base is usable, and raw.
+func (s *Store) usableRoot(d images.Digest) bool {
+	k, ok := s.usable(d)
+	return ok && !k.layered()
+}
+
+// looksWhole looks at one file; the caller holds mu.
+func (s *Store) looksWhole(d images.Digest) (known, bool) {
+	want, ok := s.verified[d]
+	if !ok {
+		return known{}, false
+	}
+	have, err := stampOf(s.filePath(d, want.layered()))
+	if err != nil || have != want.stamp {
 		s.log.Warn().Stringer("base", d).Msg("a base changed since it was compared; it is compared anew before its next use")
 		s.forget(d)
-		return 0, false
+		return known{}, false
 	}
-	return have.size, true
+	return want, true
+}
+
+// filePath is where a base's file lies.
+func (s *Store) filePath(d images.Digest, layered bool) string {
+	if layered {
+		return s.path(dirBases, layerName(d))
+	}
+	return s.path(dirBases, baseName(d))
+}
+
+// baseOf names the files of a base.
+func (s *Store) baseOf(d images.Digest, k known) hostagent.Base {
+	if k.layered() {
+		return hostagent.Base{Raw: s.filePath(k.root, false), Layer: s.filePath(d, true)}
+	}
+	return hostagent.Base{Raw: s.filePath(d, false)}
 }
 
 // distrust has a base compared anew before its next use.
@@ -167,18 +225,18 @@ func (s *Store) forget(d images.Digest) {
 	}
 }
 
-func (s *Store) baseSize(d images.Digest) (int64, error) {
-	size, ok := s.usable(d)
+func (s *Store) wholeBase(d images.Digest) (known, error) {
+	k, ok := s.usable(d)
 	if !ok {
-		return 0, fmt.Errorf("base %s: %w", d, hostagent.ErrNotFound)
+		return k, fmt.Errorf("base %s: %w", d, hostagent.ErrNotFound)
 	}
-	return size, nil
+	return k, nil
 }
 
 // underConstruction says whether a file in tmp belongs to a base that is being fetched.
 func (s *Store) underConstruction(name string) bool {
 	stem, isPart := strings.CutSuffix(name, partSuffix)
-	d, err := images.ParseDigest(stem)
+	d, err := images.ParseDigest(strings.TrimSuffix(stem, layerSuffix))
 	if !isPart || err != nil {
 		return false
 	}

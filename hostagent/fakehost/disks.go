@@ -155,7 +155,7 @@ func (h *Host) Chunk(_ context.Context, digest images.Digest) ([]byte, error) {
 }
 
 // CreateOverlay implements hostagent.Disks.
-func (h *Host) CreateOverlay(ctx context.Context, life hostagent.Life, digest string, reserve uint64) (base, path string, err error) {
+func (h *Host) CreateOverlay(ctx context.Context, life hostagent.Life, digest string, reserve uint64) (base hostagent.Base, path string, err error) {
 	err = h.call(ctx, OpCreateOverlay, life, func() error {
 		if _, ok := h.bases[digest]; !ok {
 			return fmt.Errorf("create overlay: base %s: %w", digest, hostagent.ErrNotFound)
@@ -177,9 +177,9 @@ func (h *Host) CreateOverlay(ctx context.Context, life hostagent.Life, digest st
 		return nil
 	})
 	if err != nil {
-		return "", "", err
+		return hostagent.Base{}, "", err
 	}
-	return "/fake/bases/" + digest, overlayPath(life), nil
+	return hostagent.Base{Raw: "/fake/bases/" + digest}, overlayPath(life), nil
 }
 
 // CreateData implements hostagent.Disks.

@@ -93,8 +93,8 @@ func (r *Rig) testOverlay(t *testing.T) {
 		return slices.Contains(lives, l)
 	}
 	base, overlay, err := r.Disks.CreateOverlay(t.Context(), life, r.Image.Digest(), 1<<20)
-	if err != nil || base == "" || overlay == "" || base == overlay {
-		t.Fatalf("CreateOverlay = %q, %q, %v", base, overlay, err)
+	if err != nil || base.Raw == "" || overlay == "" || base.Top() == overlay {
+		t.Fatalf("CreateOverlay = %+v, %q, %v", base, overlay, err)
 	}
 	if _, again, err := r.Disks.CreateOverlay(t.Context(), life, r.Image.Digest(), 1<<20); err != nil || again != overlay {
 		t.Errorf("again: %q, %v; want %q", again, err, overlay)
@@ -251,6 +251,47 @@ func (r *Rig) testTrashBases(t *testing.T) {
 	}
 	if gone, err := r.Disks.TrashBases(t.Context(), keep, soon()); err != nil || len(gone) != 1 {
 		t.Errorf("the second time: went %v (%v)", gone, err)
+	}
+}
+
+// testNextVersion: a version that differs little from one that is there costs little, and stays whole when that one is not
+// needed any more.
+func (r *Rig) testNextVersion(t *testing.T) {
+	disk := make([]byte, 8*images.ChunkBytes)
+	for i := range disk {
+		disk[i] = byte(rand.Uint32())
+	}
+	before := NewImage(t, bytes.NewReader(disk), int64(len(disk)))
+	copy(disk[5*images.ChunkBytes:], "a patch")
+	after, life := NewImage(t, bytes.NewReader(disk), int64(len(disk))), newLife("patched")
+	for _, im := range []*Image{before, after} {
+		if err := r.Disks.EnsureBase(t.Context(), im.Digest(), im, func(uint32) {}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := r.Disks.CreateOverlay(t.Context(), life, after.Digest(), 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	keep := r.keepAll(t, before)
+	if _, err := r.Disks.TrashBases(t.Context(), keep, time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := r.Disks.CreateOverlay(t.Context(), life, after.Digest(), 1<<20); err != nil || !r.listsBase(t, after) {
+		t.Errorf("without the version before: %v", err)
+	}
+	for at := 0; at < len(disk); at += images.ChunkBytes {
+		part := disk[at : at+images.ChunkBytes]
+		if plain, err := r.Disks.Chunk(t.Context(), images.Sum(part)); err != nil || !bytes.Equal(plain, part) {
+			t.Errorf("its chunk at %d: %d bytes, %v", at, len(plain), err)
+		}
+	}
+	if err := r.Disks.TrashOverlay(t.Context(), life); err != nil {
+		t.Error(err)
+	}
+	keep[after.Digest()] = false
+	_, err := r.Disks.TrashBases(t.Context(), keep, time.Now().Add(time.Hour))
+	if err != nil || r.listsBase(t, before) || r.listsBase(t, after) {
+		t.Errorf("what nothing needs is still there (%v)", err)
 	}
 }
 

@@ -22,6 +22,7 @@ func Run(t *testing.T, open func(t *testing.T) *Rig) {
 	}
 	t.Run("Base", r.testBase)
 	t.Run("TrashBases", r.testTrashBases)
+	t.Run("NextVersion", r.testNextVersion)
 	t.Run("Scrub", r.testScrub)
 	t.Run("Overlay", r.testOverlay)
 	t.Run("Data", r.testData)

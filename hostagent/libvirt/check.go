@@ -78,10 +78,13 @@ func (cfg Config) checkMachine(m hostagent.Machine) error {
 		refuse(m.MemoryMiB >= minMemoryMiB && m.MemoryMiB <= maxMemoryMiB, "%d MiB of memory are not %d to %d", m.MemoryMiB, minMemoryMiB, maxMemoryMiB),
 		refuse(!m.Emulate || cfg.AllowEmulation, "emulated guests are not isolated from the host and are not allowed here"),
 		checkPath("VNC socket", m.VNC, maxSocketPath),
-		refuse(m.Target == "" && m.TargetBase == "" || m.Build && m.Data == "" && m.Target != "" && m.TargetBase != "",
+		refuse(m.Target == "" && m.TargetBase == (hostagent.Base{}) || m.Build && m.Data == "" && m.Target != "" && m.TargetBase.Raw != "",
 			"a disk to work on is for builds, with its base and without a data disk"),
 	)
-	disks := map[string]string{"base": m.Base, "overlay": m.Overlay}
+	disks := map[string]string{"base": m.Base.Raw, "overlay": m.Overlay}
+	if m.Base.Layer != "" {
+		disks["layer"] = m.Base.Layer
+	}
 	if m.Data != "" {
 		disks["data disk"] = m.Data
 	}
@@ -89,15 +92,19 @@ func (cfg Config) checkMachine(m hostagent.Machine) error {
 		disks["target"] = m.Target
 	}
 	seen := map[string]bool{}
+	stored := func(what, path string) error {
+		return errors.Join(checkPath(what, path, maxPath),
+			refuse(strings.HasPrefix(path, strings.TrimSuffix(cfg.Store, "/")+"/"), "path of the %s, %.120q, is not in the store %s", what, path, cfg.Store))
+	}
 	for what, path := range disks {
-		err = errors.Join(err, checkPath(what, path, maxPath),
-			refuse(strings.HasPrefix(path, strings.TrimSuffix(cfg.Store, "/")+"/"), "path of the %s, %.120q, is not in the store %s", what, path, cfg.Store),
-			refuse(!seen[path], "%.120q is given for two disks", path))
+		err = errors.Join(err, stored(what, path), refuse(!seen[path], "%.120q is given for two disks", path))
 		seen[path] = true
 	}
 	if m.Target != "" { // which may be on the base that the appliance is on
-		err = errors.Join(err, checkPath("target's base", m.TargetBase, maxPath),
-			refuse(strings.HasPrefix(m.TargetBase, strings.TrimSuffix(cfg.Store, "/")+"/"), "path of the target's base, %.120q, is not in the store %s", m.TargetBase, cfg.Store))
+		err = errors.Join(err, stored("target's base", m.TargetBase.Raw))
+		if m.TargetBase.Layer != "" {
+			err = errors.Join(err, stored("target's layer", m.TargetBase.Layer))
+		}
 	}
 	return err
 }

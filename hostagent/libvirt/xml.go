@@ -116,12 +116,17 @@ func disks(m hostagent.Machine) []libvirtxml.DomainDisk {
 	return all
 }
 
-func overlay(target, path, base string) libvirtxml.DomainDisk {
+func overlay(target, path string, base hostagent.Base) libvirtxml.DomainDisk {
 	d := disk(target, "qcow2", path)
-	d.BackingStore = &libvirtxml.DomainDiskBackingStore{
-		Format: &libvirtxml.DomainDiskFormat{Type: "raw"}, Source: source(base), BackingStore: &libvirtxml.DomainDiskBackingStore{},
+	d.BackingStore = backing("raw", base.Raw, &libvirtxml.DomainDiskBackingStore{})
+	if base.Layer != "" {
+		d.BackingStore = backing("qcow2", base.Layer, d.BackingStore)
 	}
 	return d
+}
+
+func backing(format, path string, below *libvirtxml.DomainDiskBackingStore) *libvirtxml.DomainDiskBackingStore {
+	return &libvirtxml.DomainDiskBackingStore{Format: &libvirtxml.DomainDiskFormat{Type: format}, Source: source(path), BackingStore: below}
 }
 
 func disk(target, format, path string) libvirtxml.DomainDisk {

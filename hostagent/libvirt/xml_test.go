@@ -22,12 +22,13 @@ func testConfig() Config {
 	return Config{Store: "/var/lib/daybreak-agent/store", AllowEmulation: true}
 }
 
+const digest = "7d0c3c27c24bb5c7ea0fe6f6a5a0e2a5be3b1c6b3a8b2f6f4f8f0c9a1b2c3d4e"
+
 func machine() hostagent.Machine {
-	const digest = "7d0c3c27c24bb5c7ea0fe6f6a5a0e2a5be3b1c6b3a8b2f6f4f8f0c9a1b2c3d4e"
 	return hostagent.Machine{
 		Life:   hostagent.Life{Desktop: "office-12", UID: "6f9f3d0c-6a3d-4f0e-9a55-0123456789ab", Generation: 4711},
 		VMUUID: "0b6c7d8e-9f00-4a1b-8c2d-3e4f5a6b7c8d", MAC: "52:54:00:12:34:56", Bridge: "zone-office", VCPUs: 2, MemoryMiB: 4096,
-		Base:    "/var/lib/daybreak-agent/store/bases/" + digest + ".raw",
+		Base:    hostagent.Base{Raw: "/var/lib/daybreak-agent/store/bases/" + digest + ".raw"},
 		Overlay: "/var/lib/daybreak-agent/store/overlays/6f9f3d0c-6a3d-4f0e-9a55-0123456789ab.4711.qcow2",
 		VNC:     "/run/daybreak-agent/vnc/office-12.sock",
 	}
@@ -42,6 +43,9 @@ func TestDomainXML(t *testing.T) {
 		"build": func(m *hostagent.Machine) {
 			m.Life = hostagent.Life{Desktop: "office", UID: m.UID, Generation: 1, Build: true}
 			m.Bridge = ""
+		},
+		"layer": func(m *hostagent.Machine) {
+			m.Base.Layer = "/var/lib/daybreak-agent/store/bases/0e1f" + digest[4:] + ".qcow2"
 		},
 		"appliance": func(m *hostagent.Machine) {
 			m.Life = hostagent.Life{Desktop: "micro", UID: m.UID, Generation: 1, Build: true}
@@ -100,7 +104,14 @@ func checkHardened(t *testing.T, text string, m hostagent.Machine) {
 			t.Errorf("disk %d is not %s with its format, chain and error policy", i, want)
 		}
 	}
-	if base := dev.Disks[0].BackingStore; base.Source.File.File != m.Base || base.Format.Type != "raw" {
+	base := dev.Disks[0].BackingStore
+	if m.Base.Layer != "" {
+		if base.Source.File.File != m.Base.Layer || base.Format.Type != "qcow2" {
+			t.Error("the overlay does not stand on the layer")
+		}
+		base = base.BackingStore
+	}
+	if base.Source.File.File != m.Base.Raw || base.Format.Type != "raw" {
 		t.Error("the overlay's base is not the raw one")
 	}
 	// libvirtxml does not tell an end from nothing.
@@ -130,7 +141,8 @@ func TestHostileFields(t *testing.T) {
 		"vm uuid": func(m *hostagent.Machine) *string { return &m.VMUUID },
 		"mac":     func(m *hostagent.Machine) *string { return &m.MAC },
 		"bridge":  func(m *hostagent.Machine) *string { return &m.Bridge },
-		"base":    func(m *hostagent.Machine) *string { return &m.Base },
+		"base":    func(m *hostagent.Machine) *string { return &m.Base.Raw },
+		"layer":   func(m *hostagent.Machine) *string { return &m.Base.Layer },
 		"overlay": func(m *hostagent.Machine) *string { return &m.Overlay },
 		"data":    func(m *hostagent.Machine) *string { return &m.Data },
 		"vnc":     func(m *hostagent.Machine) *string { return &m.VNC },
@@ -141,7 +153,7 @@ func TestHostileFields(t *testing.T) {
 			*field(&m) = bad
 			text, err := cfg.domainXML(m)
 			switch {
-			case bad == "" && (name == "bridge" || name == "data"), name == "desktop" && bad == "con", name == "bridge" && bad == "con":
+			case bad == "" && (name == "bridge" || name == "data" || name == "layer"), name == "desktop" && bad == "con", name == "bridge" && bad == "con":
 				// A good value.
 			case err == nil:
 				t.Errorf("%s %.40q was taken:\n%s", name, bad, text)
@@ -160,7 +172,9 @@ func TestHostileFields(t *testing.T) {
 		"generation 0":       func(m *hostagent.Machine) { m.Generation = 0 },
 		"group address":      func(m *hostagent.Machine) { m.MAC = "53:54:00:12:34:56" },
 		"outside the store":  func(m *hostagent.Machine) { m.Overlay = "/var/lib/daybreak-agent/store2/o.qcow2" },
-		"base is overlay":    func(m *hostagent.Machine) { m.Overlay = m.Base },
+		"base is overlay":    func(m *hostagent.Machine) { m.Overlay = m.Base.Raw },
+		"layer is base":      func(m *hostagent.Machine) { m.Base.Layer = m.Base.Raw },
+		"layer is overlay":   func(m *hostagent.Machine) { m.Base.Layer = m.Overlay },
 		"data is overlay":    func(m *hostagent.Machine) { m.Data = m.Overlay },
 		"vnc path too long":  func(m *hostagent.Machine) { m.VNC = "/" + strings.Repeat("v", 107) },
 		"bridge of 16 bytes": func(m *hostagent.Machine) { m.Bridge = "sixteen-bytes-xx" },

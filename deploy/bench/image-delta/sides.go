@@ -78,9 +78,20 @@ func (o *ours) run(ctx context.Context) (s sample, err error) {
 	if err = errors.Join(err, host.Close(), plane.Close()); err != nil {
 		return s, err
 	}
-	base := filepath.Join(o.dir, "kvm1", "store", "bases", o.after)
-	err = do(ctx, "", "cmp", base+".raw", o.d.after)
-	return s, errors.Join(err, os.Remove(base+".raw"), os.Remove(base+".manifest"))
+	// As guests see it, through a layer and the base below it, where there is one.
+	base, file, format := filepath.Join(o.dir, "kvm1", "store", "bases", o.after), "", ""
+	for _, format = range []string{"raw", "qcow2"} {
+		if file = base + "." + format; exists(file) {
+			break
+		}
+	}
+	err = do(ctx, "", "qemu-img", "compare", "-f", format, "-F", "raw", file, o.d.after)
+	return s, errors.Join(err, os.Remove(file), os.Remove(base+".manifest"))
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // timed runs a program, syncs what it wrote, and compares it with N+1.

@@ -1030,7 +1030,7 @@ type Chunk struct {
 	Digest []byte `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
 	// The bytes, zstd-compressed: one frame.
 	Zstd []byte `protobuf:"bytes,2,opt,name=zstd,proto3" json:"zstd,omitempty"`
-	// When set, zstd was compressed with the plain bytes of this chunk as its raw dictionary, and cannot be read without them.
+	// When set, zstd has only what differs from this chunk, and cannot be read without its plain bytes.
 	// Only in answers to a GetChunks that offered it.
 	Base          []byte `protobuf:"bytes,3,opt,name=base,proto3" json:"base,omitempty"`
 	unknownFields protoimpl.UnknownFields
