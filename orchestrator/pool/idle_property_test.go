@@ -1,0 +1,227 @@
+package pool
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"pgregory.net/rapid"
+
+	"daybreak/orchestrator/store"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// workplace is a pool with users in it, seen from outside: what really happened, by a clock that nobody sets. The control
+// plane's clock, which is w.now, differs from it by what was set; the hosts' clocks do not.
+type workplace struct {
+	*world
+	rule   *v1.IdleRule
+	real   time.Time
+	empty  map[string]emptiness
+	people map[string]*person
+}
+
+// person is who holds a desktop, and what is true of them.
+type person struct {
+	loggedIn bool
+	helper   bool      // the guest tells of input
+	input    time.Time // last key that was pressed
+	back     time.Time // last call to the control plane
+	dated    bool      // its clock was right then
+	said     time.Time // when the guest last spoke
+	saidUse  bool      // what it said was of somebody at work
+	warned   time.Time // zero when they are not
+	acted    bool
+}
+
+func newWorkplace(t *rapid.T) *workplace {
+	w := newWorld(3)
+	w.settle(60)
+	o := &workplace{world: w, real: w.now, people: map[string]*person{}, rule: idleRule(rapid.SampledFrom([]v1.IdleAction{suspend, shutDown, release}).Draw(t, "action"))}
+	for _, name := range w.names() {
+		w.claim(name, "user of "+name)
+		o.people[name] = &person{helper: rapid.Bool().Draw(t, "helper"), input: o.real, back: o.real, dated: true, loggedIn: true}
+	}
+	o.pool.Spec.Idle = &v1.IdlePolicy{KeepUsers: []string{"user of sales-3"}}
+	return o
+}
+
+// pass lets time pass for everybody.
+func (o *workplace) pass(d time.Duration) {
+	o.real, o.now = o.real.Add(d), o.now.Add(d)
+}
+
+// speak has a guest say, by its host's clock, who uses it.
+func (o *workplace) speak(name string) {
+	p := o.people[name]
+	if store.State(o.desktops[name]) != v1.DesktopState_DESKTOP_STATE_READY {
+		return
+	}
+	p.said, p.saidUse = o.real, p.loggedIn && (!p.helper || o.real.Sub(p.input) < o.rule.After.AsDuration())
+	o.change(name, func(d *v1.Desktop) {
+		d.Status.Session = &v1.GuestSession{Asked: timestamppb.New(o.real), UsersKnown: true}
+		if p.loggedIn {
+			d.Status.Session.Users = 1
+		}
+		if p.helper {
+			d.Status.Session.InputIdleSince = timestamppb.New(p.input)
+		}
+	})
+}
+
+// decide runs a round. meanwhile happens between the decision and its transaction: what it changes is not overwritten.
+func (o *workplace) decide(t *rapid.T, meanwhile func()) time.Duration {
+	in := o.idleInput(o.rule)
+	o.empty = watchEmpty(o.now, o.empty, in.desktops)
+	for name, noted := range o.empty {
+		in.empty[name] = noted.since
+	}
+	changes, again := decideIdle(o.now, in)
+	repeated, _ := decideIdle(o.now, in)
+	if len(changes) != len(repeated) {
+		t.Fatal("decideIdle is not deterministic")
+	}
+	meanwhile()
+	for _, change := range changes {
+		name := change.desktop.Meta.Name
+		if o.desktops[name].Meta.Revision != change.desktop.Meta.Revision {
+			continue // somebody was quicker
+		}
+		o.check(t, name, o.desktops[name], change)
+		o.revision++
+		o.put(change.desktop)
+	}
+	return again
+}
+
+// check holds one change against what is true.
+func (o *workplace) check(t *rapid.T, name string, before *v1.Desktop, change idleChange) {
+	p, after := o.people[name], change.desktop
+	if before.Claim == nil || o.rule == nil && before.Claim.Reclaim == nil {
+		t.Fatalf("%s: nothing was to be done: %v", name, after)
+	}
+	acts := change.releases || after.GetClaim().GetReclaim().GetActing()
+	switch {
+	case acts:
+		switch {
+		case before.Claim.GetUser() == "user of sales-3" || before.Claim.GetBusyUntil().AsTime().After(o.now):
+			t.Fatalf("%s is excluded, and %s", name, change.event.Message)
+		case p.warned.IsZero() || p.acted:
+			t.Fatalf("%s: acts unannounced or twice: %v", name, before.Claim)
+		case p.back.After(p.warned):
+			t.Fatalf("%s: its user came back at %v, was warned at %v", name, p.back, p.warned)
+		case o.real.Sub(p.warned) < o.rule.Grace.AsDuration():
+			t.Fatalf("%s: the grace was %v", name, o.real.Sub(p.warned))
+		case p.saidUse || p.said.Before(p.warned.Add(o.rule.Grace.AsDuration())):
+			t.Fatalf("%s: the last word of its guest was of %v, use %v; warned at %v, now %v", name, p.said, p.saidUse, p.warned, o.real)
+		case p.dated && o.now.Equal(o.real) && o.real.Sub(p.back) < o.rule.After.AsDuration():
+			t.Fatalf("%s: its user asked for it %v ago", name, o.real.Sub(p.back))
+		}
+		p.acted = true
+	case before.Claim.Reclaim == nil:
+		if after.Claim.Reclaim == nil || change.event.GetReason() != ReasonIdleWarned || before.Claim.GetUser() == "user of sales-3" {
+			t.Fatalf("%s: %v", name, change.event)
+		}
+		p.warned, p.acted = o.real, false
+	case after.Claim.Reclaim == nil:
+		if change.event.GetReason() != ReasonIdleWithdrawn {
+			t.Fatalf("%s: taken back without a word: %v", name, change.event)
+		}
+		p.warned = time.Time{}
+	default: // it asks the guest
+		if change.event != nil || after.Incarnation.LookAt == nil || !proto.Equal(before.Claim, after.Claim) {
+			t.Fatalf("%s: %v", name, after)
+		}
+	}
+	if !acts && (after.Incarnation.Desired != before.Incarnation.Desired || after.Claim.GetUser() != before.Claim.GetUser()) {
+		t.Fatalf("%s: done without being said: %v", name, after)
+	}
+}
+
+// happen lets something happen to one desktop or its user.
+func (o *workplace) happen(t *rapid.T) {
+	name := rapid.SampledFrom(o.names()).Draw(t, "desktop")
+	p, d := o.people[name], o.desktops[name]
+	switch rapid.IntRange(0, 11).Draw(t, "event") {
+	case 0:
+		p.loggedIn = rapid.Bool().Draw(t, "logged in")
+		p.input = o.real
+	case 1:
+		if p.loggedIn {
+			p.input = o.real
+		}
+	case 2: // asks for it
+		p.back, p.dated = o.real, o.now.Equal(o.real)
+		if d.Claim == nil {
+			return
+		}
+		if changed, _ := returned(o.now, d); changed != nil {
+			o.revision++
+			o.put(changed)
+			p.warned, p.acted = time.Time{}, false
+		}
+	case 3:
+		if d.Claim != nil {
+			o.change(name, func(d *v1.Desktop) { d.Claim.BusyUntil = timestamppb.New(o.now.Add(time.Hour)) })
+		}
+	case 4: // the host is silent for a while
+		o.change(name, func(d *v1.Desktop) { d.Status.Session = nil })
+	case 5:
+		o.now = o.real.Add(rapid.SampledFrom([]time.Duration{-2 * time.Hour, 2 * time.Hour}).Draw(t, "step"))
+	case 6:
+		o.now = o.real
+	case 7:
+		o.empty = nil // another leader
+	default:
+		o.speak(name)
+	}
+}
+
+func TestIdleProperties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		o := newWorkplace(t)
+		for range rapid.IntRange(1, 80).Draw(t, "steps") {
+			o.pass(time.Duration(rapid.IntRange(1, 900).Draw(t, "seconds")) * time.Second)
+			for name, d := range o.desktops {
+				if d.Incarnation.LookAt != nil && rapid.IntRange(0, 3).Draw(t, "answers") > 0 {
+					o.speak(name)
+				}
+			}
+			o.happen(t)
+			o.decide(t, func() {
+				if rapid.IntRange(0, 5).Draw(t, "meanwhile") == 0 {
+					o.happen(t)
+				}
+			})
+		}
+		o.settleIdle(t)
+	})
+}
+
+// settleIdle lets everybody go home, and the clocks be right: what is not excluded must be reclaimed.
+func (o *workplace) settleIdle(t *rapid.T) {
+	o.now = o.real
+	for _, name := range o.names() {
+		o.people[name].loggedIn = false
+		if o.desktops[name].Claim != nil {
+			o.change(name, func(d *v1.Desktop) { d.Claim.BusyUntil = nil })
+		}
+	}
+	for range 240 { // 4 hours: the clock may have been ahead by 2 when somebody asked
+		o.pass(time.Minute)
+		for _, name := range o.names() {
+			o.speak(name)
+		}
+		o.decide(t, func() {})
+	}
+	for _, name := range o.names() {
+		d := o.desktops[name]
+		ended := d.Incarnation.Desired == v1.DesiredState_DESIRED_STATE_DELETED // and its user came back after that
+		reclaimed := d.Claim == nil || ended || d.Claim.GetReclaim().GetActing()
+		if kept := name == "sales-3"; reclaimed == kept {
+			t.Fatal(fmt.Sprintf("%s in the end: %v", name, d))
+		}
+	}
+}
