@@ -49,7 +49,7 @@ func (d *decision) start(spec *v1.RolloutSpec, phase v1.RolloutPhase) {
 	d.created = append(d.created, d.active)
 	c := d.census()
 	s := d.active.Status
-	s.Total, s.Moved, s.InUse = uint32(c.live), uint32(c.good), uint32(len(c.inUse))
+	s.Total, s.Moved, s.InUse = uint32(c.live), uint32(c.good+c.cold), uint32(len(c.inUse))
 	s.Message = "begins"
 	by := ""
 	if spec.GetBy() != "" {

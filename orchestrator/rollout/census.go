@@ -1,6 +1,8 @@
 package rollout
 
 import (
+	"time"
+
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -12,6 +14,7 @@ type census struct {
 
 	on       int           // their present life runs the wanted version
 	good     int           // of these, ready
+	cold     int           // of these, prepared and not to run now, as the schedule says
 	starting int           // of these, on the way to ready, or about to be made anew
 	stuck    []*v1.Desktop // of these, on a silent host, without a host, or broken and held: nobody waits for them
 	inUse    []*v1.Desktop // run another version, and a user holds them
@@ -33,14 +36,14 @@ func (d *decision) census() census {
 	for _, desktop := range d.Desktops {
 		if desktop.GetMeta().GetDeletion() == nil {
 			c.live++
-			c.count(desktop, hosts, d.active.GetSpec())
+			c.count(d.now, desktop, hosts, d.active.GetSpec())
 		}
 	}
 	c.seats = max(c.live, int(d.Pool.GetSpec().GetDesktops()))
 	return c
 }
 
-func (c *census) count(desktop *v1.Desktop, hosts map[string]bool, to *v1.RolloutSpec) {
+func (c *census) count(now time.Time, desktop *v1.Desktop, hosts map[string]bool, to *v1.RolloutSpec) {
 	inc, state := desktop.GetIncarnation(), store.State(desktop)
 	lost := state == v1.DesktopState_DESKTOP_STATE_LOST
 	claimed := desktop.GetClaim() != nil
@@ -55,7 +58,7 @@ func (c *census) count(desktop *v1.Desktop, hosts map[string]bool, to *v1.Rollou
 		c.between++
 	case runs(desktop, to.GetImage(), to.GetToVersion()):
 		c.on++
-		c.countOn(desktop, state, claimed)
+		c.countOn(now, desktop, state, claimed)
 	case claimed:
 		c.inUse = append(c.inUse, desktop)
 	case lost:
@@ -66,17 +69,26 @@ func (c *census) count(desktop *v1.Desktop, hosts map[string]bool, to *v1.Rollou
 }
 
 // countOn counts a desktop that runs the wanted version.
-func (c *census) countOn(desktop *v1.Desktop, state v1.DesktopState, claimed bool) {
+func (c *census) countOn(now time.Time, desktop *v1.Desktop, state v1.DesktopState, claimed bool) {
 	released := !claimed && desktop.GetIncarnation().GetUsedBy() != ""
 	switch {
 	case isReady(state) && !released:
 		c.good++
+	case isCold(now, desktop, state):
+		c.cold++
 	case state == v1.DesktopState_DESKTOP_STATE_LOST, claimed && store.Broken(state),
 		state == v1.DesktopState_DESKTOP_STATE_PENDING && desktop.GetIncarnation().GetUnplacedReason() != "":
 		c.stuck = append(c.stuck, desktop)
 	default:
 		c.starting++
 	}
+}
+
+// isCold: the desktop is prepared, and waits until the schedule wants it. It proves only that its disk could be made.
+func isCold(now time.Time, d *v1.Desktop, state v1.DesktopState) bool {
+	inc := d.GetIncarnation()
+	later := inc.GetDesired() == v1.DesiredState_DESIRED_STATE_READY && inc.GetStartAt().AsTime().After(now)
+	return state == v1.DesktopState_DESKTOP_STATE_PREPARED && (inc.GetDesired() == v1.DesiredState_DESIRED_STATE_PREPARED || later)
 }
 
 // runs tells whether the desktop's present life runs a version.

@@ -31,8 +31,12 @@ func (w *world) check(t *testing.T, version uint32, phase v1.RolloutPhase) {
 	for _, line := range w.wrong {
 		t.Error(line)
 	}
+	want := ready
+	if w.night {
+		want = prepared
+	}
 	for _, d := range w.desktops {
-		if d.GetIncarnation().GetVersion() != version || state(d) != ready {
+		if d.GetIncarnation().GetVersion() != version || state(d) != want {
 			t.Errorf("%s runs version %d and is %v, want %d", d.GetMeta().GetName(), d.GetIncarnation().GetVersion(), state(d), version)
 		}
 	}

@@ -24,7 +24,7 @@ func (d *decision) estimate(c census, sizes []int) {
 	}
 	life, atOnce := usualStop+d.bootTime(), maxUnavailable(d.Pool.GetSpec())
 	batches := func(n int) time.Duration { return time.Duration((max(n, 0)+atOnce-1)/atOnce) * life }
-	left, on := time.Duration(0), c.good
+	left, on := time.Duration(0), c.good+c.cold
 	for _, size := range sizes {
 		if size < int(s.GetAdmitted()) {
 			continue

@@ -19,7 +19,7 @@ func (d *decision) proceed() {
 	if spec.GetRollback() {
 		sizes = []int{c.seats}
 	}
-	s.Total, s.Moved, s.InUse = uint32(c.live), uint32(c.good), uint32(len(c.inUse))
+	s.Total, s.Moved, s.InUse = uint32(c.live), uint32(c.good+c.cold), uint32(len(c.inUse))
 	s.Waves = uint32(len(sizes))
 	d.release.ForceFrom = d.forceFrom()
 	if d.countFailures() {

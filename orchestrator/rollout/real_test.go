@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
+	"daybreak/orchestrator/demand"
 	pools "daybreak/orchestrator/pool"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
@@ -22,6 +23,9 @@ func (w *world) realRound() {
 	s := pools.Snapshot{
 		Revision: w.revision, Pool: w.pool, Image: w.image, ZoneExists: true, Desktops: w.desktops, Hosts: hosts, Events: w.events,
 	}
+	if w.night {
+		s.Curve = []demand.Step{{From: w.now, Reason: "closed, 0"}}
+	}
 	for range int(w.pool.GetSpec().GetDesktops()) - len(w.desktops) {
 		w.made++
 		s.Identities = append(s.Identities, pools.Identity{
@@ -31,7 +35,7 @@ func (w *world) realRound() {
 	}
 	a := pools.Decide(w.now, s)
 	moves := w.movesOf(a)
-	for _, change := range slices.Concat(a.Create, a.Amend, a.Retire, a.Renew) {
+	for _, change := range slices.Concat(a.Create, a.Amend, a.Retire, a.Renew, a.Wake, a.Cool) {
 		w.put(change)
 	}
 	for _, change := range a.Remove {
@@ -42,7 +46,7 @@ func (w *world) realRound() {
 		event.Meta.Labels = map[string]string{"attempt": held.Attempt}
 		w.events = append(w.events, event)
 	}
-	if len(a.Create)+len(a.Amend)+len(a.Retire)+len(a.Renew)+len(a.Remove) > 0 {
+	if len(a.Create)+len(a.Amend)+len(a.Retire)+len(a.Renew)+len(a.Remove)+len(a.Wake)+len(a.Cool) > 0 {
 		w.touched++
 		w.revision++
 	}

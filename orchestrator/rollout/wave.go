@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,14 +18,16 @@ func (d *decision) run(c census, sizes []int) {
 	number, before, next := waveOf(sizes, int(s.GetAdmitted()))
 	s.Wave = uint32(number)
 	d.release.Moving = may && number > 0
-	moved := c.off() == 0 && c.starting == 0 && c.between == 0 && c.good > 0
+	d.release.Running = d.running(sizes)
+	proven := c.good > 0 && c.good+len(c.stuck) >= int(d.release.GetRunning())
+	moved := c.off() == 0 && c.starting == 0 && c.between == 0 && proven
 	switch {
 	case number == 0 && !may:
 		d.sayLeft(c, why)
 		d.estimate(c, sizes)
 	case number == 0:
 		d.admit(sizes, next)
-	case !moved && !c.waveReady(int(s.GetAdmitted()), before):
+	case !moved && !(proven && c.waveReady(int(s.GetAdmitted()), before)):
 		d.sayWave(c, why)
 		d.estimate(c, sizes)
 	case !d.watched():
@@ -56,11 +59,28 @@ func (c census) waveReady(admitted, before int) bool {
 	return c.starting == 0 && full && c.good > 0 && c.on > before
 }
 
+// running is how many desktops have to run the new version at once in the present wave, when a schedule would let them wait
+// cold: of each wave up to now what it added, but no more than may be out of service at once.
+func (d *decision) running(sizes []int) uint32 {
+	if d.Pool.GetSpec().GetSchedule() == nil {
+		return 0
+	}
+	admitted, limit := int(d.active.GetStatus().GetAdmitted()), maxUnavailable(d.Pool.GetSpec())
+	total, before := 0, 0
+	for _, size := range append(slices.Clone(sizes), admitted) {
+		if size = min(size, admitted); size > before {
+			total, before = total+min(size-before, limit), size
+		}
+	}
+	return uint32(total)
+}
+
 // admit begins the wave of a size.
 func (d *decision) admit(sizes []int, size int) {
 	s := d.active.GetStatus()
 	s.Admitted, s.WaveReady = uint32(size), nil
 	d.release.Admitted, d.release.Moving = uint32(size), true
+	d.release.Running = d.running(sizes)
 	number, before, _ := waveOf(sizes, size)
 	s.Wave = uint32(number)
 	d.say("wave %d of %d begins", number, len(sizes))
@@ -102,6 +122,9 @@ func (d *decision) sayWave(c census, why string) {
 		plural(int(s.GetAdmitted()), "desktop"), d.active.GetSpec().GetToVersion())}
 	if n := c.starting + c.between; n > 0 {
 		parts = append(parts, fmt.Sprintf("%d on the way", n))
+	}
+	if n := int(d.release.GetRunning()) - c.good - len(c.stuck); n > 0 && c.cold > 0 {
+		parts = append(parts, fmt.Sprintf("%d wait cold, %d of them have to run to prove it", c.cold, min(n, c.cold)))
 	}
 	parts = append(parts, d.left(c)...)
 	d.say("%s", strings.Join(parts, "; "))

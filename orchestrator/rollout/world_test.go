@@ -19,6 +19,7 @@ const hour = time.Hour
 
 const (
 	pending  = v1.DesktopState_DESKTOP_STATE_PENDING
+	prepared = v1.DesktopState_DESKTOP_STATE_PREPARED
 	starting = v1.DesktopState_DESKTOP_STATE_STARTING
 	ready    = v1.DesktopState_DESKTOP_STATE_READY
 	deleted  = v1.DesktopState_DESKTOP_STATE_DELETED
@@ -54,6 +55,7 @@ type world struct {
 	again    time.Duration
 	touched  int  // counts what changed
 	real     bool // the pool's loop is the real one
+	night    bool // the schedule wants none to run
 	made     int  // identities
 
 	health  map[uint32]health
@@ -270,7 +272,11 @@ func (w *world) hostRound() {
 			if s != deleted {
 				w.setState(d, deleted, "")
 			}
-		case s == pending, s == lost:
+		case inc.GetDesired() == v1.DesiredState_DESIRED_STATE_PREPARED && (s == pending || s == prepared):
+			if s == pending {
+				w.setState(d, prepared, "")
+			}
+		case s == pending, s == lost, s == prepared:
 			w.setState(d, starting, "")
 		case s == starting && bad == neverReady:
 			w.setState(d, failed, "the guest did not answer")
