@@ -141,20 +141,20 @@ func (l lesson) from() string {
 func (a *agenda) learn(t time.Time, of series) (lesson, bool) {
 	local := t.In(a.pool.Calendar.Zone())
 	date, at := calendar.DateOf(local), binOf(local)
-	day := a.days[date]
-	var all, near []fact
+	day, today, openNow := a.days[date], date.String(), within(a.open[date], at)
+	all, near := make([]fact, 0, len(a.facts)), make([]fact, 0, len(a.facts))
 	watched := 0
 	alike := kindOf(day.Special, len(day.Openings) > 0)
 	likes := group{weekday: date.Weekday(), afterClosed: len(day.Openings) > 0 && len(a.days[date.Add(-1)].Openings) == 0}
 	for _, f := range a.facts {
-		if f.GetDate() >= date.String() {
+		if f.GetDate() >= today {
 			break // what is learned for a day does not change while it passes
 		}
 		if int(f.GetWatched()) >= binsOfDay/2 {
 			watched++
 		}
 		// What people do in office hours says nothing of times at which it is closed, and never did.
-		if f.kind != alike || within(f.GetOpen(), at) != within(a.open[date], at) {
+		if f.kind != alike || within(f.GetOpen(), at) != openNow {
 			continue
 		}
 		if _, ok := of(f.DayHistory, at); !ok {
@@ -177,6 +177,7 @@ func (a *agenda) learn(t time.Time, of series) (lesson, bool) {
 			l.what = "closed " + l.what
 		}
 	}
+	l.seen = make([]Seen, 0, len(all))
 	for _, f := range all {
 		n, _ := of(f.DayHistory, at)
 		l.seen = append(l.seen, Seen{f.GetDate(), n})

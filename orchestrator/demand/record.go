@@ -38,9 +38,12 @@ func Record(days []*v1.DayHistory, cal *calendar.Resolved, now time.Time, began 
 	if found {
 		day = proto.CloneOf(days[at])
 	}
-	describe(day, cal, date)
+	bins := len(day.Claimed)
 	if !watch(day, date, zone, binOf(now.In(zone)), uint32(len(began))) {
 		return days, false
+	}
+	if len(day.Claimed) > bins { // the calendar is asked once in each bin
+		describe(day, cal, date)
 	}
 	arrive(day, date, zone, began)
 	switch {
