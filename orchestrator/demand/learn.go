@@ -72,6 +72,7 @@ func facts(h *v1.History) (list []fact) {
 		}
 		list = append(list, fact{DayHistory: day, kind: kindOf(day.GetSpecial(), len(day.GetOpen()) > 0), weekday: date.Weekday(), scale: 1})
 	}
+	follow(list)
 	return list
 }
 
@@ -114,19 +115,22 @@ func arrivalsWithin(span time.Duration) series {
 	}
 }
 
-// Seen is what one day had.
-type Seen struct {
-	Date  string
-	Count int
+// seen is what one day had.
+type seen struct {
+	date string
+	had  int
+	// count is what it would have had by now.
+	count int
 }
 
 // lesson is a number with what it was learned from.
 type lesson struct {
 	need  int
+	most  int    // the quantile of what was seen; need is more where the days are too few to show it
 	what  string // "Mondays"
 	young bool
 	level float64
-	seen  []Seen // oldest first
+	seen  []seen // oldest first
 }
 
 // from is what the number was learned from, for people.
@@ -177,12 +181,16 @@ func (a *agenda) learn(t time.Time, of series) (lesson, bool) {
 			l.what = "closed " + l.what
 		}
 	}
-	l.seen = make([]Seen, 0, len(all))
+	l.seen = make([]seen, 0, len(all))
 	for _, f := range all {
 		n, _ := of(f.DayHistory, at)
-		l.seen = append(l.seen, Seen{f.GetDate(), n})
+		l.seen = append(l.seen, seen{f.GetDate(), n, int(math.Round(float64(n) * f.scale))})
 	}
-	l.need = quantile(l.seen, l.level)
+	l.most = quantile(l.seen, l.level)
+	l.need = l.most
+	if !l.young {
+		l.need = max(l.need, widened(l.seen, l.level))
+	}
 	return l, true
 }
 
@@ -199,12 +207,31 @@ func level(s *v1.Schedule) float64 {
 }
 
 // quantile is the smallest count that was enough on a share of the days.
-func quantile(seen []Seen, level float64) int {
-	counts := make([]int, len(seen))
-	for i, s := range seen {
-		counts[i] = s.Count
+func quantile(days []seen, level float64) int {
+	counts := make([]int, len(days))
+	for i, s := range days {
+		counts[i] = s.count
 	}
 	slices.Sort(counts)
 	at := int(math.Ceil(level*float64(len(counts))-1e-9)) - 1
 	return counts[min(max(at, 0), len(counts)-1)]
+}
+
+// widened is a quantile beyond what so few days can show: the median and so many of their deviations upwards as a normal spread
+// has, and more of them the fewer the days. Deviations downwards, as on the day of a typhoon, say nothing of the most.
+func widened(days []seen, level float64) int {
+	n := float64(len(days))
+	if level*(n+1) <= n || level >= 1 {
+		return 0
+	}
+	middle := float64(quantile(days, 0.5))
+	var squares, above float64
+	for _, s := range days {
+		if by := float64(s.count) - middle; by >= 0 {
+			squares += by * by
+			above++
+		}
+	}
+	z := math.Sqrt2 * math.Erfinv(2*level-1)
+	return int(math.Ceil(middle + z*(1+1/math.Sqrt(n))*math.Sqrt(squares/above) - 0.5))
 }

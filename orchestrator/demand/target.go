@@ -145,11 +145,11 @@ func (a *agenda) buffer(t time.Time) (int, string) {
 		n, _ := count(word, seats)
 		return n, "spare_buffer, " + word
 	}
-	if found, ok := a.learn(t, arrivalsWithin(a.pool.readyIn())); ok {
+	n, _ := count(bufferDefault, seats)
+	if found, ok := a.learn(t, arrivalsWithin(a.pool.readyIn())); ok && !(found.young && found.need < n) {
 		return found.need, fmt.Sprintf("spares, %s: %d arrive within %v", found.from(), found.need, a.pool.readyIn())
 	}
-	n, _ := count(bufferDefault, seats)
-	return n, "spares, " + bufferDefault + ", since there is nothing to learn from yet"
+	return n, "spares, " + bufferDefault + ", since there is little to learn from yet"
 }
 
 // cut is at most so many characters of a text.
