@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -35,7 +36,7 @@ func checkTargets(s *v1.Schedule, seats int) (mistakes []Mistake) {
 		}
 		switch n, ok := count(word, seats); {
 		case !ok:
-			mistakes = append(mistakes, Mistake{field, fmt.Sprintf("%q is no target: write a count such as 40, a share of the seats such as 75%%, or learned", cut(word, maxNote))})
+			mistakes = append(mistakes, Mistake{field, fmt.Sprintf("%q is no target: write a count such as 40, a share of the seats such as 75%%, or learned", store.Cut(word, maxNote))})
 		case n > seats:
 			mistakes = append(mistakes, Mistake{field, fmt.Sprintf("%d is more than spec.desktops, %d: no more can run", n, seats)})
 		}
@@ -60,11 +61,11 @@ func checkSpans(spans []*v1.TargetSpan) (mistakes []Mistake) {
 		from, to := minutes(span.GetFrom()), minutes(span.GetTo())
 		switch {
 		case from < 0 || from == 24*60:
-			mistakes = append(mistakes, Mistake{fmt.Sprintf("spec.schedule.spans[%d].from", i), fmt.Sprintf("%q is no time of the day; write one as 08:30", cut(span.GetFrom(), maxNote))})
+			mistakes = append(mistakes, Mistake{fmt.Sprintf("spec.schedule.spans[%d].from", i), fmt.Sprintf("%q is no time of the day; write one as 08:30", store.Cut(span.GetFrom(), maxNote))})
 			continue
 		case to <= from:
 			mistakes = append(mistakes, Mistake{fmt.Sprintf("spec.schedule.spans[%d].to", i), fmt.Sprintf(
-				"%q is not after from, %s; a span over midnight is two, one to 24:00 and one from 00:00 on the next day", cut(span.GetTo(), maxNote), span.GetFrom())})
+				"%q is not after from, %s; a span over midnight is two, one to 24:00 and one from 00:00 on the next day", store.Cut(span.GetTo(), maxNote), span.GetFrom())})
 			continue
 		}
 		for j, other := range spans[:i] {

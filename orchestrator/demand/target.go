@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -70,27 +71,32 @@ func (a *agenda) step(t time.Time) Step {
 		s.Buffer, s.BufferReason = floor, fmt.Sprintf("%s, but min_ready is %d", s.BufferReason, floor)
 	}
 	s.Buffer = min(s.Buffer, seats)
-	s.Reason, s.BufferReason = cut(s.Reason, maxReason), cut(s.BufferReason, maxReason)
+	s.Reason, s.BufferReason = store.Cut(s.Reason, maxReason), store.Cut(s.BufferReason, maxReason)
 	return s
 }
 
 // target is what the spans and the hours ask for at t.
 func (a *agenda) target(t time.Time) (int, string) {
+	word, what := a.word(t)
+	return a.value(word, what, t)
+}
+
+// word is the target at t as written, and what it holds for.
+func (a *agenda) word(t time.Time) (word, what string) {
 	s := a.pool.Spec.GetSchedule()
 	if p, ok := a.spanAt(t); ok {
-		return a.value(p.span.GetTarget(), p.span.GetFrom()+" to "+p.span.GetTo(), t)
+		return p.span.GetTarget(), p.span.GetFrom() + " to " + p.span.GetTo()
 	}
 	open, is := a.openAt(t)
 	switch day := a.dayOf(t); {
 	case is && open.Name != "":
-		return a.value(or(s.GetOpen(), openDefault), "open for "+cut(open.Name, maxNote), t)
+		return or(s.GetOpen(), openDefault), "open for " + store.Cut(open.Name, maxNote)
 	case is:
-		return a.value(or(s.GetOpen(), openDefault), "opening hours", t)
+		return or(s.GetOpen(), openDefault), "opening hours"
 	case day.Holiday && len(day.Openings) == 0 && day.HolidayName != "":
-		return a.value(or(s.GetClosed(), closedDefault), "closed for "+cut(day.HolidayName, maxNote), t)
-	default:
-		return a.value(or(s.GetClosed(), closedDefault), "closed", t)
+		return or(s.GetClosed(), closedDefault), "closed for " + store.Cut(day.HolidayName, maxNote)
 	}
+	return or(s.GetClosed(), closedDefault), "closed"
 }
 
 // What a schedule says where it says nothing, and where there is nothing to learn from.
@@ -128,7 +134,7 @@ func (a *agenda) extra(t time.Time, target int, reason string) (int, string) {
 		}
 		target = int(e.GetTarget())
 		reason = fmt.Sprintf("%d until %s", target, until.In(a.pool.Calendar.Zone()).Format("2006-01-02 15:04"))
-		if note := cut(e.GetNote(), maxNote); note != "" {
+		if note := store.Cut(e.GetNote(), maxNote); note != "" {
 			reason += " for " + note
 		}
 	}
@@ -150,13 +156,4 @@ func (a *agenda) buffer(t time.Time) (int, string) {
 		return found.need, fmt.Sprintf("spares, %s: %d arrive within %v", found.from(), found.need, a.pool.readyIn())
 	}
 	return n, "spares, " + bufferDefault + ", since there is little to learn from yet"
-}
-
-// cut is at most so many characters of a text.
-func cut(text string, most int) string {
-	runes := []rune(text)
-	if len(runes) <= most {
-		return text
-	}
-	return string(runes[:most-1]) + "…"
 }

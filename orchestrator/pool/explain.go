@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"daybreak/orchestrator/demand"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -35,7 +36,7 @@ func explainPool(view *store.View, now time.Time, pool *v1.Pool) *v1.ExplainResp
 	if message := d.status().GetMessage(); message != "" {
 		answer.Summary = fmt.Sprintf("pool %s: %s", pool.GetMeta().GetName(), message)
 	}
-	answer.Details = d.rolloutNews(view)
+	answer.Details = append(d.rolloutNews(view), demand.Explain(DemandOf(view, pool), now)...)
 	told := 0
 	for _, desktop := range d.Desktops {
 		why := d.condition(view, desktop)
