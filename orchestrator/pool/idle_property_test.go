@@ -19,6 +19,7 @@ type workplace struct {
 	*world
 	rule   *v1.IdleRule
 	real   time.Time
+	at     time.Time // when the last decision was made
 	empty  map[string]emptiness
 	people map[string]*person
 }
@@ -73,7 +74,7 @@ func (o *workplace) speak(name string) {
 
 // decide runs a round. meanwhile happens between the decision and its transaction: what it changes is not overwritten.
 func (o *workplace) decide(t *rapid.T, meanwhile func()) time.Duration {
-	in := o.idleInput(o.rule)
+	in, at := o.idleInput(o.rule), o.now
 	o.empty = watchEmpty(o.now, o.empty, in.desktops)
 	for name, noted := range o.empty {
 		in.empty[name] = noted.since
@@ -84,6 +85,7 @@ func (o *workplace) decide(t *rapid.T, meanwhile func()) time.Duration {
 		t.Fatal("decideIdle is not deterministic")
 	}
 	meanwhile()
+	o.at = at
 	for _, change := range changes {
 		name := change.desktop.Meta.Name
 		if o.desktops[name].Meta.Revision != change.desktop.Meta.Revision {
@@ -106,7 +108,7 @@ func (o *workplace) check(t *rapid.T, name string, before *v1.Desktop, change id
 	switch {
 	case acts:
 		switch {
-		case before.Claim.GetUser() == "user of sales-3" || before.Claim.GetBusyUntil().AsTime().After(o.now):
+		case before.Claim.GetUser() == "user of sales-3" || before.Claim.GetBusyUntil().AsTime().After(o.at):
 			t.Fatalf("%s is excluded, and %s", name, change.event.Message)
 		case p.warned.IsZero() || p.acted:
 			t.Fatalf("%s: acts unannounced or twice: %v", name, before.Claim)
@@ -116,7 +118,7 @@ func (o *workplace) check(t *rapid.T, name string, before *v1.Desktop, change id
 			t.Fatalf("%s: the grace was %v", name, o.real.Sub(p.warned))
 		case p.saidUse || p.said.Before(p.warned.Add(o.rule.Grace.AsDuration())):
 			t.Fatalf("%s: the last word of its guest was of %v, use %v; warned at %v, now %v", name, p.said, p.saidUse, p.warned, o.real)
-		case p.dated && o.now.Equal(o.real) && o.real.Sub(p.back) < o.rule.After.AsDuration():
+		case p.dated && o.at.Equal(o.real) && o.real.Sub(p.back) < o.rule.After.AsDuration():
 			t.Fatalf("%s: its user asked for it %v ago", name, o.real.Sub(p.back))
 		}
 		p.acted = true
