@@ -234,8 +234,9 @@ func (a *assembly) clear(p images.Piece) error {
 //
 // This is the one comparison that everything passes, and the reason why pieces of other bases are copied unread: a seed
 // that rots, a copy within the kernel that goes wrong, a bit that flips in memory after a chunk was checked or on its way
-// to the disk are all found here, and none of them by a comparison before the write. It costs one pass at the speed of the
-// disk, once per version and host, and is never left out.
+// to the disk are all found here, and none of them by a comparison before the write. It costs one pass over what was
+// written at the speed of the disk, once per version and host, and is never left out. What a layer leaves to its root was
+// compared when that was made, and is as good as that is: see usable.
 func (a *assembly) prove(ctx context.Context, from hostagent.Source) error {
 	if err := a.f.Chmod(0o444); err != nil {
 		return fmt.Errorf("finish base: %w", err)

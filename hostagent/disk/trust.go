@@ -12,9 +12,9 @@ import (
 	"daybreak/images"
 )
 
-// A base counts as whole when this host has read all of it and compared it with its manifest since the last stop of the
+// A base's file counts as whole when this host has read all of it and compared it with its manifest since the last stop of the
 // host that was not orderly; then its stamp lies beside it, in a file of its own, since to write an attribute changes what
-// the stamp is about. Two small files remember how the last stop was:
+// the stamp is about. A layer may be used while the raw base below it may be, too. Two small files remember how the last stop was:
 // fileBoot holds the boot that the store was last open in, fileClean is there when it was closed in order. The death of
 // the agent alone damages no file. After a stop that was not orderly all stamps go before fileBoot says that it was seen:
 // however often the agent starts then, only a comparison makes a new one.
