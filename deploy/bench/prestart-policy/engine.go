@@ -148,7 +148,7 @@ func (e *engine) happen(v event) {
 	case arrives:
 		v.pool.arrive(v.claim, v.at)
 	case leaves:
-		v.pool.leave(v.seat, v.claim)
+		v.pool.remake(v.seat)
 	case booted:
 		v.pool.booted(v.seat, v.at)
 	case remade:
@@ -181,16 +181,26 @@ func (e *engine) admit(s *seat) {
 func (e *engine) over(h *host) {
 	h.booting--
 	e.booting--
-	for _, queue := range []*[]*seat{&h.queue, &e.queue} {
-		for len(*queue) > 0 {
-			next := (*queue)[0]
-			*queue = (*queue)[1:]
-			if next.state == waiting {
-				e.admit(next)
-				break
-			}
+	if next := first(&h.queue); next != nil {
+		e.admit(next)
+	}
+	if most := e.policy.limit(); most == 0 || e.booting < most {
+		if next := first(&e.queue); next != nil {
+			e.admit(next)
 		}
 	}
+}
+
+// first takes the first seat of a queue that still waits; nil when none does.
+func first(queue *[]*seat) *seat {
+	for len(*queue) > 0 {
+		next := (*queue)[0]
+		*queue = (*queue)[1:]
+		if next.state == waiting {
+			return next
+		}
+	}
+	return nil
 }
 
 // check ends the run when the machinery does not add up: then no number of it means anything.

@@ -140,10 +140,10 @@ func (o *ours) enter(p *pool, now second) warmup.Pool {
 		w.Seats = append(w.Seats, each)
 	}
 	at, until := o.world.at(now), o.world.at(now+planAhead)
-	w.Targets = append(w.Targets, warmup.Target{From: at, Running: demand.At(o.curves[p], at).Target})
+	w.Targets = append(w.Targets, warmup.Target{From: at, Running: demand.At(o.curves[p], at).Wanted(p.inUse(), len(p.seats))})
 	for _, s := range o.curves[p] {
 		if s.From.After(at) && s.From.Before(until) {
-			w.Targets = append(w.Targets, warmup.Target{From: s.From, Running: s.Target})
+			w.Targets = append(w.Targets, warmup.Target{From: s.From, Running: s.Wanted(p.inUse(), len(p.seats))})
 		}
 	}
 	return w

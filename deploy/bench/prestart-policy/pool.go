@@ -28,7 +28,6 @@ type seat struct {
 	life       int
 	startAt    second // of a cold one, when it was planned; 0 when not
 	begun      second
-	claim      int
 }
 
 // pool is one pool under one policy.
@@ -47,7 +46,6 @@ type pool struct {
 
 // outcome is what became of a pool.
 type outcome struct {
-	pool                         string
 	claims, hits                 int
 	openingClaims, openingMisses int
 	waits                        []float64 // of those that were no hits
@@ -101,11 +99,8 @@ func (p *pool) arrive(claim int, now second) {
 
 func (p *pool) hold(s *seat, claim int) {
 	p.set(s, held)
-	s.claim = claim
-	p.engine.enter(event{at: max(p.house.claims[claim].ends, p.engine.now), kind: leaves, pool: p, seat: s, life: s.life, claim: claim})
+	p.engine.enter(event{at: max(p.house.claims[claim].ends, p.engine.now), kind: leaves, pool: p, seat: s, life: s.life})
 }
-
-func (p *pool) leave(s *seat, _ int) { p.remake(s) }
 
 // remake ends a life: what had a user, or is cooled, begins anew and cold.
 func (p *pool) remake(s *seat) {
