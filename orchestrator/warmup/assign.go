@@ -42,14 +42,18 @@ func (o *pool) cool(at time.Time, most int) {
 	if o.running <= most || len(o.warm) == 0 {
 		return
 	}
-	for o.running > most && len(o.warm) > 0 {
-		s := o.warm[len(o.warm)-1]
-		o.warm = o.warm[:len(o.warm)-1]
+	for i := len(o.warm) - 1; i >= 0 && o.running > most; i-- {
+		s := o.warm[i]
+		if s.For.After(at) {
+			continue
+		}
+		o.warm = slices.Delete(o.warm, i, i+1)
 		o.running--
 		o.ready = append(o.ready, change{later(at, s.readyAt()), -1})
-		s.Phase, s.cooled, s.earliest, s.Digest, s.StartAt = Cold, true, at.Add(renew), "", time.Time{}
+		s.Phase, s.cooled, s.earliest, s.Digest = Cold, true, at.Add(renew), ""
+		s.StartAt, s.For = time.Time{}, time.Time{}
 		if s.host != nil {
-			s.host.promise(at.Add(settle), o.MemoryMiB, o.VCPUs)
+			s.host.total(at.Add(settle), o.MemoryMiB, o.VCPUs)
 		}
 		o.chill(s)
 	}
@@ -91,6 +95,11 @@ func (o *pool) forget(most int) {
 
 // assign gives starts to pools that wish for some, one after another, so that each has the same share of what it wants.
 func (p *planner) assign() {
+	if p.keeping {
+		for _, o := range p.pools {
+			p.keepStarts(o)
+		}
+	}
 	var round []*draw
 	for _, o := range p.pools {
 		if o.open > 0 {
@@ -175,11 +184,7 @@ func (p *planner) offer(o *pool, h *host, w *wish) (offer, bool) {
 	if !ok {
 		return offer{}, false
 	}
-	digest := s.Digest
-	if digest == "" {
-		digest = o.Digest
-	}
-	of := offer{host: h, chosen: h.chosen, earliest: later(s.earliest, h.Images[digest]), Estimate: o.estimate(p.model, h, s.Digest)}
+	of := offer{host: h, chosen: h.chosen, earliest: imageAt(o, s, h), Estimate: o.estimate(p.model, h, s.Digest)}
 	earliest := later(of.earliest, room)
 	of.length = of.Mean + h.slack(w.deadline, of.Deviation)
 	last := w.deadline.Add(-of.Quantile)
@@ -243,6 +248,11 @@ func (p *planner) start(o *pool, w *wish, of offer) {
 	} else {
 		o.homeless = o.homeless[1:]
 	}
+	p.enlist(o, w, s, of)
+}
+
+// enlist gives a seat a start that an offer describes.
+func (p *planner) enlist(o *pool, w *wish, s *seat, of offer) {
 	s.host = of.host
 	j := &job{Estimate: of.Estimate, pool: o, seat: s, wish: w, deadline: w.deadline, at: of.at, length: of.length, earliest: of.earliest, first: !s.cooled && s.job == nil}
 	of.host.take(of.slot, j)
@@ -294,10 +304,7 @@ func (p *planner) whyNot(o *pool) string {
 		if n == 0 && len(o.homeless) == 0 {
 			continue
 		}
-		free := h.memory
-		for _, each := range h.promises {
-			free += each.memory
-		}
+		free := h.memory + h.endMemory
 		if roomiest == nil || free > most {
 			roomiest, most = h, free
 		}

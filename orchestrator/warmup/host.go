@@ -18,8 +18,11 @@ type host struct {
 	promises []promise // in order of time
 	memory   int64     // free before the first promise
 	vcpus    int64
-	chosen   int               // starts that were given to it
-	due      map[time.Time]int // those, by their deadline
+	// What all promises together leave of that, and whether one gives something back.
+	endMemory, endVCPUs int64
+	returns             bool
+	chosen              int               // starts that were given to it
+	due                 map[time.Time]int // those, by their deadline
 }
 
 // promise is a change of what is free.
@@ -43,20 +46,30 @@ func (h *host) promise(at time.Time, memory, vcpus int64) {
 	if i < len(h.promises) && h.promises[i].at.Equal(at) {
 		h.promises[i].memory += memory
 		h.promises[i].vcpus += vcpus
+		if h.promises[i].memory == 0 && h.promises[i].vcpus == 0 {
+			h.promises = slices.Delete(h.promises, i, i+1)
+		}
 		return
 	}
 	h.promises = slices.Insert(h.promises, i, promise{at, memory, vcpus})
 }
 
+// total notes that something is taken, or comes back, and what is free in the end.
+func (h *host) total(at time.Time, memory, vcpus int64) {
+	h.promise(at, memory, vcpus)
+	h.endMemory += memory
+	h.endVCPUs += vcpus
+	h.returns = h.returns || memory > 0 || vcpus > 0
+}
+
 // roomFrom is the first time from which on so much is free for ever, as far as is known by now; false when there is none.
 func (h *host) roomFrom(now time.Time, memory, vcpus int64) (time.Time, bool) {
-	freeMemory, freeVCPUs := h.memory, h.vcpus
-	for _, p := range h.promises {
-		freeMemory += p.memory
-		freeVCPUs += p.vcpus
-	}
+	freeMemory, freeVCPUs := h.memory+h.endMemory, h.vcpus+h.endVCPUs
 	if freeMemory < memory || freeVCPUs < vcpus {
 		return time.Time{}, false
+	}
+	if !h.returns { // then there never was less
+		return now, true
 	}
 	for _, p := range slices.Backward(h.promises) {
 		freeMemory -= p.memory
@@ -160,7 +173,7 @@ func (h *host) take(s *slot, j *job) {
 	s.jobs = append(s.jobs, j)
 	s.fill(span{j.at, j.at.Add(j.length)})
 	h.due[j.deadline.UTC()]++
-	h.promise(j.at, -j.pool.MemoryMiB, -j.pool.VCPUs)
+	h.total(j.at, -j.pool.MemoryMiB, -j.pool.VCPUs)
 	h.chosen++
 }
 
@@ -210,6 +223,9 @@ func (s *slot) times() (at []time.Time, late time.Duration) {
 
 // move gives a job another time.
 func (h *host) move(j *job, at time.Time) {
+	if at.Equal(j.at) {
+		return
+	}
 	h.promise(j.at, j.pool.MemoryMiB, j.pool.VCPUs)
 	j.at = at
 	h.promise(j.at, -j.pool.MemoryMiB, -j.pool.VCPUs)
@@ -219,15 +235,24 @@ func (h *host) move(j *job, at time.Time) {
 func (h *host) hurry(s *slot, now time.Time) {
 	free := later(now, s.from)
 	for _, j := range s.jobs {
-		h.promise(j.at, j.pool.MemoryMiB, j.pool.VCPUs)
-		room, ok := h.roomFrom(now, j.pool.MemoryMiB, j.pool.VCPUs)
-		h.promise(j.at, -j.pool.MemoryMiB, -j.pool.VCPUs)
-		if !ok { // cannot be: it has room at its time
-			room = j.at
+		room := now
+		if h.returns {
+			room = h.roomWithout(now, j)
 		}
 		h.move(j, later(free, later(j.earliest, room)))
 		free = j.at.Add(j.Mean)
 	}
+}
+
+// roomWithout is the first time from which on there is room for a job that has its place already.
+func (h *host) roomWithout(now time.Time, j *job) time.Time {
+	h.total(j.at, j.pool.MemoryMiB, j.pool.VCPUs)
+	defer h.total(j.at, -j.pool.MemoryMiB, -j.pool.VCPUs)
+	room, ok := h.roomFrom(now, j.pool.MemoryMiB, j.pool.VCPUs)
+	if !ok { // it has room at its own time at least
+		return j.at
+	}
+	return room
 }
 
 // delay lets each job of a slot begin as late as it may, or as the one after it lets it.

@@ -13,6 +13,7 @@ type planner struct {
 	until      time.Time
 	keep, near time.Duration
 	model      *Model
+	keeping    bool // starts that the plan before had stay where they are, if they can
 	pools      []*pool
 	hosts      []*host
 	byName     map[string]*host
@@ -24,6 +25,7 @@ type pool struct {
 	targets   []Target // from now on
 	cold      map[*host][]*seat
 	homeless  []*seat // cold, without a host
+	planned   []*seat // cold, with a start in the plan before that has its place, latest first
 	hosts     []*host // where those may go
 	warm      []*seat // run, and may be cooled
 	running   int
@@ -54,6 +56,7 @@ type seat struct {
 	earliest time.Time // it can start then
 	cooled   bool      // it ran before
 	job      *job      // the newest
+	slot     *slot     // where its start in the plan before has its place
 }
 
 // wish is desktops that should be ready at a deadline.
@@ -84,10 +87,10 @@ type job struct {
 // last is the latest time at which the job may start.
 func (j *job) last() time.Time { return j.deadline.Add(-j.Quantile) }
 
-func newPlanner(now time.Time, in Input) *planner {
+func newPlanner(now time.Time, in Input, keeping bool) *planner {
 	p := &planner{
 		now: now, until: in.Until, keep: cmp.Or(in.Keep, DefaultKeep), near: cmp.Or(in.Near, DefaultNear), model: in.Model,
-		byName: map[string]*host{},
+		keeping: keeping, byName: map[string]*host{},
 	}
 	for _, h := range in.Hosts {
 		p.hosts = append(p.hosts, &host{
@@ -101,6 +104,9 @@ func newPlanner(now time.Time, in Input) *planner {
 	for i := range in.Pools {
 		p.pools = append(p.pools, p.enter(&in.Pools[i]))
 	}
+	if keeping {
+		p.reserve()
+	}
 	return p
 }
 
@@ -111,6 +117,12 @@ func (p *planner) plan() {
 	for _, at := range p.moments() {
 		p.turn(at)
 		p.assign()
+	}
+	if p.keeping {
+		for _, o := range p.pools {
+			o.swap()
+		}
+		return
 	}
 	for range settlings {
 		for _, h := range p.hosts {
@@ -218,7 +230,7 @@ func (p *planner) enterRunning(o *pool, s *seat) {
 		began = p.now
 	}
 	until := later(p.now, began.Add(e.Mean))
-	s.host.occupy(until)
+	s.host.occupy(until.Truncate(time.Second)) // as start times are
 	o.ready = append(o.ready, change{until, 1})
 	if s.Phase == Cold {
 		j := &job{Estimate: e, pool: o, seat: s, host: s.host, at: s.StartAt, length: e.Mean, earliest: s.StartAt, fixed: true, first: true}

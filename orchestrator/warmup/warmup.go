@@ -92,6 +92,8 @@ type Seat struct {
 	Claimed bool
 	// StartAt is the start time that it has; zero when none.
 	StartAt time.Time
+	// For is the deadline that a plan started it for: before then it is not cooled. Zero when none did.
+	For time.Time
 	// Digest of the version that its present life runs, when that is not the pool's.
 	Digest string
 }
@@ -173,9 +175,16 @@ type HostUse struct {
 	Estimate
 }
 
-// Plan plans all pools. It is pure: equal arguments give equal plans.
+// Plan plans all pools. It is pure: equal arguments give equal plans. A plan that was made before, of which the seats have their
+// start times, is kept and only completed as long as a new one would be little better.
 func Plan(now time.Time, in Input) Output {
-	p := newPlanner(now, in)
+	p := newPlanner(now, in, false)
 	p.plan()
+	if kept := newPlanner(now, in, true); kept.hasPlanned() {
+		kept.plan()
+		if kept.cost().near(p.cost()) {
+			p = kept
+		}
+	}
 	return p.output()
 }

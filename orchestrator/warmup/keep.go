@@ -1,0 +1,109 @@
+package warmup
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// little is by how much earlier than need be the starts of the plan before may be on the average, and be kept all the same.
+const little = 10 * time.Second
+
+// reserve holds the places of all starts that the plan before had.
+func (p *planner) reserve() {
+	var all []*seat
+	of := map[*seat]*pool{}
+	for _, o := range p.pools {
+		for _, seats := range o.cold {
+			for _, s := range seats {
+				if s.had.After(p.now) {
+					all, of[s] = append(all, s), o
+				}
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b *seat) int {
+		return cmp.Or(a.had.Compare(b.had), cmp.Compare(of[a].Name, of[b].Name), cmp.Compare(a.Number, b.Number))
+	})
+	for _, s := range all {
+		// Start times are whole seconds: what fits may overlap by one.
+		length := max(shortest, of[s].estimate(p.model, s.host, s.Digest).Mean-time.Second)
+		slot, at := s.host.latest(s.had, s.had, length)
+		if slot == nil {
+			continue
+		}
+		slot.fill(span{at, at.Add(length)})
+		if !slices.Contains(s.host.slots, slot) {
+			s.host.slots = append(s.host.slots, slot)
+		}
+		s.slot = slot
+		of[s].planned = append(of[s].planned, s)
+	}
+	for _, o := range p.pools {
+		slices.Reverse(o.planned)
+	}
+}
+
+func (p *planner) hasPlanned() bool {
+	return slices.ContainsFunc(p.pools, func(o *pool) bool { return len(o.planned) > 0 })
+}
+
+// keepStarts gives a pool's wishes the latest starts of the plan before that meet them.
+func (p *planner) keepStarts(o *pool) {
+	for w := o.wish(); w != nil; w = o.wish() {
+		i := slices.IndexFunc(o.planned, func(s *seat) bool { return p.keeps(o, s, w) })
+		if i < 0 {
+			return
+		}
+		s := o.planned[i]
+		o.planned = slices.Delete(o.planned, i, i+1)
+		o.cold[s.host] = slices.DeleteFunc(o.cold[s.host], func(other *seat) bool { return other == s })
+		e := o.estimate(p.model, s.host, s.Digest)
+		p.enlist(o, w, s, offer{host: s.host, slot: s.slot, at: s.had, earliest: s.earliest, length: max(shortest, e.Mean-time.Second), Estimate: e})
+	}
+}
+
+// keeps: the seat's start in the plan before meets the wish.
+func (p *planner) keeps(o *pool, s *seat, w *wish) bool {
+	e := o.estimate(p.model, s.host, s.Digest)
+	if s.had.Add(e.Quantile).After(w.deadline) || s.had.Before(imageAt(o, s, s.host)) {
+		return false
+	}
+	room, ok := s.host.roomFrom(p.now, o.MemoryMiB, o.VCPUs)
+	return ok && !room.After(s.had)
+}
+
+// imageAt is when a host has what the seat runs.
+func imageAt(o *pool, s *seat, h *host) time.Time {
+	return later(s.earliest, h.Images[cmp.Or(s.Digest, o.Digest)])
+}
+
+// cost is what is bad about a plan.
+type cost struct {
+	missing, late, starts int
+	early                 time.Duration
+}
+
+func (p *planner) cost() (c cost) {
+	for _, o := range p.pools {
+		for _, w := range o.wishes {
+			c.missing += w.missing
+		}
+		for _, j := range o.jobs {
+			if j.fixed {
+				continue
+			}
+			c.starts++
+			if j.at.After(j.last()) {
+				c.late++
+			}
+			c.early += max(0, j.last().Sub(j.at))
+		}
+	}
+	return c
+}
+
+// near: a plan with this cost is as good as one with the other, or nearly.
+func (c cost) near(other cost) bool {
+	return c.missing <= other.missing && c.late <= other.late && c.early <= other.early+time.Duration(c.starts)*little
+}
