@@ -53,6 +53,7 @@ func newRules() map[string]rule {
 		v1.ClaimService_Keep_FullMethodName:    operate,
 
 		v1.DesktopService_Explain_FullMethodName: look,
+		v1.PlanService_Plan_FullMethodName:       look,
 		// A screen may show personal data: whoever looks leaves a trace.
 		v1.DesktopService_Screenshot_FullMethodName: {roles: operate.roles, audited: true},
 

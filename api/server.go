@@ -128,6 +128,7 @@ func (s *Server) register(config Config, handle *store.Store, goods *content) er
 	}
 	v1.RegisterObjectServiceServer(s.people, &objectService{store: handle, closing: s.closing})
 	v1.RegisterAdminServiceServer(s.people, admin)
+	v1.RegisterPlanServiceServer(s.people, &planService{mirror: config.Mirror})
 	v1.RegisterRolloutServiceServer(s.people, &rolloutService{
 		steward: rollout.NewSteward(store.Open(config.Backend, store.WriterRollout), handle),
 	})

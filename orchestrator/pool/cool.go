@@ -3,6 +3,7 @@ package pool
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -86,19 +87,25 @@ func (d *decision) coolable(surplus map[string]bool) []*v1.Desktop {
 }
 
 // isEarly: a plan started the desktop for a deadline that is still to come.
-func (d *decision) isEarly(desktop *v1.Desktop) bool {
+func (d *decision) isEarly(desktop *v1.Desktop) bool { return d.now.Before(d.startedFor(desktop)) }
+
+// startedFor is the deadline that a plan started the desktop for; zero when none did.
+func (d *decision) startedFor(desktop *v1.Desktop) time.Time {
 	inc := desktop.GetIncarnation()
 	if inc.GetStartAt() == nil {
-		return false
+		return time.Time{}
 	}
+	at := inc.GetStartAt().AsTime()
 	for _, plan := range d.Plans {
-		for _, start := range plan.GetStarts() {
-			if int(start.GetSeat()) == seatNumber(desktop) && start.GetStartAt().AsTime().Equal(inc.GetStartAt().AsTime()) {
-				return d.now.Before(start.GetDeadline().AsTime())
+		starts := plan.GetStarts() // in order of time
+		i, _ := slices.BinarySearchFunc(starts, at, func(s *v1.PlannedStart, at time.Time) int { return s.GetStartAt().AsTime().Compare(at) })
+		for ; i < len(starts) && starts[i].GetStartAt().AsTime().Equal(at); i++ {
+			if int(starts[i].GetSeat()) == seatNumber(desktop) {
+				return starts[i].GetDeadline().AsTime()
 			}
 		}
 	}
-	return false
+	return time.Time{}
 }
 
 // chill ends a life so that the next one waits. One that no host has heard of is told to wait itself.

@@ -129,7 +129,7 @@ func (in *input) look(object *v1.Pool, curve []demand.Step) *decision {
 	name := object.GetMeta().GetName()
 	s := Snapshot{
 		Revision: in.view.Revision, Pool: object, Desktops: in.view.DesktopsOfPool(name), Curve: curve, Queue: queueOf(in.view, name),
-		Hosts: hostsOf(in.view),
+		Hosts: hostsOf(in.view), Plans: plansOf(in.view, object),
 	}
 	s.Image, _ = store.Lookup[*v1.Image](in.view, object.GetSpec().GetImage())
 	_, s.ZoneExists = store.Lookup[*v1.Zone](in.view, object.GetSpec().GetZone())
@@ -191,6 +191,7 @@ func (in *input) seatOf(d *decision, desktop *v1.Desktop) (seat warmup.Seat, los
 		if inc.GetStartAt() == nil {
 			seat.StartAt = begun(inc)
 		}
+		seat.For = d.startedFor(desktop)
 	case host == nil && inc.GetHost() != "":
 		return seat, "are prepared on hosts that are not well"
 	case host != nil && !host.placeable && desktop.GetSpec().GetDataHost() == "":

@@ -1,0 +1,155 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"daybreak/orchestrator/calendar"
+	"daybreak/orchestrator/pool"
+	"daybreak/orchestrator/store"
+	"daybreak/orchestrator/warmup"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+const (
+	// searched is how many days are looked through for the next one on which something starts.
+	searched = 14
+	// before is how long before a date far ahead a dry run begins: what the pool does on it depends on what ran before.
+	before = 24 * time.Hour
+)
+
+// planService tells how pools are warmed up, and how they were.
+type planService struct {
+	v1.UnimplementedPlanServiceServer
+	mirror *store.Mirror
+}
+
+// Plan returns the plan of a date: the stored one, or a dry run.
+func (s *planService) Plan(ctx context.Context, request *v1.PlanRequest) (*v1.PlanResponse, error) {
+	view, err := s.mirror.Wait(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	object, ok := store.Lookup[*v1.Pool](view, request.GetPool())
+	if !ok {
+		return nil, fmt.Errorf("plan: %w: pool %s", store.ErrNotFound, request.GetPool())
+	}
+	day := planDay{view: view, pool: object, now: time.Now()}
+	if resolved := pool.DemandOf(view, object).Calendar; resolved != nil {
+		day.zone = resolved.Zone()
+	}
+	if request.GetDate() == "" {
+		return day.next(ctx)
+	}
+	date, err := calendar.ParseDate(request.GetDate())
+	if err != nil {
+		return nil, invalid(mistake{"date", err.Error()})
+	}
+	return day.on(date)
+}
+
+// planDay answers questions about one pool as one view has it.
+type planDay struct {
+	view *store.View
+	pool *v1.Pool
+	now  time.Time
+	zone *time.Location // nil when the pool's calendar cannot be read
+}
+
+func (d planDay) name() string { return d.pool.GetMeta().GetName() }
+
+// planned refuses what no plan can be made for.
+func (d planDay) planned() error {
+	switch {
+	case d.pool.GetSpec().GetSchedule() == nil:
+		return status.Errorf(codes.FailedPrecondition, "pool %s has no schedule: all its desktops run always, and none waits for a time to start. "+
+			"Give it spec.calendar and spec.schedule to have it warmed up for opening hours", d.name())
+	case d.zone == nil:
+		return status.Errorf(codes.FailedPrecondition, "pool %s follows calendar %q, which cannot be read: until that is mended all its desktops run always",
+			d.name(), d.pool.GetSpec().GetCalendar())
+	}
+	return nil
+}
+
+// on is the plan of a date.
+func (d planDay) on(date calendar.Date) (*v1.PlanResponse, error) {
+	if stored, ok := store.Lookup[*v1.Plan](d.view, d.name()+"-"+date.String()); ok && stored.GetPool() == d.name() {
+		return d.answer(stored, false), nil
+	}
+	if err := d.planned(); err != nil {
+		return nil, err
+	}
+	today := calendar.DateOf(d.now.In(d.zone))
+	switch last := today.Add(calendar.Horizon); {
+	case date.Compare(today) < 0:
+		return nil, status.Errorf(codes.NotFound, "there is no plan of pool %s for %v, which is over: plans are kept for two weeks, and none is made afterwards", d.name(), date)
+	case date.Compare(last) > 0:
+		return nil, invalid(mistake{"date", fmt.Sprintf("%v is too far ahead: plans can be tried out until %v", date, last)})
+	}
+	return d.answer(d.dryRun(date), true), nil
+}
+
+// next is the plan of the first date on which something is still to start, or of today when nothing is.
+func (d planDay) next(ctx context.Context) (*v1.PlanResponse, error) {
+	if err := d.planned(); err != nil {
+		return nil, err
+	}
+	today := calendar.DateOf(d.now.In(d.zone))
+	for ahead := range searched {
+		if err := ctx.Err(); err != nil {
+			return nil, status.FromContextError(err).Err()
+		}
+		found, err := d.on(today.Add(ahead))
+		if err != nil {
+			return nil, err
+		}
+		if d.starts(found.GetPlan()) {
+			return found, nil
+		}
+	}
+	return d.on(today)
+}
+
+// starts: something is still to start, or is missing.
+func (d planDay) starts(plan *v1.Plan) bool {
+	for _, s := range plan.GetStarts() {
+		if s.GetDeadline().AsTime().After(d.now) {
+			return true
+		}
+	}
+	for _, s := range plan.GetShortfalls() {
+		if s.GetDeadline().AsTime().After(d.now) {
+			return true
+		}
+	}
+	return false
+}
+
+// dryRun plans by what is known now. What lies farther ahead than a day is looked at as if it were a day before, with desktops and
+// hosts as they are.
+func (d planDay) dryRun(date calendar.Date) *v1.Plan {
+	begin := time.Date(date.Year, date.Month, date.Day, 0, 0, 0, 0, d.zone)
+	now := begin.Add(-before)
+	if now.Before(d.now) {
+		now = d.now
+	}
+	input := pool.PlanInput(d.view, now, begin.Add(before+time.Hour))
+	for _, planned := range warmup.Plan(now, input).Pools {
+		if planned.Name == d.name() {
+			return planned.OnDate(date.String(), d.zone, d.now)
+		}
+	}
+	return &v1.Plan{Pool: d.name(), Date: date.String(), TimeZone: d.zone.String()}
+}
+
+func (d planDay) answer(plan *v1.Plan, dryRun bool) *v1.PlanResponse {
+	until := d.now
+	if dryRun {
+		until = time.Time{}
+	}
+	return &v1.PlanResponse{Plan: plan, DryRun: dryRun, Summary: warmup.Summary(plan, d.now), Points: warmup.Points(plan, until)}
+}

@@ -1,0 +1,143 @@
+package api
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"daybreak/orchestrator/calendar"
+	"daybreak/orchestrator/store"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// openDaily is a site with one host, and a pool of so many seats that follows an office which opens at 08:30 every day.
+func (r *rig) openDaily(seats, room uint32) {
+	const digest = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+	r.put(store.WriterAPI,
+		&v1.Zone{Meta: &v1.Meta{Name: "internet"}, Spec: &v1.ZoneSpec{}},
+		&v1.Calendar{Meta: &v1.Meta{Name: "office"}, Spec: &v1.CalendarSpec{TimeZone: "Asia/Tokyo", Hours: []*v1.OfficeHours{
+			{Days: []v1.Weekday{1, 2, 3, 4, 5, 6, 7}, Open: "08:30", Close: "17:15"},
+		}}},
+		&v1.Image{Meta: &v1.Meta{Name: "debian"}, Spec: &v1.ImageSpec{}},
+		&v1.Host{Meta: &v1.Meta{Name: "kvm1"}},
+		&v1.Pool{Meta: &v1.Meta{Name: "counter"}, Spec: &v1.PoolSpec{
+			Image: "debian", Zone: "internet", Desktops: seats, Calendar: "office", Schedule: &v1.Schedule{SpareBuffer: "0"},
+		}},
+		&v1.Pool{Meta: &v1.Meta{Name: "always"}, Spec: &v1.PoolSpec{Image: "debian", Zone: "internet", Desktops: 4}})
+	edit(r, store.WriterRollout, "debian", func(i *v1.Image) {
+		i.Status = &v1.ImageStatus{Current: 1, Versions: []*v1.ImageVersion{{
+			Number: 1, Digest: digest, SizeBytes: 1 << 30, State: v1.VersionState_VERSION_STATE_READY,
+		}}}
+	})
+	edit(r, store.WriterDispatch, "kvm1", func(h *v1.Host) {
+		h.Status = &v1.HostStatus{
+			Phase: v1.HostPhase_HOST_PHASE_UP, Zones: []string{"internet"}, Images: []string{digest},
+			Capacity: &v1.HostCapacity{Cpus: 64, MemoryMib: uint64(room)*1024*16/15 + 16, StoreBytes: 1 << 40, MaxBoots: 4, Kvm: true},
+			Usage:    &v1.HostUsage{StoreAvailableBytes: 1 << 40},
+		}
+	})
+	r.caughtUp()
+}
+
+// inTokyo is the date so many days from today.
+func inTokyo(days int) calendar.Date {
+	return calendar.DateOf(time.Now().In(time.FixedZone("JST", 9*3600))).Add(days)
+}
+
+func TestPlanDryRun(t *testing.T) {
+	r := newRig(t)
+	r.openDaily(10, 8)
+	client := v1.NewPlanServiceClient(r.as(v1.Role_ROLE_VIEWER))
+	for _, ahead := range []int{2, 30, 365} {
+		date := inTokyo(ahead).String()
+		answer, err := client.Plan(t.Context(), &v1.PlanRequest{Pool: "counter", Date: date})
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan := answer.GetPlan()
+		if !answer.GetDryRun() || plan.GetDate() != date || plan.GetTimeZone() != "Asia/Tokyo" || len(plan.GetStarts()) != 8 {
+			t.Errorf("%v days ahead: %v", ahead, answer)
+		}
+		if s := plan.GetShortfalls(); len(s) != 1 || s[0].GetDesktops() != 2 || !strings.Contains(s[0].GetReason(), "memory") {
+			t.Errorf("%v days ahead: shortfalls %v", ahead, s)
+		}
+		if !strings.Contains(answer.GetSummary(), "2 desktops will not be ready by 08:30") {
+			t.Error(answer.GetSummary())
+		}
+		points := answer.GetPoints()
+		if last := points[len(points)-1]; len(points) < 3 || points[0].GetPlanned() != 0 || last.GetReady() != 0 {
+			t.Error(points)
+		}
+	}
+	next, err := client.Plan(t.Context(), &v1.PlanRequest{Pool: "counter"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(next.GetPlan().GetStarts()) == 0 {
+		t.Error("nothing starts on the next date on which something does:", next)
+	}
+}
+
+// What is stored is told as it is, with what became of it.
+func TestPlanStored(t *testing.T) {
+	r := newRig(t)
+	r.openDaily(4, 8)
+	yesterday := inTokyo(-1)
+	open := time.Date(yesterday.Year, yesterday.Month, yesterday.Day, 8, 30, 0, 0, time.FixedZone("JST", 9*3600))
+	plan := &v1.Plan{
+		Meta: &v1.Meta{Name: "counter-" + yesterday.String()}, Pool: "counter", Date: yesterday.String(), TimeZone: "Asia/Tokyo",
+		Made:    timestamppb.New(open.Add(-12 * time.Hour)),
+		Targets: []*v1.PlanTarget{{From: timestamppb.New(open.Add(-8 * time.Hour))}, {From: timestamppb.New(open), Running: 2}},
+		Hosts:   []*v1.PlanHost{{Name: "kvm1", Boots: 4, Mean: durationpb.New(20 * time.Second), Quantile: durationpb.New(30 * time.Second), Samples: 9}},
+	}
+	for seat := range uint32(2) {
+		plan.Starts = append(plan.Starts, &v1.PlannedStart{
+			Seat: seat + 1, StartAt: timestamppb.New(open.Add(-30 * time.Second)), Deadline: timestamppb.New(open),
+			Ready: timestamppb.New(open.Add(time.Duration(seat)*20*time.Second - 10*time.Second)),
+		})
+	}
+	r.put(store.WriterPool, plan)
+	r.caughtUp()
+	answer, err := v1.NewPlanServiceClient(r.as(v1.Role_ROLE_OPERATOR)).Plan(t.Context(), &v1.PlanRequest{Pool: "counter", Date: yesterday.String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if answer.GetDryRun() || len(answer.GetPlan().GetStarts()) != 2 || !strings.Contains(answer.GetSummary(), "1 were ready in time, 1 late (the last at 08:30:10)") {
+		t.Error(answer)
+	}
+	points := answer.GetPoints()
+	if last := points[len(points)-1]; last.GetReady() != 2 || last.GetPlanned() != 2 || last.GetWanted() != 2 {
+		t.Error(points)
+	}
+}
+
+func TestPlanRefusals(t *testing.T) {
+	r := newRig(t)
+	r.openDaily(4, 8)
+	client := v1.NewPlanServiceClient(r.as(v1.Role_ROLE_VIEWER))
+	for _, row := range []struct {
+		pool, date string
+		code       codes.Code
+		words      string
+	}{
+		{"nothing", "", codes.NotFound, "nothing"},
+		{"always", "", codes.FailedPrecondition, "has no schedule"},
+		{"always", inTokyo(1).String(), codes.FailedPrecondition, "has no schedule"},
+		{"counter", inTokyo(-1).String(), codes.NotFound, "which is over"},
+		{"counter", "1970-01-01", codes.NotFound, "which is over"},
+		{"counter", "2027-02-29", codes.InvalidArgument, `date: "2027-02-29" is not a date`},
+		{"counter", inTokyo(401).String(), codes.InvalidArgument, "too far ahead"},
+		{"counter", "9999-12-31", codes.InvalidArgument, "too far ahead"},
+		{"counter", "tomorrow", codes.InvalidArgument, "date"},
+		{"", "", codes.InvalidArgument, "pool"},
+	} {
+		_, err := client.Plan(t.Context(), &v1.PlanRequest{Pool: row.pool, Date: row.date})
+		wantCode(t, err, row.code, row.words)
+	}
+	_, err := v1.NewPlanServiceClient(r.asHost("kvm1", "u")).Plan(t.Context(), &v1.PlanRequest{Pool: "counter"})
+	wantCode(t, err, codes.Unimplemented)
+}
