@@ -79,7 +79,7 @@ func TestMonitor(t *testing.T) {
 
 const (
 	imageVersion = "e2e"
-	storeBytes   = 640 << 20
+	storeBytes   = 1 << 30
 )
 
 // lab is one bare lab host.
@@ -289,6 +289,15 @@ func newRigOf(t *testing.T, storeBytes int64) (*hosttest.Rig, *libvirt.Host) {
 			return []string{"/bin/sh", "-c", `printf %s "$2" >"$1"; exit "$3"`, "sh", path, content, strconv.Itoa(status)}
 		},
 		WriteMuch: []string{"/bin/dd", "if=/dev/urandom", "of=/much", "bs=1M", "count=40", "conv=fsync"},
+		Tick: func(t *testing.T, life hostagent.Life) float64 {
+			return number(t, said(t, host, life, "/bin/cat", "/proc/uptime"))
+		},
+		Clock: func(t *testing.T, life hostagent.Life) time.Time {
+			return time.Unix(int64(number(t, said(t, host, life, "/bin/date", "+%s"))), 0)
+		},
+		Use:           func(t *testing.T, life hostagent.Life) { l.useGuest(t, host, life) },
+		ForeignMemory: foreignMemory,
+		Saving:        func(t *testing.T, life hostagent.Life) { l.awaitSaving(t, life) },
 	}, host
 }
 

@@ -29,12 +29,15 @@ func (h *Host) SetClock(ctx context.Context, life hostagent.Life, now time.Time)
 	if !errors.Is(err, errGuest) {
 		return err
 	}
-	// It may only have been unable to set the hardware's clock too.
-	at, timeErr := h.guestTime(ctx, life)
-	if timeErr == nil && time.Since(at).Abs() < 10*time.Second {
-		return nil
+	// A Linux without a program for the hardware's clock sets none at all that way.
+	status, output, execErr := h.Exec(ctx, life, []string{"/bin/date", "-u", "-s", "@" + strconv.FormatInt(now.Unix(), 10)})
+	if execErr == nil && status != 0 {
+		execErr = fmt.Errorf("date exited with %d: %s", status, word(output, 128))
 	}
-	return errors.Join(err, timeErr)
+	if execErr != nil {
+		return errors.Join(err, execErr)
+	}
+	return nil
 }
 
 func (h *Host) guestTime(ctx context.Context, life hostagent.Life) (time.Time, error) {
