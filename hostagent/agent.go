@@ -138,7 +138,7 @@ func New(cfg Config, journal *Journal, hypervisor Hypervisor, guest Guest, disks
 	}
 	a := &Agent{
 		cfg: cfg, log: cfg.Log, hypervisor: hypervisor, guest: guest, disks: disks, meter: meter, hardware: hardware,
-		bootID: hardware.BootID, view: newView(), inventory: &inventory{}, governor: newGovernor(cfg.MaxBoots), savers: newGovernor(maxSaves),
+		bootID: hardware.BootID, view: newView(), inventory: &inventory{}, governor: newGovernor(cfg.MaxBoots, hardware.CPUs), savers: newGovernor(maxSaves, maxSaves),
 		births: make(chan struct{}, 1), workers: map[string]*worker{}, refused: map[string]bool{},
 	}
 	a.observer = &observer{agent: a, wake: make(chan struct{}, 1)}
@@ -153,6 +153,7 @@ func New(cfg Config, journal *Journal, hypervisor Hypervisor, guest Guest, disks
 	for _, err := range a.book.unruly {
 		a.log.Warn().Err(err).Msg("journal holds what another version's rules allowed")
 	}
+	a.governor.room = a.room
 	a.metrics = newMetrics(cfg.Registerer, a)
 	a.source = &remoteSource{fetched: a.metrics.fetched, fromPeers: a.metrics.fromPeers, bandwidth: newBandwidth(cfg.FetchBandwidth)}
 	if cfg.Peers.Listener != nil {
@@ -181,6 +182,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 		group.Go(func() error { return a.observer.run(ctx) })
 		group.Go(func() error { return a.observer.hear(ctx, a.cfg.Hints) })
+		group.Go(func() error { return a.heed(ctx) })
 		group.Go(func() error { return a.sweep(ctx) })
 		group.Go(func() error { return a.scrub(ctx) })
 		return a.raiseWorkers(ctx, group)
@@ -216,7 +218,7 @@ func (a *Agent) adoptAll(ctx context.Context) error {
 	a.ready.Do(a.tellReady)
 	for _, e := range lives {
 		if e.status.GetState() == v1.DesktopState_DESKTOP_STATE_STARTING {
-			a.governor.hold(keyOf(e.life)) // before those that wait may ask
+			a.governor.hold(keyOf(e.life), a.memoryMiB(e)) // before those that wait may ask
 		}
 	}
 	for _, e := range lives {
@@ -392,6 +394,6 @@ func (a *Agent) capacity() *v1.HostCapacity {
 		Cpus: uint32(a.hardware.CPUs), MemoryMib: a.hardware.MemoryMiB, StoreBytes: a.inventory.space.Size,
 		MaxBoots: uint32(a.cfg.MaxBoots), Kvm: a.cfg.Platform.KVM, Emulation: a.cfg.Platform.Emulate,
 		LibvirtVersion: cleanText(a.cfg.Platform.LibvirtVersion, 64), QemuVersion: cleanText(a.cfg.Platform.QEMUVersion, 64),
-		SecurityModels: models,
+		SecurityModels: models, CpuModel: cleanText(a.hardware.CPUModel, 128),
 	}
 }

@@ -23,6 +23,8 @@ type orders struct {
 	epoch    uint64
 	// bootID is that of the boot in which they came.
 	bootID string
+	// reserved is the memory that the host shall keep for itself, MiB.
+	reserved uint64
 }
 
 // edits is what orders do to the book: written to the journal first, shown afterwards.
@@ -30,6 +32,7 @@ type edits struct {
 	// What the book knew of the control plane, and what it knows from now on.
 	oldEpoch, epoch uint64
 	oldTold, told   string
+	oldKeep, keep   uint64
 
 	highest map[string]int64
 	put     map[lifeKey]*entry
@@ -44,7 +47,7 @@ type edits struct {
 // newEdits begins edits that change nothing. The caller holds mu.
 func (b *book) newEdits() edits {
 	return edits{
-		oldEpoch: b.epoch, epoch: b.epoch, oldTold: b.told, told: b.told, highest: map[string]int64{}, put: map[lifeKey]*entry{},
+		oldEpoch: b.epoch, epoch: b.epoch, oldTold: b.told, told: b.told, oldKeep: b.reserved, keep: b.reserved, highest: map[string]int64{}, put: map[lifeKey]*entry{},
 		forget: map[lifeKey]Life{}, fresh: map[lifeKey]bool{}, touched: map[string]bool{},
 	}
 }
@@ -64,7 +67,7 @@ func (b *book) apply(now time.Time, o orders) (touched map[string]bool, refused 
 		return nil, nil, fmt.Errorf("%w: it is %d, seen was %d", errOldEpoch, o.epoch, seen)
 	}
 	e := b.newEdits()
-	e.epoch = max(o.epoch, b.epoch)
+	e.epoch, e.keep = max(o.epoch, b.epoch), o.reserved
 	b.planDrops(o, &e)
 	if o.complete && o.bootID != b.told {
 		e.told = o.bootID
@@ -239,7 +242,7 @@ func (b *book) adopt(now time.Time, found map[Life]*v1.DesktopStatus, marks map[
 
 // commit makes edits durable, then visible. A status that its worker changed in the meantime stays as the worker left it.
 func (b *book) commit(e edits) error {
-	if e.epoch == e.oldEpoch && e.told == e.oldTold && len(e.highest)+len(e.put)+len(e.forget) == 0 {
+	if e.epoch == e.oldEpoch && e.told == e.oldTold && e.keep == e.oldKeep && len(e.highest)+len(e.put)+len(e.forget) == 0 {
 		return nil
 	}
 	if !b.readOnly() {
@@ -248,7 +251,7 @@ func (b *book) commit(e edits) error {
 		}
 	}
 	b.mu.Lock()
-	b.epoch, b.told = e.epoch, e.told
+	b.epoch, b.told, b.reserved = e.epoch, e.told, e.keep
 	for uid, generation := range e.highest {
 		b.highest[uid] = generation
 	}
@@ -284,6 +287,11 @@ func (e *edits) write(tx journalTx) error {
 	}
 	if e.told != e.oldTold {
 		if err := tx.putTold(e.told); err != nil {
+			return err
+		}
+	}
+	if e.keep != e.oldKeep {
+		if err := tx.putReserved(e.keep); err != nil {
 			return err
 		}
 	}

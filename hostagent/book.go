@@ -45,9 +45,11 @@ type book struct {
 	revision uint64
 	epoch    uint64
 	// told is the id of the boot in which the control plane last said all that this host shall run.
-	told    string
-	highest map[string]int64
-	entries map[lifeKey]*entry
+	told string
+	// reserved is the memory that the host keeps for itself, MiB, as the control plane last said; 0 when it did not.
+	reserved uint64
+	highest  map[string]int64
+	entries  map[lifeKey]*entry
 	// desktops holds the generations of entries by uid.
 	desktops map[string][]int64
 	// unruly are the journal's complaints at its opening, for the log.
@@ -64,7 +66,7 @@ func openBook(journal *Journal, now time.Time) (*book, error) {
 	if err != nil {
 		return b, err
 	}
-	b.epoch, b.told, b.highest, b.unruly = m.epoch, m.told, m.highest, m.unruly
+	b.epoch, b.told, b.reserved, b.highest, b.unruly = m.epoch, m.told, m.reserved, m.highest, m.unruly
 	for key, rec := range m.lives {
 		b.revision++
 		b.desktops[key.uid] = append(b.desktops[key.uid], key.generation)
@@ -262,6 +264,13 @@ func (b *book) toldIn(bootID string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.told == bootID
+}
+
+// reservedMemory is the memory that the host keeps for itself, MiB; 0 when nobody said.
+func (b *book) reservedMemory() uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.reserved
 }
 
 // seenEpoch is the highest cluster epoch ever seen.

@@ -51,6 +51,9 @@ func (s *session) callBuild(ask *v1.Ask) error {
 	if load.MemoryAvailableMiB < uint64(memory) {
 		return fmt.Errorf("the build's VM needs %d MiB, and %d MiB of this host's memory are free", memory, load.MemoryAvailableMiB)
 	}
+	if why := a.governor.lacks(uint64(memory)); why != "" {
+		return fmt.Errorf("the build's VM %s", why)
+	}
 	err = a.cfg.Builder.Accept(BuildCall{
 		ID: ask.GetId(), MemoryMiB: memory, Source: a.source,
 		Dial: func() (*grpc.ClientConn, error) { return a.cfg.Dial(s.server) },

@@ -44,7 +44,7 @@ func at(state v1.DesktopState, desired v1.DesiredState) situation {
 			Desktop: "d", Spec: &v1.DesktopSpec{Zone: "office"},
 			Incarnation: &v1.Incarnation{Generation: 5, Desired: desired, Shape: &v1.Shape{}},
 		},
-		status: &v1.DesktopStatus{State: state}, bootID: "boot", told: true, hasZone: true, newest: true, keptKnown: true, slotWhy: "waits for a boot slot: at most 2 desktops boot at once",
+		status: &v1.DesktopStatus{State: state}, bootID: "boot", told: true, hasZone: true, newest: true, keptKnown: true, slotWhy: "waits for a boot slot",
 	}
 	if rank(state) >= rank(starting) && state != deleted {
 		s.start = startMark{phase: startConfirmed, bootID: "boot"}
@@ -82,7 +82,7 @@ func TestDecide(t *testing.T) {
 		}, state: prepared, message: "starts at 2026-11-04T12:01:00Z"},
 		"at its time": {s: at(prepared, wantReady), change: func(s *situation) {
 			s.assignment.Incarnation.StartAt = timestamppb.New(noon)
-		}, do: askSlot, state: prepared, message: "waits for a boot slot: at most 2 desktops boot at once"},
+		}, do: askSlot, state: prepared, message: "waits for a boot slot"},
 		"not beside an older life": {s: at(prepared, wantReady), change: func(s *situation) { s.slot, s.rival = true, 4 },
 			state: prepared, message: "waiting until generation 4 of this desktop has ended"},
 		"with a slot": {s: at(prepared, wantReady), change: func(s *situation) { s.slot = true },

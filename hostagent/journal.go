@@ -189,10 +189,12 @@ type record struct {
 
 // memory is all that the journal holds.
 type memory struct {
-	epoch   uint64
-	told    string // see book
-	highest map[string]int64
-	lives   map[lifeKey]*record
+	epoch uint64
+	told  string // see book
+	// reserved is the memory that the host keeps, MiB.
+	reserved uint64
+	highest  map[string]int64
+	lives    map[lifeKey]*record
 	// unruly says of each value that breaks this agent's rules what was left of it. Another version wrote it.
 	unruly []error
 }
@@ -207,6 +209,7 @@ var (
 	metaFormat        = []byte("format")
 	metaEpoch         = []byte("epoch")
 	metaTold          = []byte("told")
+	metaReserved      = []byte("reserved-memory")
 )
 
 // load reads the whole journal. Anything that is not as it was written makes it damaged as a whole: half a memory of
@@ -230,6 +233,13 @@ func (j *Journal) load() (memory, error) {
 				return fmt.Errorf("%w: boot of the last orders: %w", ErrJournalDamaged, err)
 			}
 			m.told = string(told)
+		}
+		if raw := tx.Bucket(bucketMeta).Get(metaReserved); raw != nil {
+			reserved, err := decodeNumber(raw)
+			if err != nil {
+				return fmt.Errorf("%w: reserved memory: %w", ErrJournalDamaged, err)
+			}
+			m.reserved = reserved
 		}
 		for _, bucket := range []struct {
 			name []byte

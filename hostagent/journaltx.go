@@ -18,6 +18,10 @@ func (t journalTx) putTold(bootID string) error {
 	return t.tx.Bucket(bucketMeta).Put(metaTold, seal([]byte(bootID)))
 }
 
+func (t journalTx) putReserved(mib uint64) error {
+	return t.tx.Bucket(bucketMeta).Put(metaReserved, encodeNumber(mib))
+}
+
 func (t journalTx) putHighest(uid string, generation int64) error {
 	return t.tx.Bucket(bucketHighest).Put([]byte(uid), encodeNumber(uint64(generation)))
 }

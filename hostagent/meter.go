@@ -17,11 +17,15 @@ type Hardware struct {
 	BootID    string
 	CPUs      int
 	MemoryMiB uint64
+	// CPUModel is what the first CPU calls itself; empty when it does not.
+	CPUModel string
 }
 
 // Load is how busy a host is: free memory, and the share of the last 10 s in which something waited, in percent.
 type Load struct {
-	MemoryAvailableMiB       uint64
+	MemoryAvailableMiB uint64
+	// PSIKnown: the kernel tells of pressure.
+	PSIKnown                 bool
 	PSICPU, PSIMemory, PSIIO float64
 }
 
@@ -63,7 +67,12 @@ func (m ProcMeter) Hardware() (Hardware, error) {
 	if memory.MemTotalBytes == nil || len(stat.CPU) == 0 {
 		return Hardware{}, errors.New("read hardware: the kernel does not say how much memory or how many CPUs there are")
 	}
-	return Hardware{BootID: strings.TrimSpace(string(bootID)), CPUs: len(stat.CPU), MemoryMiB: *memory.MemTotalBytes >> 20}, nil
+	hardware := Hardware{BootID: strings.TrimSpace(string(bootID)), CPUs: len(stat.CPU), MemoryMiB: *memory.MemTotalBytes >> 20}
+	// Not every architecture has it.
+	if cpus, err := m.proc.CPUInfo(); err == nil && len(cpus) > 0 {
+		hardware.CPUModel = cpus[0].ModelName
+	}
+	return hardware, nil
 }
 
 // Load implements Meter. Kernels without pressure-stall information report none.
@@ -85,6 +94,7 @@ func (m ProcMeter) Load() (Load, error) {
 			return Load{}, fmt.Errorf("read pressure of %s: %w", resource, err)
 		}
 		if stats.Some != nil {
+			load.PSIKnown = true
 			*into = min(max(stats.Some.Avg10, 0), 100)
 		}
 	}

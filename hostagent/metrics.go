@@ -47,7 +47,10 @@ func newMetrics(registerer prometheus.Registerer, a *Agent) *metrics {
 		}, a.sessionUp),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "daybreak_agent_boots_in_flight", Help: "VMs that were started and are not ready yet.",
-		}, func() float64 { return float64(a.governor.inFlight()) }),
+		}, func() float64 { inFlight, _ := a.governor.counts(); return float64(inFlight) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "daybreak_agent_boot_limit", Help: "VMs that may boot at once now, by what the host bears.",
+		}, func() float64 { _, limit := a.governor.counts(); return float64(limit) }),
 	)
 	return m
 }

@@ -36,6 +36,8 @@ func (o *observer) run(ctx context.Context) error {
 		began := time.Now()
 		o.look(ctx)
 		o.agent.takeStock(ctx)
+		// What runs or was freed may have changed without a word of ours.
+		o.agent.governor.nudge()
 		// However many wait, lists are not asked for in a rush; each needs two, some time apart.
 		if !sleepUntil(ctx, time.Now().Add(hurryPeriod), nil) {
 			return ctx.Err()

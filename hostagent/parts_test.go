@@ -20,10 +20,10 @@ import (
 )
 
 func TestGovernorGivesSlotsByWhoIsDue(t *testing.T) {
-	g := newGovernor(1)
+	g := newGovernor(1, 1)
 	var poked []string
 	ask := func(name string, due time.Time) bool {
-		ok, _ := g.ask(lifeKey{uid: name, generation: 1}, due, func() { poked = append(poked, name) })
+		ok, _ := g.ask(noon, lifeKey{uid: name, generation: 1}, need{due: due}, func() { poked = append(poked, name) })
 		return ok
 	}
 	if !ask("a", noon) || !ask("a", noon) {
@@ -32,7 +32,7 @@ func TestGovernorGivesSlotsByWhoIsDue(t *testing.T) {
 	if ask("late", noon.Add(time.Hour)) || ask("early", noon) {
 		t.Fatal("more slots than there are")
 	}
-	g.release(lifeKey{uid: "a", generation: 1})
+	g.release(noon, lifeKey{uid: "a", generation: 1}, true)
 	if len(poked) != 2 {
 		t.Errorf("poked %v, want both that wait", poked)
 	}
@@ -40,11 +40,11 @@ func TestGovernorGivesSlotsByWhoIsDue(t *testing.T) {
 		t.Error("who was due later went first")
 	}
 	// A boot that was found takes a slot even beyond the limit.
-	g.hold(lifeKey{uid: "found", generation: 1})
-	if g.inFlight() != 2 {
-		t.Errorf("%d in flight, want 2", g.inFlight())
+	g.hold(lifeKey{uid: "found", generation: 1}, 0)
+	if n, _ := g.counts(); n != 2 {
+		t.Errorf("%d in flight, want 2", n)
 	}
-	g.release(lifeKey{uid: "early", generation: 1})
+	g.release(noon, lifeKey{uid: "early", generation: 1}, true)
 	if ask("late", noon.Add(time.Hour)) {
 		t.Error("a slot given beyond the limit")
 	}
@@ -176,7 +176,7 @@ func TestProcMeter(t *testing.T) {
 	for name, avg := range map[string]string{"cpu": "12.50", "memory": "0.00", "io": "99.99"} {
 		write("pressure/"+name, "some avg10="+avg+" avg60=0.00 avg300=0.00 total=1\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n")
 	}
-	if got, err := meter.Load(); err != nil || got != (Load{MemoryAvailableMiB: 4096, PSICPU: 12.5, PSIIO: 99.99}) {
+	if got, err := meter.Load(); err != nil || got != (Load{MemoryAvailableMiB: 4096, PSIKnown: true, PSICPU: 12.5, PSIIO: 99.99}) {
 		t.Errorf("load %+v, %v", got, err)
 	}
 	if _, err := NewProcMeter("/proc"); err != nil {

@@ -72,16 +72,16 @@ func (a *Agent) compose(since uint64) (*v1.ReportRequest, uint64) {
 	desktops, revision := a.book.since(since, maxAssignments, maxStatusBytes)
 	known := a.book.knownDesktops()
 	request := &v1.ReportRequest{Desktops: desktops, Unwell: cleanText(a.Unwell(), 1024)}
+	inFlight, limit := a.governor.counts()
+	heldBack, running := a.governor.heldBack(), a.runningMiB(nil)
 	a.inventory.mu.Lock()
 	defer a.inventory.mu.Unlock()
 	load := a.inventory.load
 	request.Usage = &v1.HostUsage{
 		StoreAvailableBytes: a.inventory.space.Available, MemoryAvailableMib: load.MemoryAvailableMiB,
-		BootsInFlight: uint32(a.governor.inFlight()), Running: uint32(a.view.running()),
+		BootsInFlight: uint32(inFlight), BootLimit: uint32(limit), Running: uint32(a.view.running()),
+		RunningMemoryMib: running, HeldBack: cleanText(heldBack, 512), BuildMemoryMib: a.buildMiB(),
 		PsiCpu: load.PSICPU, PsiMemory: load.PSIMemory, PsiIo: load.PSIIO,
-	}
-	if a.cfg.Builder != nil {
-		request.Usage.BuildMemoryMib = a.cfg.Builder.MemoryMiB()
 	}
 	request.Images = a.inventory.bases[:min(len(a.inventory.bases), maxImages)]
 	for _, disk := range a.inventory.data {

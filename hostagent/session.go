@@ -163,7 +163,8 @@ func (a *Agent) obey(message *v1.Assignments) error {
 	if a.book.readOnly() {
 		return nil
 	}
-	o := orders{complete: message.GetComplete(), drop: message.GetDrop(), epoch: message.GetClusterEpoch(), bootID: a.bootID}
+	o := orders{complete: message.GetComplete(), drop: message.GetDrop(), epoch: message.GetClusterEpoch(), bootID: a.bootID,
+		reserved: message.GetReservedMemoryMib()}
 	var refusals []string
 	for _, assignment := range message.GetSet() {
 		if err := protovalidate.Validate(assignment); err != nil {
@@ -195,6 +196,7 @@ func (a *Agent) obey(message *v1.Assignments) error {
 	a.settleRefusals(o, refusals)
 	a.freeze("")
 	a.hold(message.GetWantedImages())
+	a.governor.nudge()
 	for uid := range touched {
 		a.reassign(uid)
 	}

@@ -92,6 +92,7 @@ func (w *worker) start(ctx context.Context, e entry, p *progress) error {
 		return err
 	}
 	p.nextPing = time.Now().Add(minPing)
+	p.atOnce, _ = a.governor.counts()
 	return a.book.enterStarting(e.life, time.Now(), startMark{phase: startConfirmed, bootID: a.bootID})
 }
 
@@ -195,8 +196,11 @@ func (w *worker) ping(ctx context.Context, e entry, p *progress) error {
 		p.doubt = "the guest agent does not answer"
 		return err
 	}
-	if e.status.GetState() == v1.DesktopState_DESKTOP_STATE_SUSPENDED {
+	switch e.status.GetState() {
+	case v1.DesktopState_DESKTOP_STATE_SUSPENDED:
 		w.setClock(ctx, e)
+	case v1.DesktopState_DESKTOP_STATE_STARTING:
+		w.countReads(ctx, e, p)
 	}
 	p.answered, p.doubt = true, ""
 	return nil
@@ -220,8 +224,16 @@ func (w *worker) probe(ctx context.Context, e entry, p *progress) error {
 		p.doubt = fmt.Sprintf("the probe exited with %d: %s", status, cleanText(output, 256))
 	default:
 		p.proven = true
+		w.countReads(ctx, e, p)
 	}
 	return err
+}
+
+// countReads notes what the guest has read so far. Where that is not to be had, it is not known.
+func (w *worker) countReads(ctx context.Context, e entry, p *progress) {
+	if read, err := w.agent.hypervisor.ReadBytes(ctx, e.life); err == nil {
+		p.read = read
+	}
 }
 
 func (w *worker) describe(ctx context.Context, e entry, p *progress) error {

@@ -98,7 +98,7 @@ func TestOneFetchForAllAndBootsInTurn(t *testing.T) {
 			done := true
 			for _, a := range all {
 				got := r.plane.status(a).GetStatus()
-				queued = queued || got.GetState() == prepared && got.GetMessage() == "waits for a boot slot: at most 3 desktops boot at once"
+				queued = queued || got.GetState() == prepared && got.GetMessage() == "waits for a boot slot"
 				done = done && got.GetState() == ready
 			}
 			return done

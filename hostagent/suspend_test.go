@@ -79,7 +79,7 @@ func TestDecideSuspend(t *testing.T) {
 		"restored, and wanted no more": {s: at(suspended, wantSuspended), change: kept(func(s *situation) { s.domain, s.domainState = presentNow, DomainPaused }), do: destroy, state: suspended},
 		"woken, and wanted no more":    {s: at(suspended, wantSuspended), change: func(s *situation) { s.saver = true }, do: suspend, state: suspended, message: "its memory is being saved"},
 		"wake: find it":                {s: at(suspended, wantReady), change: kept(func(s *situation) { s.keptKnown = false }), do: findMemory, state: suspended},
-		"wake: a slot first":           {s: at(suspended, wantReady), change: kept(nil), do: askSlot, state: suspended, message: "waits for a boot slot: at most 2 desktops boot at once"},
+		"wake: a slot first":           {s: at(suspended, wantReady), change: kept(nil), do: askSlot, state: suspended, message: "waits for a boot slot"},
 		"wake":                         {s: at(suspended, wantReady), change: kept(func(s *situation) { s.slot = true }), do: resume, state: suspended, message: "waking"},
 		"wake: the image first":        {s: at(suspended, wantReady), change: kept(func(s *situation) { s.slot, s.base.done = true, false }), do: fetchBase, state: suspended, message: "fetching the image"},
 		"wake: not after a restart of the host, before new orders": {s: at(suspended, wantReady), change: kept(func(s *situation) { s.slot, s.told = true, false }), state: suspended,

@@ -111,6 +111,19 @@ func (v *view) trouble() (string, time.Time) {
 	return v.fault, v.since
 }
 
+// memory is what the VMs of the newest list were given, MiB; 0 where that is not known.
+func (v *view) memory() map[lifeKey]uint64 {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	given := map[lifeKey]uint64{}
+	for key, domain := range v.last.domains {
+		if domain.State != DomainGone {
+			given[key] = domain.MemoryMiB
+		}
+	}
+	return given
+}
+
 // running counts the VMs of the newest list.
 func (v *view) running() int {
 	v.mu.Lock()

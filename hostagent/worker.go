@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -62,7 +63,11 @@ type progress struct {
 	woken       bool
 	wakingSince time.Time
 	// slotWhy is why it was given no boot slot.
-	slotWhy  string
+	slotWhy string
+	// atOnce VMs booted when this process started it, itself included; 0 when another did. read is what its guest had read when it
+	// got ready.
+	atOnce   int
+	read     uint64
 	trouble  trouble
 	failures int
 }
@@ -126,7 +131,7 @@ func (w *worker) round(ctx context.Context) (next time.Time, more bool) {
 		if decided.do == start && !w.sound(ctx, e, p) {
 			return next, true
 		}
-		if err := w.settle(now, e, s, decided); err != nil {
+		if err := w.settle(now, e, p, s, decided); err != nil {
 			w.agent.log.Error().Err(err).Str("desktop", e.life.Desktop).Int64("generation", e.life.Generation).Msg("state not kept; it will be tried again")
 			next = earlier(next, now.Add(5*time.Second))
 			continue
@@ -139,7 +144,7 @@ func (w *worker) round(ctx context.Context) (next time.Time, more bool) {
 			continue
 		}
 		if decided.do == askSaver {
-			if ok, _ := a.savers.ask(keyOf(e.life), time.Time{}, w.poke); !ok {
+			if ok, _ := a.savers.ask(now, keyOf(e.life), need{}, w.poke); !ok {
 				next = earlier(next, decided.until)
 				continue
 			}
@@ -160,7 +165,8 @@ func (w *worker) round(ctx context.Context) (next time.Time, more bool) {
 // slotted asks for a boot slot, and says in the status why there is none.
 func (w *worker) slotted(now time.Time, e entry, p *progress) bool {
 	a := w.agent
-	ok, why := a.governor.ask(keyOf(e.life), e.assignment.GetIncarnation().GetStartAt().AsTime(), w.poke)
+	due := e.assignment.GetIncarnation().GetStartAt().AsTime()
+	ok, why := a.governor.ask(now, keyOf(e.life), need{due: due, mib: a.memoryMiB(e)}, w.poke)
 	if p.slotWhy = why; ok || e.status.GetMessage() == why {
 		return ok
 	}
@@ -182,8 +188,8 @@ func (w *worker) forget(lives []entry) {
 	}
 	for key := range w.known {
 		if !here[key] {
-			w.agent.governor.release(key)
-			w.agent.savers.release(key)
+			w.agent.governor.release(time.Now(), key, false)
+			w.agent.savers.release(time.Now(), key, false)
 			delete(w.known, key)
 		}
 	}
@@ -272,7 +278,7 @@ func confirms(s situation, decided step) *startMark {
 }
 
 // settle makes a decision's state durable, and takes or gives back what goes with it.
-func (w *worker) settle(now time.Time, e entry, s situation, decided step) error {
+func (w *worker) settle(now time.Time, e entry, p *progress, s situation, decided step) error {
 	a := w.agent
 	key := keyOf(e.life)
 	mark := confirms(s, decided)
@@ -288,24 +294,35 @@ func (w *worker) settle(now time.Time, e entry, s situation, decided step) error
 	err := a.book.update(e.life, now, func(status *v1.DesktopStatus) {
 		status.State, status.Message, status.PausedIo = decided.state, decided.message, decided.paused
 		status.ProgressPercent, status.DataDisk = decided.percent, hasData
+		if e.status.GetState() == v1.DesktopState_DESKTOP_STATE_STARTING && decided.state == v1.DesktopState_DESKTOP_STATE_READY && p.atOnce > 0 {
+			status.Boot = bootReport(now, e, p)
+		}
 	})
 	if err != nil {
 		return err
 	}
 	switch {
 	case decided.state == v1.DesktopState_DESKTOP_STATE_STARTING, decided.waking:
-		a.governor.hold(key)
+		a.governor.hold(key, a.memoryMiB(e))
 	case decided.do != askSlot:
-		a.governor.release(key)
+		a.governor.release(now, key, decided.state == v1.DesktopState_DESKTOP_STATE_READY)
 	}
 	if decided.do != suspend && decided.do != askSaver {
-		a.savers.release(key)
+		a.savers.release(now, key, false)
+	}
+	if decided.state != e.status.GetState() && mayHaveVM(e.status.GetState()) && !mayHaveVM(decided.state) {
+		a.governor.nudge() // there is room again
 	}
 	if decided.listen {
 		a.view.listen(w.uid)
 		a.observer.hurry()
 	}
 	return nil
+}
+
+// bootReport is how a start went that has just come to its end.
+func bootReport(now time.Time, e entry, p *progress) *v1.BootReport {
+	return &v1.BootReport{Took: durationpb.New(max(now.Sub(e.startedAt), 0)), AtOnce: uint32(min(p.atOnce, 4096)), ReadBytes: p.read}
 }
 
 // perform does one step and remembers how it went.

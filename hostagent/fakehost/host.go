@@ -103,6 +103,8 @@ type Config struct {
 	System build.System
 	// KeepContent keeps the content of bases, so that it can be given to other hosts.
 	KeepContent bool
+	// Pressure is the host's pressure by CPU, memory and I/O, percent; nil means that the kernel does not say.
+	Pressure func() (cpu, memory, io float64)
 	// Trash is how long what was moved there is kept. 0 means a week.
 	Trash time.Duration
 }
@@ -313,15 +315,22 @@ func (h *Host) Hardware() (hostagent.Hardware, error) {
 	return hardware, nil
 }
 
-// Load implements hostagent.Meter: memory less what VMs were given.
+// Load implements hostagent.Meter: memory less what VMs were given whose guests are up, since a guest takes it bit by bit.
 func (h *Host) Load() (hostagent.Load, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	used := uint64(0)
 	for _, d := range h.domains {
-		used += uint64(d.machine.MemoryMiB)
+		if !d.boot.Hangs && !time.Now().Before(d.ready) {
+			used += uint64(d.machine.MemoryMiB)
+		}
 	}
-	return hostagent.Load{MemoryAvailableMiB: h.cfg.Hardware.MemoryMiB - min(used, h.cfg.Hardware.MemoryMiB)}, nil
+	load := hostagent.Load{MemoryAvailableMiB: h.cfg.Hardware.MemoryMiB - min(used, h.cfg.Hardware.MemoryMiB)}
+	if h.cfg.Pressure != nil {
+		load.PSIKnown = true
+		load.PSICPU, load.PSIMemory, load.PSIIO = h.cfg.Pressure()
+	}
+	return load, nil
 }
 
 // Running lists the lives whose VM runs now.

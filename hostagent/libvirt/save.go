@@ -74,7 +74,8 @@ func savedBefore(c *lv.Connect, life hostagent.Life, file string, gone error) er
 func checkSave(c *lv.Connect, life hostagent.Life, vmUUID, file string) error {
 	what := fmt.Sprintf("read saved memory of %s generation %d", life.Desktop, life.Generation)
 	text, err := c.DomainSaveImageGetXMLDesc(file, 0)
-	if errors.Is(err, lv.ERR_OPERATION_FAILED) || errors.Is(err, lv.ERR_INTERNAL_ERROR) {
+	gone := errors.Is(err, lv.ERR_SYSTEM_ERROR) && strings.Contains(err.Error(), "No such file or directory")
+	if gone || errors.Is(err, lv.ERR_OPERATION_FAILED) || errors.Is(err, lv.ERR_INTERNAL_ERROR) {
 		return fmt.Errorf("%s: %w: %w", what, err, hostagent.ErrPermanent)
 	}
 	if err != nil {
