@@ -40,10 +40,7 @@ func (d *decision) cool(surplus map[string]bool) {
 		case state == v1.DesktopState_DESKTOP_STATE_READY:
 			d.readySpares--
 		}
-		d.warm--
-		if d.runs(desktop, d.next) {
-			d.trying--
-		}
+		d.uncount(desktop)
 		d.chill(desktop)
 	}
 	d.suspendKept(surplus)

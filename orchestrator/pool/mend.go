@@ -72,11 +72,12 @@ func (d *decision) stopWithdrawn(surplus map[string]bool) {
 		if d.full() {
 			return
 		}
-		if surplus[desktop.GetMeta().GetName()] || !d.waitsWithdrawn(desktop) {
+		if surplus[desktop.GetMeta().GetName()] || d.stopped[desktop.GetMeta().GetName()] || !d.waitsWithdrawn(desktop) {
 			continue
 		}
 		inc := desktop.GetIncarnation()
 		d.stopped[desktop.GetMeta().GetName()] = true
+		d.uncount(desktop)
 		d.countEnding(desktop)
 		d.actions.Retire = append(d.actions.Retire, Change{
 			Desktop: retired(desktop, v1.DataDisposal_DATA_DISPOSAL_UNSPECIFIED), Reason: ReasonReplaced, Warning: true,

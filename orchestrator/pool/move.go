@@ -38,7 +38,9 @@ func (d *decision) move(surplus map[string]bool, budget int) map[string]bool {
 		cold := isCold(d.now, desktop) && desktop.GetClaim() == nil // not in service
 		switch {
 		case desktop.GetIncarnation().GetHost() == "":
+			d.uncount(desktop)
 			d.renew(desktop)
+			d.stopped[desktop.GetMeta().GetName()] = true
 			turns[desktop.GetMeta().GetName()] = true
 		case desktop.GetClaim() != nil:
 			turn := d.restart(desktop, &soon)
@@ -185,9 +187,7 @@ func rankOf(desktop *v1.Desktop) int {
 func (d *decision) moveAway(desktop *v1.Desktop, t *target) {
 	t.take()
 	d.stopped[desktop.GetMeta().GetName()] = true
-	if isDue(d.now, desktop) && !store.Broken(store.State(desktop)) {
-		d.warm--
-	}
+	d.uncount(desktop)
 	inc := desktop.GetIncarnation()
 	changed := retired(desktop, v1.DataDisposal_DATA_DISPOSAL_UNSPECIFIED)
 	calm(changed)

@@ -5,7 +5,9 @@ import (
 	"slices"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"daybreak/orchestrator/room"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -60,6 +62,9 @@ func removal(desktop *v1.Desktop, message string) Change {
 // retired returns the desktop with its life told to end.
 func retired(desktop *v1.Desktop, data v1.DataDisposal) *v1.Desktop {
 	changed := proto.CloneOf(desktop)
+	if inc := changed.Incarnation; inc.Desired == v1.DesiredState_DESIRED_STATE_PREPARED && room.PhaseOf(desktop) == room.Cold {
+		inc.StartAt = timestamppb.New(room.Never())
+	}
 	changed.Incarnation.Desired = v1.DesiredState_DESIRED_STATE_DELETED
 	changed.Incarnation.DataDisposal = data
 	return changed

@@ -30,6 +30,13 @@ func checkRetirements(t *rapid.T, w *world, a Actions) {
 			t.Fatalf("%s: data disposed of without being asked", before.Meta.Name)
 		case w.withdrawn(before):
 			continue // it was never started
+		case change.Reason == ReasonMadeElsewhere:
+			if !isCold(w.now, before) || before.Claim != nil {
+				t.Fatalf("made anew elsewhere: %v", before)
+			}
+			continue
+		case change.Reason == ReasonMoved && isCold(w.now, before) && before.Claim == nil && w.movesBack(before):
+			continue
 		case change.Reason == ReasonMoved:
 			checkMove(t, w, before, change.Desktop)
 			if rankOf(before) == rankFree {
@@ -45,17 +52,38 @@ func checkRetirements(t *rapid.T, w *world, a Actions) {
 		case !broken:
 			t.Fatalf("retired %s for nothing: %v", before.Meta.Name, before)
 		}
-		if !newDecision(w.now, w.snapshot()).onTheWay(before) {
+		if !newDecision(w.now, w.snapshot()).onTheWay(before) && (!isCold(w.now, before) || before.Claim != nil) {
 			costly++
 		}
 	}
 	limit := newDecision(w.now, w.snapshot()).limit()
-	if out := w.outOfService(); costly > 0 && out+costly > limit {
+	if out := w.missed(w.outOfService()); costly > 0 && out+costly > limit {
 		t.Fatalf("%d are out of service and %d are taken out, limit %d", out, costly, limit)
 	}
 	if left := w.free() - free; free > 0 && left < int(w.pool.Spec.MinReady) {
 		t.Fatalf("%d are moved, and %d ready ones are left, min_ready %d", free, left, w.pool.Spec.MinReady)
 	}
+}
+
+// missed is how many of those that are out of service are wanted now and not there.
+func (w *world) missed(out int) int {
+	if w.pool.Spec.Schedule == nil {
+		return out
+	}
+	d := newDecision(w.now, w.snapshot())
+	d.weigh(nil)
+	for _, desktop := range d.rest {
+		if store.State(desktop) == v1.DesktopState_DESKTOP_STATE_READY {
+			d.want--
+		}
+	}
+	return min(out, max(0, d.want))
+}
+
+// movesBack: more wait with the next version than are admitted to it.
+func (w *world) movesBack(d *v1.Desktop) bool {
+	next := w.pool.Release.GetNext()
+	return d.Incarnation.Version == next && len(w.running(next)) > int(w.pool.Release.GetAdmitted())
 }
 
 // outOfService counts what is being made anew. What is on a silent host, goes for good or is new does not count.
@@ -136,8 +164,8 @@ func checkRelease(t *rapid.T, w *world, a Actions) {
 				is++
 			}
 		}
-		if promised := w.promised(); moved(a) > 0 && is+promised+moved(a) > int(w.pool.Release.Admitted) {
-			t.Fatalf("%d run the next version, %d are about to, %d more are moved, admitted are %d", is, promised, moved(a),
+		if promised := w.promised(); w.moved(a) > 0 && is+promised+w.moved(a) > int(w.pool.Release.Admitted) {
+			t.Fatalf("%d run the next version, %d are about to, %d more are moved, admitted are %d", is, promised, w.moved(a),
 				w.pool.Release.Admitted)
 		}
 		if is > was && is > int(w.pool.Release.Admitted) {
@@ -157,10 +185,11 @@ func checkRelease(t *rapid.T, w *world, a Actions) {
 	}
 }
 
-func moved(a Actions) int {
+// moved counts the lives that end for the next version, not those that go back from it.
+func (w *world) moved(a Actions) int {
 	n := 0
 	for _, change := range a.Retire {
-		if change.Reason == ReasonMoved {
+		if change.Reason == ReasonMoved && change.Desktop.Incarnation.Version != w.pool.Release.GetNext() {
 			n++
 		}
 	}

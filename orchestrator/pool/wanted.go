@@ -86,10 +86,26 @@ func (d *decision) weigh(surplus map[string]bool) {
 	}
 }
 
-func (d *decision) count(desktop *v1.Desktop) {
+// counts: the desktop runs, or is on the way to it as far as anybody knows.
+func (d *decision) counts(desktop *v1.Desktop) bool {
 	inc := desktop.GetIncarnation()
 	homeless := inc.GetHost() == "" && inc.GetUnplacedReason() != ""
-	if homeless || !isDue(d.now, desktop) || store.Broken(store.State(desktop)) {
+	return !homeless && isDue(d.now, desktop) && !store.Broken(store.State(desktop))
+}
+
+// uncount takes a desktop of rest out of the balance: its life ends in this round.
+func (d *decision) uncount(desktop *v1.Desktop) {
+	if !d.counts(desktop) {
+		return
+	}
+	d.warm--
+	if d.runs(desktop, d.next) {
+		d.trying--
+	}
+}
+
+func (d *decision) count(desktop *v1.Desktop) {
+	if !d.counts(desktop) {
 		return
 	}
 	d.warm++

@@ -70,7 +70,7 @@ func (d *decision) sleepers(surplus map[string]bool) []*v1.Desktop {
 	var found []*v1.Desktop
 	for _, desktop := range d.rest {
 		name := desktop.GetMeta().GetName()
-		if desktop.GetClaim() != nil || surplus[name] || d.stopped[name] {
+		if desktop.GetClaim() != nil || surplus[name] || d.stopped[name] || d.waitsWithdrawn(desktop) {
 			continue
 		}
 		own := isSuspended(desktop) && isDedicated(d.Pool)

@@ -170,6 +170,12 @@ func (w *world) place(name, host string) {
 		if d.Spec.DataHost != "" {
 			host = d.Spec.DataHost
 		}
+		inc.UnplacedReason = ""
+		defer func() {
+			if inc.Host == "" {
+				inc.UnplacedReason = "no host fits"
+			}
+		}()
 		for _, host := range []string{host, "h1", "h2"} {
 			fits := w.memory == 0 || inc.Desired != v1.DesiredState_DESIRED_STATE_READY || w.room(host).Holds(need(d, room.Runs))
 			if inc.Host == "" && w.hosts[host] && fits && (d.Spec.DataHost == "" || d.Spec.DataHost == host) {
@@ -228,7 +234,7 @@ func (w *world) settle(limit int) int {
 			w.advance(name, "h1")
 			quiet = quiet && proto.Equal(ignoringRevision(was), ignoringRevision(w.desktops[name]))
 		}
-		if quiet && (actions.Again == 0 || w.pool.Spec.Schedule != nil && actions.Again > time.Minute) {
+		if quiet && (actions.Again == 0 || w.pool.Spec.Schedule != nil && actions.Again >= shortPause) {
 			return n
 		}
 		w.now = w.now.Add(time.Minute)

@@ -1,6 +1,8 @@
 package room
 
 import (
+	"time"
+
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -27,13 +29,23 @@ func PhaseOf(d *v1.Desktop) Phase {
 		if state <= v1.DesktopState_DESKTOP_STATE_PREPARED {
 			return Cold
 		}
-	case v1.DesiredState_DESIRED_STATE_SUSPENDED, v1.DesiredState_DESIRED_STATE_DELETED:
+	case v1.DesiredState_DESIRED_STATE_SUSPENDED:
 		if state == v1.DesktopState_DESKTOP_STATE_SUSPENDED {
 			return Suspended
+		}
+	case v1.DesiredState_DESIRED_STATE_DELETED:
+		switch {
+		case state == v1.DesktopState_DESKTOP_STATE_SUSPENDED:
+			return Suspended
+		case state <= v1.DesktopState_DESKTOP_STATE_PREPARED && !d.GetIncarnation().GetStartAt().AsTime().Before(Never()):
+			return Cold
 		}
 	}
 	return Runs
 }
+
+// Never is the start time of a life that ends and was never to run: its host may have promised its memory to others.
+func Never() time.Time { return time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC) }
 
 // Need is what one life asks of a host.
 type Need struct {

@@ -2,6 +2,9 @@ package room
 
 import (
 	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -36,6 +39,20 @@ func TestPhases(t *testing.T) {
 		if got := PhaseOf(life(c.desired, c.state)); got != c.want {
 			t.Errorf("%v and %v: phase %v, want %v", c.desired, c.state, got, c.want)
 		}
+	}
+}
+
+// A life that ends is promised what it took: of one that never was to run, nothing.
+func TestEndOfColdLife(t *testing.T) {
+	d := life(v1.DesiredState_DESIRED_STATE_DELETED, v1.DesktopState_DESKTOP_STATE_PREPARED)
+	for at, want := range map[time.Time]Phase{Never(): Cold, Never().Add(-time.Hour): Runs} {
+		if d.Incarnation.StartAt = timestamppb.New(at); PhaseOf(d) != want {
+			t.Errorf("to start at %v: phase %v, want %v", at, PhaseOf(d), want)
+		}
+	}
+	d.Incarnation.StartAt, d.Status.State = timestamppb.New(Never()), v1.DesktopState_DESKTOP_STATE_LOST
+	if PhaseOf(d) != Runs {
+		t.Error("what is on a silent host may run")
 	}
 }
 
