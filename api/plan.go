@@ -117,12 +117,12 @@ func (d planDay) next(ctx context.Context) (*v1.PlanResponse, error) {
 // starts: something is still to start, or is missing.
 func (d planDay) starts(plan *v1.Plan) bool {
 	for _, s := range plan.GetStarts() {
-		if s.GetDeadline().AsTime().After(d.now) {
+		if s.GetDeadline().AsTime().After(d.now) || !s.GetStartAt().AsTime().Before(d.now) {
 			return true
 		}
 	}
 	for _, s := range plan.GetShortfalls() {
-		if s.GetDeadline().AsTime().After(d.now) {
+		if !s.GetDeadline().AsTime().Before(d.now) {
 			return true
 		}
 	}
@@ -147,9 +147,9 @@ func (d planDay) dryRun(date calendar.Date) *v1.Plan {
 }
 
 func (d planDay) answer(plan *v1.Plan, dryRun bool) *v1.PlanResponse {
-	until := d.now
+	now := d.now
 	if dryRun {
-		until = time.Time{}
+		now = time.Time{} // nothing of it has come
 	}
-	return &v1.PlanResponse{Plan: plan, DryRun: dryRun, Summary: warmup.Summary(plan, d.now), Points: warmup.Points(plan, until)}
+	return &v1.PlanResponse{Plan: plan, DryRun: dryRun, Summary: warmup.Summary(plan, now), Points: warmup.Points(plan, now)}
 }

@@ -12,7 +12,7 @@ import (
 // maxSummary is the proto's bound of PlanResponse.summary.
 const maxSummary = 1024
 
-// Summary says in one sentence whether a plan will do, or did, as of now. Times are the plan's zone's.
+// Summary says in one sentence whether a plan will do, or did, as of now (zero: nothing of it has come). Times are the plan's zone's.
 func Summary(plan *v1.Plan, now time.Time) string {
 	zone, err := time.LoadLocation(plan.GetTimeZone())
 	if err != nil {
@@ -121,10 +121,12 @@ func (s summary) short() string {
 // past says what became of it.
 func (s summary) past() string {
 	starts := s.plan.GetStarts()
-	inTime, late, never := 0, 0, 0
+	inTime, late, never, coming := 0, 0, 0, 0
 	var latest time.Time
 	for _, each := range starts {
 		switch ready := each.GetReady(); {
+		case ready == nil && s.now.Before(each.GetStartAt().AsTime().Add(hostOf(s.plan, each).GetQuantile().AsDuration())):
+			coming++
 		case ready == nil:
 			never++
 		case ready.AsTime().After(each.GetDeadline().AsTime()):
@@ -146,6 +148,9 @@ func (s summary) past() string {
 		text = fmt.Sprintf("%s did not make it: of %s that were to start, %d were ready in time", head, count(len(starts), "desktop"), inTime)
 		if late > 0 {
 			text += fmt.Sprintf(", %d late (the last at %s)", late, s.clock(latest))
+		}
+		if coming > 0 {
+			text += fmt.Sprintf(", %d on the way", coming)
 		}
 		if never > 0 {
 			text += fmt.Sprintf(", %d never", never)
