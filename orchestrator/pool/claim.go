@@ -89,7 +89,7 @@ func (c *Claimer) Claim(ctx context.Context, pool, user, requestID string, now t
 		}
 		if claim.GetDesktop() != "" {
 			desktop, err := c.comeBack(ctx, claim, now)
-			if err == nil || !lookAgain(err) && !errors.Is(err, store.ErrNotFound) {
+			if err == nil || !lookAgain(err) {
 				return desktop, err
 			}
 			continue
@@ -141,10 +141,14 @@ func (c *Claimer) held(ctx context.Context, pool, user string) (*v1.Desktop, err
 	return c.desktopOf(ctx, claim)
 }
 
+// desktopOf returns the desktop of a claim. store.ErrConflict: the claim ended since it was read.
 func (c *Claimer) desktopOf(ctx context.Context, claim *v1.Claim) (*v1.Desktop, error) {
 	desktop, err := store.Get[*v1.Desktop](ctx, c.store, claim.GetDesktop())
-	if err != nil {
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return nil, fmt.Errorf("get the desktop of the claim: %w", err)
+	}
+	if desktop.GetClaim().GetUser() != claim.GetUser() {
+		return nil, fmt.Errorf("get the desktop of the claim of %q in pool %s: %w", claim.GetUser(), claim.GetPool(), store.ErrConflict)
 	}
 	return desktop, nil
 }
@@ -290,8 +294,8 @@ func (c *Claimer) Release(ctx context.Context, pool, user string) (string, error
 		ops := []store.Op{store.Delete(claim)}
 		if name = claim.GetDesktop(); name != "" {
 			desktop, err := c.desktopOf(ctx, claim)
-			if errors.Is(err, store.ErrNotFound) {
-				continue // the claim went before it
+			if errors.Is(err, store.ErrConflict) {
+				continue
 			}
 			if err != nil {
 				return "", err

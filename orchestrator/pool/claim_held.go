@@ -72,6 +72,9 @@ func returned(now time.Time, desktop *v1.Desktop) (*v1.Desktop, []*v1.Event) {
 func (c *Claimer) Keep(ctx context.Context, pool, user string, busy time.Duration, now time.Time) (*v1.Desktop, error) {
 	for range claimAttempts {
 		desktop, err := c.held(ctx, pool, user)
+		if errors.Is(err, store.ErrConflict) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

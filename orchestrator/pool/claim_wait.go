@@ -111,7 +111,7 @@ func (w *waiting) queue(ctx context.Context) (*v1.Desktop, error) {
 		}
 		if claim.GetDesktop() != "" {
 			desktop, err := w.desktopOf(ctx, claim)
-			if err == nil || !errors.Is(err, store.ErrNotFound) {
+			if err == nil || !lookAgain(err) {
 				return desktop, err
 			}
 		} else if err := w.say(w.outlook(time.Now())); err != nil {

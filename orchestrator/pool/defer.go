@@ -36,6 +36,9 @@ func (c *Claimer) Defer(ctx context.Context, pool, user string, now time.Time) (
 			return fail(err)
 		}
 		desktop, err := c.held(ctx, pool, user)
+		if errors.Is(err, store.ErrConflict) {
+			continue
+		}
 		if err != nil {
 			return fail(err)
 		}

@@ -1,0 +1,401 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+	"github.com/rs/zerolog"
+	"google.golang.org/protobuf/proto"
+
+	"daybreak/orchestrator/store"
+	"daybreak/orchestrator/store/etcdstore"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// line is a daybreakd's way to the store: its watch can be held up, and the answers to some of its commits get lost.
+type line struct {
+	store.Backend
+	mu     sync.Mutex
+	random *rand.Rand
+	open   chan struct{} // closed while the watch gets through
+}
+
+func newLine(b store.Backend, seed uint64) *line {
+	l := &line{Backend: b, random: rand.New(rand.NewPCG(seed, 7)), open: make(chan struct{})}
+	close(l.open)
+	return l
+}
+
+func (l *line) chance(n int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.random.IntN(n) == 0
+}
+
+// cut holds the watch up until the returned function is called.
+func (l *line) cut() (mend func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	shut := make(chan struct{})
+	l.open = shut
+	return func() { close(shut) }
+}
+
+func (l *line) Watch(ctx context.Context, kinds []v1.Kind, sink func(store.Batch) error) error {
+	return l.Backend.Watch(ctx, kinds, func(batch store.Batch) error {
+		l.mu.Lock()
+		open := l.open
+		l.mu.Unlock()
+		select {
+		case <-open:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		return sink(batch)
+	})
+}
+
+func (l *line) Commit(ctx context.Context, g store.Guard, ops []store.Op) (int64, error) {
+	if l.chance(20) {
+		return 0, store.ErrUnknownOutcome
+	}
+	revision, err := l.Backend.Commit(ctx, g, ops)
+	if err == nil && l.chance(20) {
+		return 0, store.ErrUnknownOutcome
+	}
+	return revision, err
+}
+
+// deed is one call in a history.
+type deed struct {
+	verb string // "claim", "release", or "renew": the desktop gets a fresh life
+	pool string
+	user string
+	what string // renew: the desktop
+}
+
+// unknownOutcome is the answer to a release that nobody heard.
+const unknownOutcome = "?"
+
+// lendingModel says which answers are possible in one pool, given what was answered before.
+func lendingModel() porcupine.Model {
+	heldBy := func(s loans, user string) string {
+		for desktop, holder := range s.holder {
+			if holder == user {
+				return desktop
+			}
+		}
+		return ""
+	}
+	without := func(s loans, desktop string) loans {
+		next := loans{maps.Clone(s.holder), s.used}
+		delete(next.holder, desktop)
+		return next
+	}
+	nondeterministic := porcupine.NondeterministicModel{
+		Partition: func(history []porcupine.Operation) [][]porcupine.Operation {
+			pools := map[string][]porcupine.Operation{}
+			for _, operation := range history {
+				pool := operation.Input.(deed).pool
+				pools[pool] = append(pools[pool], operation)
+			}
+			return slices.Collect(maps.Values(pools))
+		},
+		Init: func() []any { return []any{loans{map[string]string{}, map[string]string{}}} },
+		Step: func(state, input, output any) []any {
+			s, in, desktop := state.(loans), input.(deed), output.(string)
+			held := heldBy(s, in.user)
+			switch {
+			case in.verb == "renew":
+				if s.holder[in.what] != "" {
+					return nil
+				}
+				next := loans{s.holder, maps.Clone(s.used)}
+				delete(next.used, in.what)
+				return []any{next}
+			case in.verb == "release" && desktop == unknownOutcome && held != "":
+				return []any{s, without(s, held)}
+			case in.verb == "release" && desktop == unknownOutcome:
+				return []any{s}
+			case in.verb == "release" && held != "" && desktop == held:
+				return []any{without(s, held)}
+			case desktop == held: // again the same one, or nothing to release, or refused
+				return []any{s}
+			case in.verb == "release" || held != "" || desktop == "" || s.holder[desktop] != "" || !isOr(s.used[desktop], in.user):
+				return nil
+			}
+			next := loans{maps.Clone(s.holder), maps.Clone(s.used)}
+			next.holder[desktop], next.used[desktop] = in.user, in.user
+			return []any{next}
+		},
+		Equal: func(a, b any) bool {
+			return maps.Equal(a.(loans).holder, b.(loans).holder) && maps.Equal(a.(loans).used, b.(loans).used)
+		},
+	}
+	return nondeterministic.ToModel()
+}
+
+// trial is a cluster of daybreakds under trial, and what was seen of it.
+type trial struct {
+	backend store.Backend
+	lines   []*line
+	sites   []*Claimer
+	begin   time.Time
+
+	mu      sync.Mutex
+	history []porcupine.Operation
+	unheard map[string]int    // where in history a call stands whose answer nobody heard, by request id
+	lent    map[string]string // desktops that the store says were lent, by request id
+	silent  int
+}
+
+var trialPools = []string{"a", "b", "c"}
+
+func newTrial(t *testing.T, backend store.Backend) *trial {
+	tr := &trial{backend: backend, begin: time.Now(), unheard: map[string]int{}, lent: map[string]string{}}
+	w := settled(t, 4)
+	ops := []store.Op{}
+	for name := range w.hosts {
+		ops = append(ops, store.Create(&v1.Host{Meta: &v1.Meta{Name: name}, Status: &v1.HostStatus{Phase: v1.HostPhase_HOST_PHASE_UP}}))
+	}
+	for _, pool := range trialPools {
+		object := proto.CloneOf(w.pool)
+		object.Meta, object.Spec.Claims = &v1.Meta{Name: pool}, &v1.ClaimPolicy{MaxQueued: 100}
+		ops = append(ops, store.Create(object))
+		for i, name := range w.names() {
+			desktop := proto.CloneOf(w.desktops[name])
+			desktop.Meta, desktop.Spec.Pool = &v1.Meta{Name: fmt.Sprintf("%s-%d", pool, i+1)}, pool
+			ops = append(ops, store.Create(desktop))
+		}
+	}
+	if _, err := backend.Commit(t.Context(), store.Guard{}, ops); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		l := newLine(backend, uint64(i))
+		tr.lines = append(tr.lines, l)
+		tr.sites = append(tr.sites, NewClaimer(store.Open(l, store.WriterPool), tr.mirror(t, l)))
+	}
+	return tr
+}
+
+func (tr *trial) mirror(t *testing.T, b store.Backend) *store.Mirror {
+	mirror := store.NewMirror(b)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- mirror.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+	})
+	return mirror
+}
+
+// note writes a call into the history. A call whose answer nobody heard may still do what it does at any later time.
+func (tr *trial) note(client int, called time.Time, call deed, request, answer string, heard bool) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	operation := porcupine.Operation{ClientId: client, Input: call, Call: called.Sub(tr.begin).Nanoseconds(), Output: answer, Return: time.Since(tr.begin).Nanoseconds()}
+	if !heard {
+		tr.silent++
+		operation.Return = math.MaxInt64
+		if call.verb == "claim" {
+			tr.unheard[request] = len(tr.history)
+		}
+	}
+	tr.history = append(tr.history, operation)
+}
+
+// client makes its calls, one after the other.
+func (tr *trial) client(ctx context.Context, t *testing.T, number, calls int) {
+	random := rand.New(rand.NewPCG(3, uint64(number)))
+	user := fmt.Sprintf("user%d", number%12)
+	for i := range calls {
+		call := deed{verb: "claim", pool: trialPools[random.IntN(len(trialPools))], user: user}
+		claimer, request := tr.sites[random.IntN(len(tr.sites))], fmt.Sprintf("%d-%d", number, i)
+		patience := 2 * time.Second
+		if random.IntN(8) == 0 { // it is killed
+			patience = time.Duration(random.IntN(3000)) * time.Microsecond
+		}
+		within, cancel := context.WithTimeout(ctx, patience)
+		called := time.Now()
+		// Of two clients of one user only one releases: which of two releases of one claim did it, nobody could say.
+		what := random.IntN(10)
+		switch {
+		case what < 4 && number < 12:
+			call.verb = "release"
+			name, err := claimer.Release(within, call.pool, user)
+			heard := err == nil || errors.Is(err, ErrNotClaimed)
+			if !heard {
+				name = unknownOutcome
+			}
+			tr.note(number, called, call, request, name, heard)
+		case what < 7:
+			desktop, err := claimer.Claim(within, call.pool, user, request, time.Now())
+			tr.note(number, called, call, request, desktop.GetMeta().GetName(), err == nil || errors.Is(err, ErrNoneReady))
+		default:
+			impatient, hurry := context.WithTimeout(within, time.Duration(10+random.IntN(60))*time.Millisecond)
+			last := ""
+			err := claimer.Wait(impatient, call.pool, user, request, func(word *v1.WaitResponse) error {
+				last = word.GetDesktop().GetMeta().GetName()
+				return nil
+			})
+			hurry()
+			tr.note(number, called, call, request, last, err == nil)
+		}
+		cancel()
+	}
+}
+
+// renewer gives desktops that a user left a fresh life, as the pool loop and a host do, until ctx ends.
+func (tr *trial) renewer(ctx context.Context) {
+	for ctx.Err() == nil {
+		objects, _, err := tr.backend.List(ctx, v1.Kind_KIND_DESKTOP)
+		if err != nil {
+			return
+		}
+		for _, object := range objects {
+			desktop := object.(*v1.Desktop)
+			if desktop.GetClaim() != nil || desktop.GetIncarnation().GetUsedBy() == "" {
+				continue
+			}
+			fresh := proto.CloneOf(desktop)
+			fresh.Incarnation.Generation++
+			fresh.Incarnation.UsedBy, fresh.Status.Generation = "", fresh.Incarnation.Generation
+			called := time.Now()
+			if _, err := tr.backend.Commit(context.WithoutCancel(ctx), store.Guard{}, []store.Op{store.Update(fresh)}); err == nil {
+				tr.note(20, called, deed{verb: "renew", pool: desktop.Spec.Pool, what: desktop.Meta.Name}, "", "", true)
+			}
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// leader serves the queues until ctx ends.
+func (tr *trial) leader(ctx context.Context, mirror *store.Mirror) {
+	lead := &term{Controller: &Controller{mirror: mirror}, store: store.Open(tr.lines[0], store.WriterPool)}
+	for ctx.Err() == nil {
+		for _, pool := range trialPools {
+			_, _ = lead.serve(ctx, pool) // what failed is tried again
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// partitions cut one line after the other.
+func (tr *trial) partitions(ctx context.Context) {
+	for i := 0; ctx.Err() == nil; i++ {
+		mend := tr.lines[i%len(tr.lines)].cut()
+		time.Sleep(15 * time.Millisecond)
+		mend()
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// judge watches the store itself: after every transaction both sides of every claim agree. It notes who was lent what.
+func (tr *trial) judge(t *testing.T, mirror *store.Mirror) (cancel func()) {
+	return mirror.Subscribe(func(_, after *store.View, _ []store.Ref) {
+		holders := map[string]string{}
+		for _, claim := range store.All[*v1.Claim](after) {
+			if claim.Desktop == "" {
+				continue
+			}
+			if holders[claim.Desktop] != "" {
+				t.Errorf("%s is %s's and %s's", claim.Desktop, claim.User, holders[claim.Desktop])
+			}
+			holders[claim.Desktop] = claim.User
+			tr.mu.Lock()
+			tr.lent[claim.RequestId] = claim.Desktop
+			tr.mu.Unlock()
+		}
+		for _, d := range store.All[*v1.Desktop](after) {
+			if user := d.GetClaim().GetUser(); user != holders[d.Meta.Name] {
+				t.Errorf("%s says %q, the claims say %q", d.Meta.Name, user, holders[d.Meta.Name])
+			}
+		}
+	})
+}
+
+// settledHistory is the history with what the store says of calls that nobody heard the end of: those that did nothing are
+// left out.
+func (tr *trial) settledHistory() []porcupine.Operation {
+	gone := map[int]bool{}
+	for request, at := range tr.unheard {
+		if desktop := tr.lent[request]; desktop != "" {
+			tr.history[at].Output = desktop
+		} else {
+			gone[at] = true
+		}
+	}
+	var kept []porcupine.Operation
+	for i, operation := range tr.history {
+		if !gone[i] {
+			kept = append(kept, operation)
+		}
+	}
+	return kept
+}
+
+func (tr *trial) run(t *testing.T, clients, calls int) {
+	truth := tr.mirror(t, tr.backend)
+	cancel := tr.judge(t, truth)
+	defer cancel()
+	ctx, end := context.WithCancel(t.Context())
+	var chores, group sync.WaitGroup
+	chores.Go(func() { tr.renewer(ctx) })
+	chores.Go(func() { tr.leader(ctx, tr.sites[0].mirror) })
+	chores.Go(func() { tr.partitions(ctx) })
+	for number := range clients {
+		group.Go(func() { tr.client(t.Context(), t, number, calls) })
+	}
+	group.Wait()
+	end()
+	chores.Wait()
+	_, last, err := tr.backend.List(t.Context(), v1.Kind_KIND_ZONE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := truth.Wait(t.Context(), last); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	truth.Subscribe(func(*store.View, *store.View, []store.Ref) {})() // comes after the last call of the judge
+	history := tr.settledHistory()
+	if result := porcupine.CheckOperationsTimeout(lendingModel(), history, 30*time.Second); result != porcupine.Ok {
+		t.Errorf("no order of the %d answers is found that explains them: %s", len(history), result)
+	}
+	if tr.silent < clients/4 || len(tr.lent) < clients/2 {
+		t.Errorf("%d answers were lost, %d loans: too few to prove anything", tr.silent, len(tr.lent))
+	}
+}
+
+// 20 clients claim, release and wait at three daybreakds whose mirrors are cut off in turn; answers are lost and callers die.
+// What they are told fits an order of the calls in which no desktop has two users, no user two of a pool, and nobody gets
+// what another left.
+func TestHistoryInMemory(t *testing.T) {
+	newTrial(t, store.NewMemory()).run(t, 20, 40)
+}
+
+func TestHistoryOnEtcd(t *testing.T) {
+	server, err := etcdstore.Embedded(t.Context(), etcdstore.EmbedConfig{Dir: t.TempDir(), Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- server.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+	})
+	newTrial(t, etcdstore.New(server.Client, "/history", zerolog.Nop())).run(t, 20, 8)
+}
