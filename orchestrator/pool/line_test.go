@@ -62,4 +62,3 @@ func (l *line) Commit(ctx context.Context, g store.Guard, ops []store.Op) (int64
 	}
 	return revision, err
 }
-
