@@ -34,7 +34,7 @@ func columnNames(kind v1.Kind) (narrow, wide []string) {
 	case v1.Kind_KIND_ZONE:
 		return cut("NAME|DISPLAY NAME|AGE"), cut("DESCRIPTION")
 	case v1.Kind_KIND_HOST:
-		return cut("NAME|STATUS|RUNNING|CPUS|MEMORY|STORE FREE|ZONES|AGE"), cut("BOOTS|PRESSURE CPU/MEM/IO|VIRT|AGENT|LIBVIRT|QEMU|MESSAGE")
+		return cut("NAME|STATUS|RUNNING|CPUS|MEMORY|STORE FREE|ZONES|AGE"), cut("BOOTS/LIMIT/MOST|GIVEN|HELD BACK|PRESSURE CPU/MEM/IO|VIRT|AGENT|LIBVIRT|QEMU|MESSAGE")
 	case v1.Kind_KIND_IMAGE:
 		return cut("NAME|CURRENT|VERSIONS|SIZE|DISPLAY NAME|AGE"), cut("DIGEST|NOTE")
 	case v1.Kind_KIND_POOL:
@@ -136,11 +136,20 @@ func hostRow(h *v1.Host, now time.Time) (narrow, wide []string) {
 		narrow[2], narrow[5] = count(u.GetRunning()), Bytes(u.GetStoreAvailableBytes())
 	}
 	wide = []string{
-		fmt.Sprintf("%d/%d", u.GetBootsInFlight(), c.GetMaxBoots()),
+		fmt.Sprintf("%d/%s/%d", u.GetBootsInFlight(), bootLimit(u), c.GetMaxBoots()),
+		Bytes((u.GetRunningMemoryMib() + u.GetBuildMemoryMib()) << 20), u.GetHeldBack(),
 		fmt.Sprintf("%.0f/%.0f/%.0f%%", u.GetPsiCpu(), u.GetPsiMemory(), u.GetPsiIo()),
 		virt(c), s.GetAgentVersion(), c.GetLibvirtVersion(), c.GetQemuVersion(), s.GetMessage(),
 	}
 	return narrow, wide
+}
+
+// bootLimit is how many may boot at once now, where the agent says so.
+func bootLimit(u *v1.HostUsage) string {
+	if u.GetBootLimit() == 0 {
+		return "-"
+	}
+	return count(u.GetBootLimit())
 }
 
 func virt(c *v1.HostCapacity) string {

@@ -127,9 +127,37 @@ func Desktop(out io.Writer, d *v1.Desktop, events []*v1.Event, now time.Time) er
 	if guest := store.Present(d).GetGuest(); guest != nil {
 		p.line("Guest says", guestWord(guest))
 	}
+	p.line("In use", useWord(store.Present(d).GetSession(), now))
+	if boot := store.Present(d).GetBoot(); boot != nil {
+		p.line("Last boot", bootWord(boot))
+	}
 	p.section("Times", times(store.Present(d).GetTimes(), now))
 	p.events(events)
 	return p.writeTo(out)
+}
+
+// useWord is what the guest says of its use, and when it did.
+func useWord(s *v1.GuestSession, now time.Time) string {
+	if s == nil {
+		return ""
+	}
+	parts := []string{"the guest does not say who is logged in"}
+	if s.GetUsersKnown() {
+		parts[0] = count(s.GetUsers()) + " logged in"
+	}
+	if s.GetInputIdleSince() != nil {
+		parts = append(parts, "not touched since "+Moment(now, s.GetInputIdleSince()))
+	}
+	return strings.Join(append(parts, "asked "+Moment(now, s.GetAsked())), ", ")
+}
+
+// bootWord is how a start went.
+func bootWord(b *v1.BootReport) string {
+	text := fmt.Sprintf("%s, one of %d at once", b.GetTook().AsDuration().Round(100*time.Millisecond), b.GetAtOnce())
+	if b.GetReadBytes() > 0 {
+		text += ", read " + Bytes(b.GetReadBytes())
+	}
+	return text
 }
 
 // idleWord is what is to be done about a desktop that is not used, or why nothing is.
@@ -241,13 +269,14 @@ func Host(out io.Writer, host *v1.Host, desktops []*v1.Desktop, events []*v1.Eve
 	p.line("Zones", strings.Join(s.GetZones(), ", "))
 	if c != nil {
 		p.line("CPUs", count(c.GetCpus()))
-		p.line("Memory", fmt.Sprintf("%s, %s available", Bytes(c.GetMemoryMib()<<20), Bytes(u.GetMemoryAvailableMib()<<20)))
+		p.line("Memory", fmt.Sprintf("%s, %s available, %s given to desktops", Bytes(c.GetMemoryMib()<<20), Bytes(u.GetMemoryAvailableMib()<<20), Bytes(u.GetRunningMemoryMib()<<20)))
 		p.line("Store", fmt.Sprintf("%s, %s available", Bytes(c.GetStoreBytes()), Bytes(u.GetStoreAvailableBytes())))
-		p.line("Boots", fmt.Sprintf("%d in flight, at most %d at once", u.GetBootsInFlight(), c.GetMaxBoots()))
+		p.line("Boots", fmt.Sprintf("%d in flight, at most %s at once now and %d ever", u.GetBootsInFlight(), bootLimit(u), c.GetMaxBoots()))
 		p.line("Virtualization", virt(c))
 	}
 	if u != nil {
 		p.line("Running", count(u.GetRunning()))
+		p.line("Held back", u.GetHeldBack())
 		if build := u.GetBuildMemoryMib(); build > 0 {
 			p.line("Builds", Bytes(build<<20)+" of memory taken, kept from desktops")
 		}

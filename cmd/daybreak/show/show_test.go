@@ -61,7 +61,7 @@ func host() *v1.Host {
 			Phase: v1.HostPhase_HOST_PHASE_UP, PhaseSince: before(2 * time.Hour), Zones: []string{"internet", "lgwan"},
 			Capacity: &v1.HostCapacity{Cpus: 64, MemoryMib: 256 << 10, StoreBytes: 2 << 40, MaxBoots: 8, Kvm: true, LibvirtVersion: "9.0.0", QemuVersion: "7.2.22",
 				SecurityModels: []string{"apparmor", "dac"}},
-			Usage:   &v1.HostUsage{StoreAvailableBytes: 1234567890123, MemoryAvailableMib: 100 << 10, BootsInFlight: 3, Running: 41, PsiCpu: 1.25, PsiIo: 40},
+			Usage:   &v1.HostUsage{StoreAvailableBytes: 1234567890123, MemoryAvailableMib: 100 << 10, BootsInFlight: 3, BootLimit: 4, RunningMemoryMib: 12288, HeldBack: "2 desktops wait: at most 4 boot at once", Running: 41, PsiCpu: 1.25, PsiIo: 40},
 			Images:  []string{"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"},
 			Orphans: []*v1.Orphan{{Desktop: "old-1", Generation: 12, Running: true}},
 			BootId:  "b00t", AgentVersion: "1.0",
@@ -91,7 +91,9 @@ func desktops() []*v1.Desktop {
 				{State: v1.DesktopState_DESKTOP_STATE_STARTING, At: before(188500 * time.Millisecond)},
 				{State: v1.DesktopState_DESKTOP_STATE_READY, At: before(100 * time.Second)},
 			},
-			Guest: &v1.GuestReport{Hostname: "eigyo-1", Addresses: []string{"10.0.0.7"}, ImageVersion: "3\x1b[31m", BootNonce: "abc"},
+			Guest:   &v1.GuestReport{Hostname: "eigyo-1", Addresses: []string{"10.0.0.7"}, ImageVersion: "3\x1b[31m", BootNonce: "abc"},
+			Session: &v1.GuestSession{Asked: before(time.Minute), UsersKnown: true, Users: 1, InputIdleSince: before(31 * time.Minute)},
+			Boot:    &v1.BootReport{Took: durationpb.New(88500 * time.Millisecond), AtOnce: 3, ReadBytes: 412 << 20},
 		},
 	}
 	fetching := &v1.Desktop{
