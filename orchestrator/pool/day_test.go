@@ -98,8 +98,11 @@ func TestNoRoom(t *testing.T) {
 	if ready != 8 || cold != 4 {
 		t.Errorf("%d ready and %d cold, want 8 and 4: %v", ready, cold, w.pool.Status)
 	}
-	if !strings.Contains(w.pool.Status.Message, "8 of 12 are ready") {
-		t.Errorf("status says %q", w.pool.Status.Message)
+	for _, want := range []string{"8 of 12 are ready", "4 of 4 cold desktops cannot start where they lie, for example sales-",
+		"waits for memory on host h", "it needs 1024 MiB, and 0 are free; no other host has room"} {
+		if !strings.Contains(w.pool.Status.Message, want) {
+			t.Errorf("status lacks %q: %s", want, w.pool.Status.Message)
+		}
 	}
 	if n := w.until(t, "2027-04-05 12:00"); n != 0 {
 		t.Errorf("%d changes afterwards", n)

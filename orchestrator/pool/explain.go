@@ -2,6 +2,7 @@ package pool
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,12 +32,17 @@ func Explain(view *store.View, now time.Time, name string) (*v1.ExplainResponse,
 func explainPool(view *store.View, now time.Time, pool *v1.Pool) *v1.ExplainResponse {
 	d := newDecision(now, snapshotOf(view, pool, now, &curves{}))
 	d.weigh(nil)
+	status := d.status()
 	answer := &v1.ExplainResponse{Summary: fmt.Sprintf("pool %s is as it should be: %s ready", pool.GetMeta().GetName(),
 		plural(int(pool.GetSpec().GetDesktops()), "desktop"))}
-	if message := d.status().GetMessage(); message != "" {
-		answer.Summary = fmt.Sprintf("pool %s: %s", pool.GetMeta().GetName(), message)
+	switch {
+	case status.GetMessage() != "":
+		answer.Summary = fmt.Sprintf("pool %s: %s", pool.GetMeta().GetName(), status.GetMessage())
+	case d.scheduled():
+		answer.Summary = fmt.Sprintf("pool %s is as it should be: %d of %s ready, %d cold", pool.GetMeta().GetName(), status.GetReady(),
+			plural(int(pool.GetSpec().GetDesktops()), "desktop"), status.GetCold())
 	}
-	answer.Details = append(d.rolloutNews(view), demand.Explain(DemandOf(view, pool), now)...)
+	answer.Details = slices.Concat(d.dayNews(view), d.rolloutNews(view), demand.Explain(DemandOf(view, pool), now))
 	told := 0
 	for _, desktop := range d.Desktops {
 		why := d.condition(view, desktop)
@@ -90,7 +96,7 @@ func explainDesktop(view *store.View, now time.Time, desktop *v1.Desktop) *v1.Ex
 
 // condition says why a desktop is not ready and what comes next; "" when it is ready.
 func (d *decision) condition(view *store.View, desktop *v1.Desktop) string {
-	inc := desktop.GetIncarnation()
+	inc, rest := desktop.GetIncarnation(), d.resting(view, desktop)
 	switch state := store.State(desktop); {
 	case d.deletion(desktop) != nil && desktop.GetClaim() != nil:
 		return fmt.Sprintf("it is to be deleted, and waits until %s lets go of it", desktop.GetClaim().GetUser())
@@ -100,6 +106,8 @@ func (d *decision) condition(view *store.View, desktop *v1.Desktop) string {
 		return "its life is being ended" + onHost(view, inc.GetHost()) + "; then " + d.sequel(desktop)
 	case state == v1.DesktopState_DESKTOP_STATE_PENDING && inc.GetUnplacedReason() != "":
 		return inc.GetUnplacedReason()
+	case rest != "" && state != v1.DesktopState_DESKTOP_STATE_LOST && !store.Broken(state):
+		return rest
 	case state == v1.DesktopState_DESKTOP_STATE_PENDING:
 		return "a host is being chosen"
 	case state == v1.DesktopState_DESKTOP_STATE_LOST:
@@ -115,6 +123,9 @@ func (d *decision) condition(view *store.View, desktop *v1.Desktop) string {
 		text := strings.ToLower(strings.TrimPrefix(state.String(), "DESKTOP_STATE_")) + onHost(view, inc.GetHost())
 		if message := store.Present(desktop).GetMessage(); message != "" {
 			text += ": " + message
+		}
+		if host, _ := store.Lookup[*v1.Host](view, inc.GetHost()); state == v1.DesktopState_DESKTOP_STATE_PREPARED && host.GetStatus().GetUsage().GetHeldBack() != "" {
+			text += "; the host says: " + host.GetStatus().GetUsage().GetHeldBack()
 		}
 		return text
 	}

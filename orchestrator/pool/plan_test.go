@@ -103,6 +103,7 @@ func TestPlanDay(t *testing.T) {
 		if !ok || len(plan.Starts) != 10 || len(plan.Shortfalls) != 0 || plan.Hosts[0].Boots != 4 {
 			t.Fatalf("plan %v", plan)
 		}
+		h.explains("sales-3", "sales-3 is not ready: it waits cold on host h1 and starts at 2000-01-01 08:", "to be ready at 08:30 UTC: 10 are wanted then (opening hours, 100%)")
 		h.at(7, 59, 0)
 		if ready, _ := h.count(); ready != 0 {
 			t.Errorf("%d are ready at 07:59", ready)
@@ -141,6 +142,9 @@ func TestPlanDay(t *testing.T) {
 		if got := h.words(ReasonCooled); len(got) != 1 || !strings.Contains(got[0], "10 desktops cooled: wanted 0 of 10 now: closed, 0 (seats 1-10)") {
 			t.Errorf("told %q", got)
 		}
+		h.at(18, 0, 0)
+		h.explains("sales-3", "starts at 2000-01-02 08:2", "before that it ran, and was cooled at 2000-01-01 17:15:", "wanted 0 of 10 now: closed, 0")
+		h.explains("sales", "pool sales is as it should be: 0 of 10 desktops ready, 10 cold", "10 are wanted at 2000-01-02 08:30 UTC")
 		// The second day is planned with what was learned of the first: 40 seconds, not 5 minutes.
 		h.at(8, 24, 0)
 		if ready, _ := h.count(); ready != 0 {
@@ -170,6 +174,21 @@ func (h *house) remove() {
 	}
 }
 
+// explains wants all of the words in the explanation of a pool or a desktop.
+func (h *house) explains(name string, words ...string) {
+	h.t.Helper()
+	answer, err := Explain(h.mirror.View(), time.Now(), name)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	text := answer.GetSummary() + "\n" + strings.Join(answer.GetDetails(), "\n")
+	for _, word := range words {
+		if !strings.Contains(text, word) {
+			h.t.Errorf("%s lacks %q:\n%s", name, word, text)
+		}
+	}
+}
+
 func (h *house) words(reason string) (texts []string) {
 	for _, e := range store.All[*v1.Event](h.mirror.View()) {
 		if e.GetReason() == reason {
@@ -195,6 +214,7 @@ func TestPlanFallsShort(t *testing.T) {
 		if got := h.words(ReasonPlanned); len(got) == 0 || !strings.Contains(strings.Join(got, "\n"), "4 desktops will not be ready at 08:30 UTC") {
 			t.Errorf("told %q", got)
 		}
+		h.explains("sales", "2000-01-01: 4 desktops will not be ready at 08:30 UTC")
 		h.boot.Store(int64(200 * time.Minute)) // and now nothing gets ready
 		h.at(8, 40, 0)
 		if got := h.words(ReasonMissed); len(got) != 1 || !strings.Contains(got[0], "6 of 6 desktops that were to be ready at 2000-01-01 08:30 UTC were not: 6 still starting") {

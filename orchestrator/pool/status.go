@@ -90,6 +90,9 @@ func (d *decision) remarks(s *v1.PoolStatus) []string {
 			say("%s %s, %s: %s", plural(n, "desktop"), group.what, example(n, group.desktops[0]), group.why(group.desktops[0]))
 		}
 	}
+	if short := d.shortage(); short != "" && !deleting {
+		say("%s", short)
+	}
 	if kept := d.surplusKept(); kept != "" {
 		say("%s", kept)
 	}
