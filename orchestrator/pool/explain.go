@@ -42,7 +42,7 @@ func explainPool(view *store.View, now time.Time, pool *v1.Pool) *v1.ExplainResp
 		answer.Summary = fmt.Sprintf("pool %s is as it should be: %d of %s ready, %d cold", pool.GetMeta().GetName(), status.GetReady(),
 			plural(int(pool.GetSpec().GetDesktops()), "desktop"), status.GetCold())
 	}
-	answer.Details = slices.Concat(d.dayNews(view), d.rolloutNews(view), demand.Explain(DemandOf(view, pool), now))
+	answer.Details = slices.Concat(d.dayNews(view), d.queueNews(), d.rolloutNews(view), demand.Explain(DemandOf(view, pool), now))
 	told := 0
 	for _, desktop := range d.Desktops {
 		why := d.condition(view, desktop)
@@ -79,6 +79,9 @@ func explainDesktop(view *store.View, now time.Time, desktop *v1.Desktop) *v1.Ex
 	answer.Details = append(answer.Details, fmt.Sprintf("generation %d began at %s with version %d of image %s: %s",
 		inc.GetGeneration(), clock(inc.GetCreated().AsTime()), inc.GetVersion(), inc.GetImage(), inc.GetReason()))
 	if news := d.versionNews(view, desktop); news != "" {
+		answer.Details = append(answer.Details, news)
+	}
+	if news := d.idleNews(view, desktop); news != "" {
 		answer.Details = append(answer.Details, news)
 	}
 	if times := store.Present(desktop).GetTimes(); len(times) > 0 {

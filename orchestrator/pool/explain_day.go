@@ -17,23 +17,19 @@ const cooledWithin = 15 * time.Minute
 
 // resting says why a desktop does not run that is well, and when it will; "" when it is to run now.
 func (d *decision) resting(view *store.View, desktop *v1.Desktop) string {
-	inc, claim := desktop.GetIncarnation(), desktop.GetClaim()
-	zone := clockIn(view, d.Pool)
+	if asleep := d.asleep(view, desktop); asleep != "" {
+		return asleep
+	}
+	inc, zone := desktop.GetIncarnation(), clockIn(view, d.Pool)
 	switch {
 	case isSuspended(desktop):
-		user := claim.GetUser()
-		if user == "" {
-			user = inc.GetUsedBy()
-		}
-		text := "it is suspended" + onHost(view, inc.GetHost()) + ", where its memory lies in the store; it goes on when " + user + " claims it"
+		text := "it is suspended" + onHost(view, inc.GetHost()) + ", where its memory lies in the store; it goes on when " + inc.GetUsedBy() + " claims it"
 		if store.State(desktop) != v1.DesktopState_DESKTOP_STATE_SUSPENDED {
 			text = "it is being suspended" + onHost(view, inc.GetHost())
 		}
 		return text
 	case !isCold(d.now, desktop):
 		return ""
-	case claim != nil:
-		return fmt.Sprintf("it waits, shut down, until %s claims it again", claim.GetUser())
 	}
 	text := "it waits cold" + onHost(view, inc.GetHost())
 	if at := inc.GetStartAt(); at != nil {

@@ -1,0 +1,75 @@
+package pool
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"daybreak/orchestrator/store"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// queueNews tells who waits for a desktop of the pool, and at which place; none when nobody does.
+func (d *decision) queueNews() []string {
+	if len(d.Queue) == 0 {
+		return nil
+	}
+	var names []string
+	for i, claim := range d.Queue {
+		if i == maxWaiting {
+			names = append(names, fmt.Sprintf("and %d more", len(d.Queue)-maxWaiting))
+			break
+		}
+		names = append(names, fmt.Sprintf("%s (number %d, since %s)", claim.GetUser(), i+1, clock(claim.GetQueued().AsTime())))
+	}
+	return []string{fmt.Sprintf("%s for a desktop: %s", waitPhrase(len(d.Queue)), strings.Join(names, ", "))}
+}
+
+// asleep says why a held desktop does not run, and what wakes it; "" when it is not kept from running.
+func (d *decision) asleep(view *store.View, desktop *v1.Desktop) string {
+	user, inc := desktop.GetClaim().GetUser(), desktop.GetIncarnation()
+	switch state := store.State(desktop); {
+	case isSuspended(desktop) && user != "" && state == v1.DesktopState_DESKTOP_STATE_READY:
+		return "it is being suspended" + onHost(view, inc.GetHost()) + d.cause(view, desktop, ReasonSuspended)
+	case isSuspended(desktop) && user != "":
+		return "it is suspended" + onHost(view, inc.GetHost()) + d.cause(view, desktop, ReasonSuspended) + "; it goes on where it was when " + user + " claims it"
+	case isCold(d.now, desktop) && user != "":
+		return "it is shut down" + d.cause(view, desktop, ReasonShutDown) + "; it starts anew when " + user + " claims it"
+	case state == v1.DesktopState_DESKTOP_STATE_SUSPENDED && inc.GetDesired() == v1.DesiredState_DESIRED_STATE_READY:
+		return "it was suspended" + onHost(view, inc.GetHost()) + " and is being woken" + d.cause(view, desktop, ReasonWoken)
+	}
+	return ""
+}
+
+// cause tells of the newest event with a reason, in brackets; "" when none is kept.
+func (d *decision) cause(view *store.View, desktop *v1.Desktop, reason string) string {
+	for _, event := range slices.Backward(view.EventsAbout(store.RefOf(desktop))) {
+		if event.GetReason() == reason {
+			return fmt.Sprintf(" (at %s: %s)", clock(event.GetAt().AsTime()), event.GetMessage())
+		}
+	}
+	return ""
+}
+
+// idleNews says what a pool's idle policy makes of a desktop that somebody holds; "" when it has nothing to say.
+func (d *decision) idleNews(view *store.View, desktop *v1.Desktop) string {
+	claim := desktop.GetClaim()
+	if d.Pool.GetSpec().GetIdle() == nil || claim == nil || d.asleep(view, desktop) != "" {
+		return ""
+	}
+	in := idleInput{pool: d.Pool}
+	in.rule, _ = ruleNow(d.now, view, d.Pool)
+	if keep, _ := in.excluded(d.now, desktop); keep != "" {
+		return "it is not reclaimed: " + keep
+	}
+	use := useOf(d.now, desktop, d.now)
+	switch reclaim := claim.GetReclaim(); {
+	case reclaim != nil:
+		return fmt.Sprintf("%s was told at %s that it will be %s at %s: %s", claim.GetUser(), clock(reclaim.GetSince().AsTime()),
+			participle(reclaim.GetAction()), clock(reclaim.GetActAt().AsTime()), reclaim.GetReason())
+	case !use.known:
+		return "it is not reclaimed, since it is not known whether it is idle: " + use.how
+	}
+	return fmt.Sprintf("it is %s when it was not used for %s; last sign of use: %s", participle(in.rule.GetAction()),
+		spell(in.rule.GetAfter().AsDuration()), use.how)
+}
