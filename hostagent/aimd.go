@@ -26,8 +26,8 @@ const (
 	worse = 0.85
 	// calm is how long pressure, which is an average of 10 s, goes on telling of what was before the last change.
 	calm = 15 * time.Second
-	// stale is how long a rate is worth comparing with: who else works on the host changes.
-	stale = 10 * time.Minute
+	// stale is how long a rate is worth comparing with, and harm is held against a limit: who else works on the host changes.
+	stale = 5 * time.Minute
 )
 
 // bearing is how a host bears its load: the share of the last 10 s in which something waited, percent.
@@ -108,12 +108,18 @@ func (c control) ready(now time.Time, b bearing) control {
 		return c.to(now, c.bestLimit)
 	case tryLess:
 		return c.to(now, c.limit/2)
-	case b.cpu >= cpuBusy, b.io >= ioBusy, b.memory >= memoryThrash, rate < asGood*c.best:
+	case c.busy(b), b.memory >= memoryThrash, rate < asGood*c.best:
 		return c
 	case c.tooMany > 0 && c.limit+1 >= c.tooMany && now.Sub(c.tooManyAt) < stale:
 		return c
 	}
 	return c.to(now, c.limit+1)
+}
+
+// busy says that a further boot would only wait. As long as fewer boot than there are CPUs that is not known: others may be what
+// is busy, and a host must not be left with one boot at a time for what its neighbours do.
+func (c control) busy(b bearing) bool {
+	return b.cpu >= cpuBusy && c.limit >= max(2, c.cpus) || b.io >= ioBusy && c.limit >= 2
 }
 
 // overfull says that what is busy may be so for nothing: with more boots than CPUs, or more than two on one disk.

@@ -38,6 +38,9 @@ type Rig struct {
 	Tick  func(*testing.T, hostagent.Life) float64
 	Clock func(*testing.T, hostagent.Life) time.Time
 	Use   func(*testing.T, hostagent.Life)
+	// Identity is what the guest takes its hardware for; HasProcess reports whether a VM's QEMU takes memory.
+	Identity   func(*testing.T, hostagent.Life) string
+	HasProcess func(hostagent.Life) bool
 	// ForeignMemory makes files out of saved memory that nothing may be restored from, by what is wrong with them.
 	ForeignMemory func(t *testing.T, file string) map[string]string
 	// Saving returns in the middle of a VM's suspension.

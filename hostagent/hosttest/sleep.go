@@ -18,9 +18,15 @@ func (r *Rig) testSleep(t *testing.T) {
 	t.Cleanup(func() { _ = r.Disks.DropMemory(context.WithoutCancel(t.Context()), m.Life) })
 	r.nothingKept(t, m.Life)
 	before, tick := r.describe(t, m), r.tick(t, m)
+	if r.Identity != nil {
+		before += r.Identity(t, m.Life)
+	}
 	file := r.suspend(t, m)
 	if err := r.isGone(t.Context(), m.Life); err != nil {
 		t.Errorf("a VM that sleeps: %v", err)
+	}
+	if r.HasProcess != nil && r.HasProcess(m.Life) {
+		t.Error("a VM that sleeps still takes memory")
 	}
 	if err := r.suspendAgain(t, m); err != nil {
 		t.Errorf("Suspend of a VM that sleeps already: %v, want success", err)
@@ -61,8 +67,12 @@ func (r *Rig) testSleep(t *testing.T) {
 
 func (r *Rig) wokeWhereItWas(t *testing.T, m hostagent.Machine, before string, tick float64) {
 	t.Helper()
-	if after := r.describe(t, m); after != before {
-		t.Errorf("boot nonce %q, before %q: the guest was booted anew", after, before)
+	after := r.describe(t, m)
+	if r.Identity != nil {
+		after += r.Identity(t, m.Life)
+	}
+	if after != before {
+		t.Errorf("boot nonce and identity %q, before %q", after, before)
 	}
 	if after := r.tick(t, m); r.Tick != nil && !(after > tick) {
 		t.Errorf("its memory said %v, before %v", after, tick)

@@ -295,7 +295,11 @@ func newRigOf(t *testing.T, storeBytes int64) (*hosttest.Rig, *libvirt.Host) {
 		Clock: func(t *testing.T, life hostagent.Life) time.Time {
 			return time.Unix(int64(number(t, said(t, host, life, "/bin/date", "+%s"))), 0)
 		},
-		Use:           func(t *testing.T, life hostagent.Life) { l.useGuest(t, host, life) },
+		Use: func(t *testing.T, life hostagent.Life) { l.useGuest(t, host, life) },
+		Identity: func(t *testing.T, life hostagent.Life) string {
+			return said(t, host, life, "/bin/cat", "/sys/class/net/eth0/address", "/sys/class/dmi/id/product_uuid")
+		},
+		HasProcess:    func(life hostagent.Life) bool { _, ok := findQEMU(life); return ok },
 		ForeignMemory: foreignMemory,
 		Saving:        func(t *testing.T, life hostagent.Life) { l.awaitSaving(t, life) },
 	}, host
