@@ -20,6 +20,7 @@ import (
 	"syscall"
 
 	"daybreak/deploy/bench/measure"
+	"daybreak/deploy/bench/onehost"
 )
 
 // result is the line that is printed.
@@ -56,12 +57,12 @@ func main() {
 }
 
 func run(ctx context.Context, desktops, pairs int) (err error) {
-	lab, err := newLab(ctx)
+	lab, err := onehost.New(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() {
-		if downErr := lab.down(); err == nil {
+		if downErr := lab.Down(); err == nil {
 			err = downErr
 		}
 	}()
@@ -73,7 +74,7 @@ func run(ctx context.Context, desktops, pairs int) (err error) {
 	for i := range pairs {
 		sides := []func(context.Context) error{
 			func(ctx context.Context) error { return keep(&ours)(runOurs(ctx, lab, desktops)) },
-			func(ctx context.Context) error { return keep(&theirs)(peer.run(ctx, desktops)) },
+			func(ctx context.Context) error { return keep(&theirs)(runPeer(ctx, peer, desktops)) },
 		}
 		if i%2 == 1 {
 			slices.Reverse(sides)
@@ -87,7 +88,7 @@ func run(ctx context.Context, desktops, pairs int) (err error) {
 			ours[i].wall, ours[i].cpu, theirs[i].wall, theirs[i].cpu)
 	}
 	line := summary(ours, theirs)
-	line.Desktops, line.Concurrency, line.Pairs, line.KVM = desktops, peer.concurrency, pairs, peer.kvm
+	line.Desktops, line.Concurrency, line.Pairs, line.KVM = desktops, peer.Concurrency, pairs, peer.KVM
 	return json.NewEncoder(os.Stdout).Encode(line)
 }
 
