@@ -62,7 +62,7 @@ guest: an appliance, which is another image, mounts the disk of the image and ru
 	flags.StringVar(&p.script, "script", "", "file with the script")
 	flags.StringArrayVar(&p.files, "file", nil, "LOCAL:GUEST[:MODE]: a file to copy into the guest before the script runs; again for more")
 	flags.StringVar(&p.order.Note, "note", "", "what changes, for people")
-	flags.Uint32Var(&p.order.Version, "version", 0, "version to patch (default the current one)")
+	flags.Uint32Var(&p.order.Version, "version", 0, "version to patch (default the current one, unless a pool went back from it)")
 	flags.BoolVar(&p.order.Interactive, "interactive", false, "leave the VM at its screen until it is sealed")
 	flags.StringVar(&p.screen, "screen", "127.0.0.1:0", "with --interactive: where VNC viewers are served; whoever can reach it has the VM's console")
 	flags.BoolVar(&p.order.Offline, "offline", false, "boot no guest: run the script in its disk with chroot, in an appliance")

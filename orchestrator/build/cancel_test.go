@@ -3,6 +3,7 @@ package build
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -283,6 +284,26 @@ func TestWithdrawnIsNotBuiltUpon(t *testing.T) {
 		text = status.Convert(h.build(patch()).rest().err).Message()
 		if !strings.Contains(text, "the very content of version 2") || fmt.Sprint(h.versions()) != "[READY WITHDRAWN]" {
 			t.Error(text, h.versions())
+		}
+	})
+}
+
+// What a pool went back from is patched only by whoever says so.
+func TestRolledBackIsNotBuiltUponByDefault(t *testing.T) {
+	inHouse(t, func(h *house) {
+		pool := &v1.Pool{Meta: &v1.Meta{Name: "counter"}, Spec: &v1.PoolSpec{Image: "office", Zone: "lgwan"},
+			Release: &v1.Release{Image: "office", Version: 3, Refused: 1}}
+		if _, err := h.backend.Commit(h.ctx, store.Guard{}, []store.Op{store.Create(pool)}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		h.script = patches("abcd", well)
+		text := status.Convert(h.build(patch(func(o *v1.BuildOrder) { o.Version = 0 })).rest().err).Message()
+		if !strings.Contains(text, "pool counter went back from version 1 of image office to version 3: say with --version") {
+			t.Error(text)
+		}
+		if err := h.build(patch(func(o *v1.BuildOrder) { o.Version = 1 })).rest().err; !errors.Is(err, io.EOF) {
+			t.Errorf("named: %v", err)
 		}
 	})
 }

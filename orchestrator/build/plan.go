@@ -54,6 +54,9 @@ func resolve(view *store.View, asked *v1.BuildOrder) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkRolledBack(view, asked, version); err != nil {
+		return nil, err
+	}
 	order.Version = version.GetNumber()
 	p := &plan{order: order, image: order.GetImage(), version: version}
 	if order.GetOffline() {
@@ -142,6 +145,22 @@ func versionOf(image *v1.Image, order *v1.BuildOrder) (*v1.ImageVersion, error) 
 		return nil, fmt.Errorf("image %s has no published version: publish one, or name one with --version: %w", order.GetImage(), ErrRefused)
 	}
 	return usable(image, number)
+}
+
+// checkRolledBack refuses a patch of the current version by default where a pool went back from it: what was wrong with it would
+// be in the next one, too. Whoever wants that names the version.
+func checkRolledBack(view *store.View, asked *v1.BuildOrder, version *v1.ImageVersion) error {
+	if asked.GetVersion() != 0 || asked.GetKind() != v1.BuildKind_BUILD_KIND_PATCH {
+		return nil
+	}
+	for _, pool := range store.All[*v1.Pool](view) {
+		release := pool.GetRelease()
+		if release.GetImage() == asked.GetImage() && release.GetRefused() == version.GetNumber() {
+			return fmt.Errorf("pool %s went back from version %d of image %s to version %d: say with --version which one to patch: %w",
+				pool.GetMeta().GetName(), version.GetNumber(), asked.GetImage(), release.GetVersion(), ErrRefused)
+		}
+	}
+	return nil
 }
 
 // usable returns a version that may be booted in a build: a withdrawn one may not, a collected one is gone.
