@@ -5,8 +5,10 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -27,7 +29,7 @@ type dayStory struct {
 	starts map[string]time.Time
 }
 
-// morning is how long before the doors open the story begins: time for two boots from which the plan learns, and for all others.
+// morning is how long before the doors open the plan hears of it.
 const morning = 4 * time.Minute
 
 // TestDay warms a pool of 12 for an opening a few minutes ahead, while the control plane is dead; then users come, one more
@@ -37,7 +39,7 @@ func TestDay(t *testing.T) {
 	image := s.golden(t, 1)
 	s.apply(t, zones)
 	s.cli(t, "image", "import", "micro", image, "--note", "first", "--publish")
-	s.setHours(t, morning)
+	s.setHours(t, 12*time.Hour) // from the first boots it will be known how long the others take
 	s.apply(t, dayPool(""))
 	for _, chapter := range []struct {
 		name string
@@ -139,8 +141,9 @@ func (s *dayStory) night(t *testing.T) {
 	}
 }
 
-// planned: every cold desktop has its time, and the plan says that it will do.
+// planned: the doors shall open soon. Every cold desktop has its time, and the plan says that it will do.
 func (s *dayStory) planned(t *testing.T) {
+	s.setHours(t, morning)
 	s.eventually(t, 2*time.Minute, "every cold desktop has a time", func() (bool, string) {
 		found, err := s.tryDesktops("desk")
 		if err != nil {
@@ -148,23 +151,25 @@ func (s *dayStory) planned(t *testing.T) {
 		}
 		s.starts = map[string]time.Time{}
 		for name, d := range found {
-			if at := d.GetIncarnation().GetStartAt(); at != nil && cold(d) {
+			if at := d.GetIncarnation().GetStartAt(); at != nil && cold(d) && at.AsTime().Before(s.opens) {
 				s.starts[name] = at.AsTime()
 			}
 		}
 		return len(s.starts) == seats-2, fmt.Sprintf("%d have: %s", len(s.starts), states(found))
 	})
-	now := time.Now()
-	for name, at := range s.starts {
-		if !at.Before(s.opens) || at.Before(now) {
-			t.Errorf("%s is to start at %v; it is %v and the doors open at %v", name, at, now, s.opens)
-		}
+	if now := time.Now(); !s.first().After(now) {
+		t.Errorf("the first start is at %v, and it is %v", s.first(), now)
 	}
 	t.Log(s.cli(t, "plan", "desk", "--date", s.opens.Format(time.DateOnly)))
 	plan := s.plan(t)
 	if len(plan.GetPlan().GetShortfalls()) != 0 || len(plan.GetPlan().GetStarts()) != len(s.starts) {
 		t.Errorf("the plan: %v", plan)
 	}
+}
+
+// first is when the first desktop is to start.
+func (s *dayStory) first() time.Time {
+	return slices.MinFunc(slices.Collect(maps.Values(s.starts)), time.Time.Compare)
 }
 
 func (s *dayStory) plan(t *testing.T) *v1.PlanResponse {
@@ -179,12 +184,7 @@ func (s *dayStory) plan(t *testing.T) *v1.PlanResponse {
 
 // unattended: the control plane dies before the first start and comes back after the doors are open.
 func (s *dayStory) unattended(t *testing.T) {
-	first := s.opens
-	for _, at := range s.starts {
-		if at.Before(first) {
-			first = at
-		}
-	}
+	first := s.first()
 	hold := filepath.Join(s.dir, "control", "hold", "daybreakd")
 	if err := os.WriteFile(hold, nil, 0o600); err != nil {
 		t.Fatal(err)
