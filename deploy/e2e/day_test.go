@@ -30,7 +30,7 @@ type dayStory struct {
 }
 
 // morning is how long before the doors open the plan hears of it.
-const morning = 4 * time.Minute
+const morning = 6 * time.Minute
 
 // TestDay warms a pool of 12 for an opening a few minutes ahead, while the control plane is dead; then users come, one more
 // than there are desktops, one goes idle, and the doors close.
