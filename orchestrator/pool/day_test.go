@@ -61,11 +61,13 @@ func TestLunchIsShort(t *testing.T) {
 	}
 }
 
-// Hosts have memory for 4 of 8 each, and 12 of the 16 seats lie on one: what is wanted and crowded is made anew elsewhere.
+// Two hosts have memory for 4 each, and all 12 seats lie on one as the doors open: what is wanted and crowded is made anew
+// on the other.
 func TestCrowdedHost(t *testing.T) {
 	w := newWorld(12)
 	withSchedule("UTC", &v1.Schedule{Open: "8", SpareBuffer: "0"}, 4)(w)
-	w.now = w.now.Add(-w.now.Sub(w.now.Truncate(24 * 3600e9)))
+	w.now = w.now.Truncate(24 * 3600e9)
+	w.hosts = map[string]bool{"h1": true}
 	for range 3 {
 		w.round()
 		for _, name := range w.names() {
@@ -75,6 +77,8 @@ func TestCrowdedHost(t *testing.T) {
 	if n := len(w.room("h1").OfPool); n != 1 || w.room("h1").OfPool["sales"] != 12 {
 		t.Fatalf("h1 has %v", w.room("h1").OfPool)
 	}
+	w.until(t, "2027-04-05 08:30")
+	w.hosts["h2"] = true
 	w.until(t, "2027-04-05 08:40")
 	if ready, cold, _ := w.standing(); ready != 8 || cold != 4 {
 		t.Errorf("%d ready and %d cold, want 8 on two hosts with room for 4 each: %v", ready, cold, w.pool.Status)
@@ -105,6 +109,40 @@ func TestNoRoom(t *testing.T) {
 		}
 	}
 	if n := w.until(t, "2027-04-05 12:00"); n != 0 {
+		t.Errorf("%d changes afterwards", n)
+	}
+}
+
+// All seats lie on the host that was up first. When there is another, they are spread, and stay.
+func TestSpread(t *testing.T) {
+	w := newWorld(12)
+	withSchedule("UTC", office(), 8)(w)
+	w.now = w.now.Truncate(24 * 3600e9)
+	w.hosts = map[string]bool{"h1": true}
+	for range 4 {
+		w.round()
+		for _, name := range w.names() {
+			w.advance(name, "h1")
+		}
+	}
+	if a := w.round(); changed(a) != 0 || w.room("h1").OfPool["sales"] != 12 {
+		t.Fatalf("h1 has %v, and %d changes", w.room("h1").OfPool, changed(a))
+	}
+	w.hosts["h2"] = true
+	a := w.round()
+	if len(a.Retire) != 4 || a.Retire[0].Reason != ReasonMadeElsewhere {
+		t.Fatalf("retired %v", changedNames(a.Retire))
+	}
+	for range 6 {
+		for _, name := range w.names() {
+			w.advance(name, "h2")
+		}
+		w.round()
+	}
+	if one, two := w.room("h1").OfPool["sales"], w.room("h2").OfPool["sales"]; one != 8 || two != 4 {
+		t.Errorf("%d and %d", one, two)
+	}
+	if n := w.until(t, "2027-04-05 08:20"); n != 0 {
 		t.Errorf("%d changes afterwards", n)
 	}
 }

@@ -156,6 +156,7 @@ func Decide(now time.Time, s Snapshot) Actions {
 		turns = d.move(surplus, budget)
 		d.moveBack(surplus)
 		d.cool(surplus)
+		d.spread(surplus)
 	} else {
 		d.actions.RemovePool = len(s.Desktops) == 0
 	}

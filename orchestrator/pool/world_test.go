@@ -176,7 +176,16 @@ func (w *world) place(name, host string) {
 				inc.UnplacedReason = "no host fits"
 			}
 		}()
-		for _, host := range []string{host, "h1", "h2"} {
+		hosts := []string{host, "h1", "h2"}
+		if w.memory != 0 { // as placement does: the one with most room if all ran
+			rooms := w.rooms()
+			slices.SortStableFunc(rooms, func(a, b *room.Host) int { return int(b.FreeMemoryMiB - b.ColdMiB - a.FreeMemoryMiB + a.ColdMiB) })
+			hosts = nil
+			for _, h := range rooms {
+				hosts = append(hosts, h.Name())
+			}
+		}
+		for _, host := range hosts {
 			fits := w.memory == 0 || inc.Desired != v1.DesiredState_DESIRED_STATE_READY || w.room(host).Holds(need(d, room.Runs))
 			if inc.Host == "" && w.hosts[host] && fits && (d.Spec.DataHost == "" || d.Spec.DataHost == host) {
 				inc.Host = host
