@@ -105,5 +105,8 @@ func (p *planner) cost() (c cost) {
 
 // near: a plan with this cost is as good as one with the other, or nearly.
 func (c cost) near(other cost) bool {
-	return c.missing <= other.missing && c.late <= other.late && c.early <= other.early+time.Duration(c.starts)*little
+	if c.missing != other.missing || c.late != other.late {
+		return c.missing+c.late < other.missing+other.late
+	}
+	return c.early <= other.early+time.Duration(c.starts)*little
 }

@@ -23,6 +23,8 @@ const (
 	otherVersion, otherImage = 1.25, 1.5
 	// defaultReadiness is the proto's default of Readiness.deadline.
 	defaultReadiness = 5 * time.Minute
+	// mostBytes that a start is believed to read.
+	mostBytes = 1 << 50
 	// shortest start that is believed.
 	shortest = 100 * time.Millisecond
 )
@@ -144,7 +146,7 @@ func (m *Model) Estimate(b Boot) Estimate {
 	took, bytes := times(samples)
 	mean, deviation := spread(took)
 	span := func(seconds float64) time.Duration {
-		return min(limit, time.Duration(seconds*factor*crowd*float64(time.Second)))
+		return time.Duration(min(limit.Seconds(), seconds*factor*crowd) * float64(time.Second))
 	}
 	return Estimate{
 		Mean: max(shortest, span(mean)), Quantile: max(shortest, span(max(mean, quantile(took)))), Deviation: span(deviation),
@@ -216,7 +218,7 @@ func times(samples []sample) (took []float64, bytes uint64) {
 		took[i] = min(max(took[i], median/outlier), median*outlier)
 	}
 	if known > 0 {
-		bytes = uint64(min(sum/float64(known), math.MaxInt64))
+		bytes = uint64(min(sum/float64(known), mostBytes))
 	}
 	return took, bytes
 }

@@ -267,7 +267,8 @@ func (o *pool) estimate(m *Model, h *host, digest string) Estimate {
 	e := m.Estimate(boot)
 	if h != nil && h.ReadRate > 0 && e.ReadBytes > 0 {
 		// All boots of a wave read through the one store.
-		reading := time.Duration(float64(e.ReadBytes) * float64(h.boots) / float64(h.ReadRate) * float64(time.Second))
+		seconds := min(float64(e.ReadBytes)*float64(h.boots)/float64(h.ReadRate), cmp.Or(max(0, o.Readiness), defaultReadiness).Seconds())
+		reading := time.Duration(seconds * float64(time.Second))
 		e.Mean, e.Quantile = max(e.Mean, reading), max(e.Quantile, reading)
 	}
 	o.estimates[key] = e

@@ -146,7 +146,7 @@ func hasNear(in warmup.Input, host string) bool {
 }
 
 // boots are the most that a plan ever has at once on a host. Starts that were set before are not its doing. Starts are written in whole
-// seconds, so one counts from a second later.
+// seconds, and read again, so one counts from two seconds later.
 func boots(now time.Time, in warmup.Input, out warmup.Output, host string) int {
 	type edge struct {
 		at time.Time
@@ -156,7 +156,7 @@ func boots(now time.Time, in warmup.Input, out warmup.Output, host string) int {
 	for _, p := range out.Pools {
 		for _, s := range p.Starts {
 			if s.Host == host && !s.Fixed {
-				edges = append(edges, edge{s.At.Add(time.Second), 1}, edge{s.Expected, -1})
+				edges = append(edges, edge{s.At.Add(2 * time.Second), 1}, edge{s.Expected, -1})
 			}
 		}
 	}

@@ -1,0 +1,91 @@
+package warmup_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"daybreak/orchestrator/warmup"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// dayPlan is the plan of a day: 2 always, 20 from 08:30 on, 2 from 17:15 on.
+func dayPlan() *v1.Plan {
+	in := site(2, 4, 10, 20)
+	in.Pools[0].Seats[0].Phase, in.Pools[0].Seats[1].Phase = warmup.Ready, warmup.Ready
+	in.Pools[0].Targets[0].Running = 2
+	in.Pools[0].Targets = append(in.Pools[0].Targets, warmup.Target{From: at("17:15:00"), Running: 2})
+	return warmup.Plan(at("06:00:00"), in).Pools[0].OnDate("2026-11-24", open.Location(), at("06:00:00"))
+}
+
+func TestPoints(t *testing.T) {
+	plan := dayPlan()
+	for _, s := range plan.GetStarts()[:5] { // so many were ready by 08:32, 10 s late each
+		s.Ready = timestamppb.New(s.GetStartAt().AsTime().Add(30 * time.Second))
+	}
+	points := warmup.Points(plan, at("08:32:00"))
+	want := map[string][3]uint32{ // wanted, planned, ready
+		"08:00:00": {2, 2, 2}, "08:29:20": {2, 4, 2}, "08:30:00": {20, 20, 7}, "08:32:00": {20, 20, 7}, "17:15:00": {2, 2, 0},
+	}
+	for clock, counts := range want {
+		var p *v1.PlanPoint
+		for _, each := range points {
+			if !each.GetAt().AsTime().After(at(clock)) {
+				p = each
+			}
+		}
+		if p == nil {
+			p = points[0]
+		}
+		if got := [3]uint32{p.GetWanted(), p.GetPlanned(), p.GetReady()}; got != counts {
+			t.Errorf("%s: got %v, want %v", clock, got, counts)
+		}
+	}
+}
+
+func TestSummary(t *testing.T) {
+	ready := func(plan *v1.Plan, late time.Duration) *v1.Plan {
+		for _, s := range plan.GetStarts() {
+			s.Ready = timestamppb.New(s.GetDeadline().AsTime().Add(late))
+		}
+		return plan
+	}
+	missing := dayPlan()
+	missing.Shortfalls = []*v1.Shortfall{{Deadline: timestamppb.New(open), Desktops: 3, Ready: timestamppb.New(open.Add(90 * time.Second)), Reason: "1m0s are left"}}
+	for _, row := range []struct {
+		plan *v1.Plan
+		now  time.Time
+		want string
+	}{
+		{dayPlan(), at("06:00:00"), "On Tue 2026-11-24 pool counter will make it: 18 desktops start on 2 hosts, the first at 08:29, and are ready by 08:30."},
+		{dayPlan(), time.Time{}, "will make it"},
+		{ready(dayPlan(), 0), at("09:00:00"), "made it: all 18 desktops that were to start were ready in time."},
+		{ready(dayPlan(), time.Minute), at("09:00:00"), "did not make it: of 18 desktops that were to start, 0 were ready in time, 18 late (the last at 08:31)."},
+		{dayPlan(), at("09:00:00"), "18 never"},
+		{missing, at("06:00:00"), "will be short: 3 desktops will not be ready by 08:30, the last of them at 08:31:30, 1m30s later: 1m0s are left."},
+		{&v1.Plan{Pool: "counter", Date: "2026-11-28"}, at("06:00:00"), "On Sat 2026-11-28 pool counter has nothing to start: no desktops are to run."},
+		{&v1.Plan{}, at("06:00:00"), "nothing to start"},
+	} {
+		row.plan.TimeZone = "Asia/Tokyo"
+		if got := warmup.Summary(row.plan, row.now); !strings.Contains(got, row.want) {
+			t.Errorf("got %q, want %q", got, row.want)
+		}
+	}
+}
+
+func TestManyShortfallsFit(t *testing.T) {
+	plan := warmup.PoolPlan{Name: "counter"}
+	for i := range 200 {
+		plan.Shortfalls = append(plan.Shortfalls, warmup.Shortfall{Deadline: open.Add(time.Duration(i) * time.Minute), Desktops: 1, Reason: strings.Repeat("な", 600)})
+	}
+	got := plan.OnDate("2026-11-24", open.Location(), open)
+	total := uint32(0)
+	for _, s := range got.GetShortfalls() {
+		total += s.GetDesktops()
+	}
+	if len(got.GetShortfalls()) != 64 || total != 200 || len([]rune(got.GetShortfalls()[63].GetReason())) > 512 {
+		t.Error(len(got.GetShortfalls()), total)
+	}
+}
