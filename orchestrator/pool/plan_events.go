@@ -116,14 +116,15 @@ func shortText(s *v1.Shortfall, zone *time.Location) string {
 	return text + ": " + s.GetReason()
 }
 
-// missText says what was not ready at a deadline and why; "" when all that was planned was. What is ready when this is
+// missText says what was not ready at a deadline and why; "" when all that was planned for it was: what was planned later, for
+// users whom nobody expected, could not be. What is ready when this is
 // asked, and was by its host's clock, was ready.
 func missText(view *store.View, plan *v1.Plan, deadline time.Time, zone *time.Location) string {
 	all, missing := 0, 0
 	why := map[string]int{}
 	example := map[string]string{}
 	for _, start := range plan.GetStarts() {
-		if !start.GetDeadline().AsTime().Equal(deadline) {
+		if !start.GetDeadline().AsTime().Equal(deadline) || isLate(start) {
 			continue
 		}
 		all++

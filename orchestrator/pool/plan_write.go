@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -135,19 +136,24 @@ func merged(now time.Time, stored, next *v1.Plan) *v1.Plan {
 		}
 	}
 	all.Starts = slices.DeleteFunc(all.Starts, func(s *v1.PlannedStart) bool { return !over(s.GetStartAt()) })
-	begun := map[uint32]time.Time{}
+	past, undone := map[uint32][]*v1.PlannedStart{}, map[*v1.PlannedStart]bool{}
 	for _, s := range all.GetStarts() {
-		begun[s.GetSeat()] = s.GetStartAt().AsTime()
+		past[s.GetSeat()] = append(past[s.GetSeat()], s)
 	}
 	for _, s := range next.GetStarts() {
-		if at, was := begun[s.GetSeat()]; was && at.Equal(s.GetStartAt().AsTime()) {
-			continue
+		old, belongs := supersedes(past[s.GetSeat()], s)
+		if old != nil {
+			undone[old] = true
 		}
-		start := proto.CloneOf(s)
-		start.Host = place(all, next.GetHosts()[s.GetHost()])
-		all.Starts = append(all.Starts, start)
+		if belongs {
+			start := proto.CloneOf(s)
+			start.Host = place(all, next.GetHosts()[s.GetHost()])
+			all.Starts = append(all.Starts, start)
+		}
 	}
+	all.Starts = slices.DeleteFunc(all.Starts, func(s *v1.PlannedStart) bool { return undone[s] })
 	all.Starts = all.Starts[:min(len(all.Starts), maxPlannedStarts)]
+	inOrder(all.Starts)
 	all.Shortfalls = slices.DeleteFunc(all.Shortfalls, func(s *v1.Shortfall) bool { return !over(s.GetDeadline()) })
 	for _, s := range next.GetShortfalls() {
 		if !over(s.GetDeadline()) {
@@ -155,11 +161,44 @@ func merged(now time.Time, stored, next *v1.Plan) *v1.Plan {
 		}
 	}
 	all.TimeZone = next.GetTimeZone()
-	if len(begun) == 0 && !proto.Equal(stored, all) {
+	if len(past) == 0 && !proto.Equal(stored, all) {
 		all.Hosts, all.Made = next.GetHosts(), next.GetMade()
 		all.Starts = next.GetStarts()
+		inOrder(all.Starts)
 	}
 	return all
+}
+
+// supersedes says what a start that is planned now does to those of the seat whose time has come: whether it belongs beside
+// them, and which it stands for. A start that did not happen, since nothing could start then, is planned again each time.
+// What was to be ready in time stays as it was planned, once its deadline is over.
+func supersedes(past []*v1.PlannedStart, start *v1.PlannedStart) (undone *v1.PlannedStart, belongs bool) {
+	belongs = true
+	for _, old := range past {
+		same := proto.Equal(old.GetDeadline(), start.GetDeadline())
+		switch {
+		case proto.Equal(old.GetStartAt(), start.GetStartAt()):
+			return nil, false
+		case old.GetReady() != nil:
+		case isLate(old) && isLate(start), same && !isLate(start):
+			undone = old
+		case same:
+			belongs = false
+		}
+	}
+	return undone, belongs
+}
+
+// isLate: the start was planned when its deadline was over, as for users whom nobody expected.
+func isLate(s *v1.PlannedStart) bool {
+	return !s.GetStartAt().AsTime().Before(s.GetDeadline().AsTime())
+}
+
+// inOrder puts starts in the order of time, in which they are looked for.
+func inOrder(starts []*v1.PlannedStart) {
+	slices.SortStableFunc(starts, func(a, b *v1.PlannedStart) int {
+		return cmp.Or(a.GetStartAt().AsTime().Compare(b.GetStartAt().AsTime()), cmp.Compare(a.GetSeat(), b.GetSeat()))
+	})
 }
 
 // place finds a host's place in a plan, or gives it one with what is assumed of it now.

@@ -1,0 +1,75 @@
+package pool
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+func plannedStart(seat uint32, at, deadline time.Time) *v1.PlannedStart {
+	return &v1.PlannedStart{Seat: seat, StartAt: timestamppb.New(at), Deadline: timestamppb.New(deadline)}
+}
+
+func planOf(starts ...*v1.PlannedStart) *v1.Plan {
+	return &v1.Plan{Pool: "sales", Date: "2000-01-03", Hosts: []*v1.PlanHost{{Name: "h1"}}, Starts: starts}
+}
+
+// A start that cannot happen, as while failures hold a pool back, is planned anew in each round. The plan has it once.
+func TestPlanHasAStartOnce(t *testing.T) {
+	deadline := time.Date(2000, 1, 3, 8, 30, 0, 0, time.UTC)
+	stored := planOf(plannedStart(1, deadline.Add(-10*time.Minute), deadline))
+	for i := range 30 {
+		now := deadline.Add(time.Duration(i-10) * time.Minute)
+		stored = merged(now, stored, planOf(plannedStart(1, now, deadline)))
+	}
+	if len(stored.Starts) != 1 || !stored.Starts[0].StartAt.AsTime().Equal(deadline.Add(-time.Minute)) {
+		t.Errorf("the plan of one seat has %d starts, %v", len(stored.Starts), stored.Starts)
+	}
+	if got := missText(shown(t, newWorld(1)), stored, deadline, time.UTC); got == "" {
+		t.Error("nobody hears that it was missed")
+	}
+}
+
+// A demand that nobody expected has no deadline that could be met, and its starts no more than one place.
+func TestPlanMissesNothingUnexpected(t *testing.T) {
+	noon := time.Date(2000, 1, 3, 12, 0, 0, 0, time.UTC)
+	stored := planOf()
+	for i := range 30 {
+		now := noon.Add(time.Duration(i) * time.Minute)
+		since := now.Add(-30 * time.Second) // the step of the curve that holds
+		stored = merged(now, stored, planOf(plannedStart(1, now, since)))
+		if got := missText(shown(t, newWorld(1)), stored, since, time.UTC); got != "" {
+			t.Fatalf("told %q", got)
+		}
+	}
+	if len(stored.Starts) != 1 {
+		t.Errorf("the plan of one seat has %d starts", len(stored.Starts))
+	}
+}
+
+// What happened stays, with what is planned for a later deadline; all in the order of time, in which starts are looked for.
+func TestPlanInOrder(t *testing.T) {
+	morning := time.Date(2000, 1, 3, 8, 30, 0, 0, time.UTC)
+	done := plannedStart(1, morning.Add(-time.Minute), morning)
+	done.Ready = timestamppb.New(morning.Add(-10 * time.Second))
+	kept := plannedStart(3, morning.Add(4*time.Hour), morning.Add(5*time.Hour)) // keeps its time though 20 s later would do
+	next := planOf(plannedStart(2, morning.Add(4*time.Hour+10*time.Second), morning.Add(5*time.Hour)), kept,
+		plannedStart(1, morning.Add(4*time.Hour), morning.Add(5*time.Hour)))
+	for _, stored := range []*v1.Plan{planOf(done), planOf()} {
+		got := ""
+		for _, s := range merged(morning.Add(time.Hour), stored, next).Starts {
+			got += fmt.Sprint(s.Seat)
+		}
+		want := "132"
+		if len(stored.Starts) > 0 {
+			want = "1132"
+		}
+		if got != want {
+			t.Errorf("seats in the order %s, not %s", got, want)
+		}
+	}
+}
