@@ -71,7 +71,8 @@ func (p *planner) reconcile(ctx context.Context, _ string) (time.Duration, error
 	return planEvery, nil
 }
 
-// write commits what can be; what somebody else changed meanwhile is planned anew.
+// write commits what can be; what somebody else changed meanwhile is planned anew. What the store will not have, such as an
+// object that is too large, keeps no other pool from its plan.
 func (p *planner) write(ctx context.Context, ops []store.Op, what string) (int64, error) {
 	if len(ops) == 0 {
 		return 0, nil
@@ -79,7 +80,7 @@ func (p *planner) write(ctx context.Context, ops []store.Op, what string) (int64
 	revision, failed, err := p.store.CommitEach(ctx, ops)
 	for _, f := range failed {
 		if !errors.Is(f, store.ErrConflict) && !errors.Is(f, store.ErrExists) && !errors.Is(f, store.ErrNotFound) {
-			err = errors.Join(err, f)
+			p.log.Error().Err(f).Str("what", what).Msg("not written")
 		}
 	}
 	if err != nil {

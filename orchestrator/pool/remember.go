@@ -15,8 +15,13 @@ import (
 	v1 "daybreak/proto/daybreak/v1"
 )
 
-// maxBootSamples is how many starts a history has.
-const maxBootSamples = 512
+// maxBootSamples is how many starts a history has, and maxBootBytes what they may take: what kind of host one was on are words of
+// that host, and a history that were too large for the store could not be written any more. One takes no more than maxSampleBytes.
+const (
+	maxBootSamples = 512
+	maxBootBytes   = 128 << 10
+	maxSampleBytes = 1 << 10
+)
 
 // remember keeps the pools' histories: who held or waited for desktops, and how starts went.
 func (r *dayRound) remember(now time.Time, view *store.View) {
@@ -78,6 +83,7 @@ func addBoots(view *store.View, pool *v1.Pool, samples []*v1.BootSample) ([]*v1.
 	}
 	added := false
 	all := slices.Clone(samples)
+	full := len(samples) >= maxBootSamples || bytesOf(samples) > maxBootBytes-maxSampleBytes
 	for _, desktop := range view.DesktopsOfPool(pool.GetMeta().GetName()) {
 		boot := store.Present(desktop).GetBoot()
 		host, ok := store.Lookup[*v1.Host](view, desktop.GetIncarnation().GetHost())
@@ -87,7 +93,7 @@ func addBoots(view *store.View, pool *v1.Pool, samples []*v1.BootSample) ([]*v1.
 		}
 		class := warmup.HostClass(host.GetStatus().GetCapacity())
 		k := key{desktop.GetIncarnation().GetDigest(), class, at}
-		forgotten := len(samples) >= maxBootSamples && !at.After(samples[0].GetReady().AsTime())
+		forgotten := full && !at.After(samples[0].GetReady().AsTime())
 		if known[k] > 0 || forgotten {
 			known[k]--
 			continue
@@ -102,7 +108,18 @@ func addBoots(view *store.View, pool *v1.Pool, samples []*v1.BootSample) ([]*v1.
 		return samples, false
 	}
 	slices.SortStableFunc(all, func(a, b *v1.BootSample) int { return a.GetReady().AsTime().Compare(b.GetReady().AsTime()) })
-	return all[max(0, len(all)-maxBootSamples):], true
+	all = all[max(0, len(all)-maxBootSamples):]
+	for size := bytesOf(all); size > maxBootBytes; all = all[1:] {
+		size -= proto.Size(all[0])
+	}
+	return all, true
+}
+
+func bytesOf(samples []*v1.BootSample) (size int) {
+	for _, s := range samples {
+		size += proto.Size(s)
+	}
+	return size
 }
 
 // sweep deletes plans that are old, and what pools left that are gone.

@@ -124,3 +124,18 @@ func TestTheDayGoesOn(t *testing.T) {
 		t.Error(last)
 	}
 }
+
+// Starts that are said to have taken for ever are not believed beyond the deadline for readiness, and never wrap around to
+// nothing.
+func TestEndlessStarts(t *testing.T) {
+	for _, took := range []time.Duration{1 << 62, 1<<63 - 1} {
+		for _, boot := range []warmup.Boot{
+			{Image: "office", Digest: digest, Class: "std", AtOnce: 4096, Readiness: time.Minute},
+			{Image: "other", Digest: "b", Class: "std", AtOnce: 1, Readiness: time.Minute},
+		} {
+			if got := learned(took).Estimate(boot); got.Mean != time.Minute || got.Quantile != time.Minute {
+				t.Errorf("starts that took %v: %+v", took, got)
+			}
+		}
+	}
+}

@@ -1,0 +1,50 @@
+package pool
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// A host that gives its CPU a long name in a wide script does not make the history of a pool too large for the store, and what
+// was forgotten for want of room stays so.
+func TestHistoryHasRoom(t *testing.T) {
+	w := settled(t, 1)
+	model := strings.Repeat("𠮷", 128)
+	ready := w.now.Add(-time.Hour)
+	d := w.desktops["sales-1"]
+	d.Incarnation.Host = "wide"
+	d.Incarnation.Digest = strings.Repeat("a", 64)
+	d.Status.Boot = &v1.BootReport{Took: durationpb.New(time.Minute), AtOnce: 1, ReadBytes: 1 << 60}
+	d.Status.Times = []*v1.StateTime{{State: v1.DesktopState_DESKTOP_STATE_READY, At: timestamppb.New(ready)}}
+	host := &v1.Host{Meta: &v1.Meta{Name: d.Incarnation.Host}, Status: &v1.HostStatus{Capacity: &v1.HostCapacity{Kvm: true, CpuModel: model}}}
+	view := shown(t, w, host)
+	var samples []*v1.BootSample
+	for i := range maxBootSamples {
+		samples = append(samples, &v1.BootSample{
+			Digest: d.Incarnation.Digest, HostClass: model, Took: durationpb.New(time.Minute), AtOnce: 4096, ReadBytes: 1 << 60,
+			Ready: timestamppb.New(ready.Add(time.Duration(i-maxBootSamples) * time.Minute)),
+		})
+	}
+	kept, added := addBoots(view, w.pool, samples)
+	if size := bytesOf(kept); !added || size > maxBootBytes || size < maxBootBytes/2 {
+		t.Errorf("%d samples in %d bytes, added: %t", len(kept), size, added)
+	}
+	if newest := kept[len(kept)-1]; !newest.GetReady().AsTime().Equal(ready) {
+		t.Errorf("the newest is of %v", newest.GetReady().AsTime())
+	}
+	if _, again := addBoots(view, w.pool, kept); again {
+		t.Error("what is known is added again")
+	}
+	for _, s := range kept {
+		s.Ready = timestamppb.New(s.Ready.AsTime().Add(10 * time.Hour))
+	}
+	if _, again := addBoots(view, w.pool, kept); again {
+		t.Error("what was forgotten is added again")
+	}
+}
