@@ -278,7 +278,8 @@ func (w *waiting) follow(ctx context.Context, desktop *v1.Desktop) error {
 			word.Expected, word.Message = nil, name+" is ready"
 			return w.say(word)
 		}
-		if store.Broken(store.State(desktop)) && desktop.GetIncarnation().GetDesired() != v1.DesiredState_DESIRED_STATE_DELETED {
+		ending := desktop.GetIncarnation().GetDesired() == v1.DesiredState_DESIRED_STATE_DELETED
+		if store.Broken(store.State(desktop)) && !ending && !servedNobody(desktop) {
 			return fmt.Errorf("wait for desktop %s: %s; release it, and it is made anew: %w", name, failure(desktop), ErrDesktopFailed)
 		}
 		word.Message = store.Cut(name+" "+what, maxMessage)

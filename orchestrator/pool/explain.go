@@ -147,7 +147,7 @@ func (d *decision) mending(desktop *v1.Desktop) string {
 	switch {
 	case d.deletion(desktop) != nil:
 		return "it is removed, " + deletedBy(d.deletion(desktop))
-	case desktop.GetClaim() != nil:
+	case desktop.GetClaim() != nil && !servedNobody(desktop):
 		return fmt.Sprintf("it is made anew once %s, who holds it, lets go of it", desktop.GetClaim().GetUser())
 	case d.obstacle() == "" && d.budget() <= 0:
 		return "it is made anew when fewer of the pool are out of service (max_unavailable)"

@@ -255,3 +255,20 @@ func TestShutDownLifeWaitsForItsUser(t *testing.T) {
 		t.Errorf("%v, %v", changed.GetIncarnation(), events)
 	}
 }
+
+// A desktop that its user woke and that fails before it is ready is made anew for them: there is nothing of theirs on it.
+func TestFailedBootIsMadeAnewForItsUser(t *testing.T) {
+	w, _ := heldWorld(t)
+	w.change("sales-1", func(d *v1.Desktop) {
+		d.Incarnation.Generation++
+		d.Status = &v1.DesktopStatus{Generation: d.Incarnation.Generation, State: v1.DesktopState_DESKTOP_STATE_FAILED, Message: "no boot",
+			Times: []*v1.StateTime{{State: v1.DesktopState_DESKTOP_STATE_FAILED, At: timestamppb.New(w.now)}}}
+	})
+	if a := w.round(); len(a.Retire) != 1 || a.Retire[0].Reason != ReasonReplaced || a.Retire[0].Desktop.Claim.GetUser() != "taro" {
+		t.Fatalf("%v", a)
+	}
+	w.settle(10)
+	if d := w.desktops["sales-1"]; store.State(d) != v1.DesktopState_DESKTOP_STATE_READY || d.Claim.GetUser() != "taro" || d.Incarnation.UsedBy != "taro" {
+		t.Errorf("in the end: %v", d)
+	}
+}

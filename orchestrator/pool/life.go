@@ -162,6 +162,12 @@ func neverReady(d *v1.Desktop) bool {
 	return !hadState(d, v1.DesktopState_DESKTOP_STATE_READY)
 }
 
+// servedNobody: somebody holds the desktop, and its present life failed before it was ready: there is no work on it, and its
+// user goes on with the next one.
+func servedNobody(d *v1.Desktop) bool {
+	return d.GetClaim() != nil && store.Broken(store.State(d)) && neverReady(d)
+}
+
 func shape(wanted *v1.Shape) *v1.Shape {
 	full := &v1.Shape{}
 	if wanted != nil {

@@ -117,7 +117,7 @@ func (d *decision) renew(desktop *v1.Desktop) {
 
 func (d *decision) retire(desktop *v1.Desktop) {
 	change := Change{Desktop: retired(desktop, v1.DataDisposal_DATA_DISPOSAL_UNSPECIFIED)}
-	if inc := desktop.GetIncarnation(); inc.GetUsedBy() == "" || !d.toRefresh(desktop) {
+	if inc := desktop.GetIncarnation(); inc.GetUsedBy() == "" || desktop.GetClaim() != nil || !d.toRefresh(desktop) {
 		change.Reason, change.Warning = ReasonReplaced, true
 		change.Message = fmt.Sprintf("generation %d on host %s is replaced: %s", inc.GetGeneration(), inc.GetHost(), failure(desktop))
 		if neverReady(desktop) {

@@ -127,7 +127,7 @@ type decision struct {
 	amend    []*v1.Desktop // a data disk was made and the seat does not say where yet
 	over     []*v1.Desktop // life ended, seat stays
 	retiring []*v1.Desktop // on the way to the end of a life
-	failed   []*v1.Desktop // failed or stopped by itself, and nobody ever held it
+	failed   []*v1.Desktop // failed or stopped by itself, and nobody ever held it, or not while it was ready
 	lost     []*v1.Desktop // host not heard from
 	used     []*v1.Desktop // a user left it
 	rest     []*v1.Desktop // pending up to ready, cold, suspended, kept for one user, and all claimed ones
@@ -213,6 +213,8 @@ func (d *decision) sort() {
 			bucket = &d.retiring
 		case state == v1.DesktopState_DESKTOP_STATE_LOST:
 			bucket = &d.lost
+		case servedNobody(desktop):
+			bucket = &d.failed
 		case desktop.GetClaim() != nil:
 			// Whatever became of it, it is its user's until they let go.
 		case d.toRefresh(desktop):

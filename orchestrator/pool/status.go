@@ -177,7 +177,7 @@ func (d *decision) troubles() []trouble {
 		switch {
 		case d.deletion(desktop) != nil && desktop.GetClaim() != nil:
 			waits.desktops = append(waits.desktops, desktop)
-		case desktop.GetClaim() != nil && store.Broken(store.State(desktop)):
+		case desktop.GetClaim() != nil && store.Broken(store.State(desktop)) && !servedNobody(desktop):
 			held.desktops = append(held.desktops, desktop)
 		case desktop.GetIncarnation().GetUnplacedReason() != "":
 			unplaced.desktops = append(unplaced.desktops, desktop)

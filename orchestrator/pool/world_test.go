@@ -243,7 +243,7 @@ func (w *world) settle(limit int) int {
 			w.advance(name, "h1")
 			quiet = quiet && proto.Equal(ignoringRevision(was), ignoringRevision(w.desktops[name]))
 		}
-		if quiet && (actions.Again == 0 || w.pool.Spec.Schedule != nil && actions.Again >= shortPause) {
+		if quiet && (actions.Again == 0 || w.pool.Spec.Schedule != nil && w.pool.Status.HeldUntil == nil && actions.Again >= shortPause) {
 			return n
 		}
 		w.now = w.now.Add(time.Minute)
