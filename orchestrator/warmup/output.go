@@ -110,29 +110,35 @@ func lateness(w *wish, late []*job, now time.Time) Shortfall {
 			s.Ready, last = sure, j
 		}
 	}
-	hosts := map[*host]int{}
-	for _, j := range w.jobs {
-		hosts[j.host]++
-	}
-	boots := 0
-	for h := range hosts {
-		boots += h.boots
-	}
-	takes := fmt.Sprintf("a start takes %s, or %s for 99 of 100", short(last.Mean), short(last.Quantile))
-	left := w.deadline.Sub(now)
-	switch {
-	case left <= 0:
-		s.Reason = fmt.Sprintf("the deadline is over, and %d desktops were not told to start in time; %s, %s at once", len(w.jobs), takes, count(boots, "start"))
-	case left < last.Quantile:
-		s.Reason = fmt.Sprintf("%s are left, and %s", short(left), takes)
-	case last.earliest.After(now) && last.earliest.After(last.last()):
-		s.Reason = fmt.Sprintf("host %s is not able to start them before %s UTC: it has not got the image, or the desktop is still being made anew; %s",
-			last.host.Name, last.earliest.UTC().Format("15:04:05"), takes)
-	default:
-		s.Reason = fmt.Sprintf("%s in time for %s to start: %s can start %d at once, %s", short(left)+" are left", count(len(w.jobs), "desktop"),
-			count(len(hosts), "host"), boots, takes)
-	}
+	s.Reason = whyLate(w, last, now)
 	return s
+}
+
+// whyLate says why the last start of a wish is late, with numbers.
+func whyLate(w *wish, last *job, now time.Time) string {
+	hosts, boots := map[*host]bool{}, 0
+	for _, j := range w.jobs {
+		if !hosts[j.host] {
+			hosts[j.host] = true
+			boots += j.host.boots
+		}
+	}
+	takes := fmt.Sprintf("a start takes %s (99 of 100 at most %s)", short(last.Mean), short(last.Quantile))
+	where := fmt.Sprintf("%s on %s, %d at once", count(len(w.jobs), "desktop"), count(len(hosts), "host"), boots)
+	clock := func(t time.Time) string { return t.In(w.deadline.Location()).Format("15:04:05 MST") }
+	left := w.deadline.Sub(now)
+	if left <= 0 {
+		return fmt.Sprintf("the deadline was over when this was planned: %s; %s", where, takes)
+	}
+	if last.earliest.After(now) && last.earliest.After(last.last()) {
+		return fmt.Sprintf("nothing can start on %s before %s, when the image is there and the desktop is prepared; %s", last.host.Name, clock(last.earliest), takes)
+	}
+	if last.host.returns {
+		if room := last.host.roomWithout(now, last); room.After(last.last()) {
+			return fmt.Sprintf("%s has no room before %s, when other desktops have ended there; %s", last.host.Name, clock(room), takes)
+		}
+	}
+	return fmt.Sprintf("%s are left for %s; %s", short(left), where, takes)
 }
 
 func count(n int, what string) string {

@@ -2,6 +2,7 @@ package warmup_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -137,5 +138,57 @@ func TestEndlessStarts(t *testing.T) {
 				t.Errorf("starts that took %v: %+v", took, got)
 			}
 		}
+	}
+}
+
+// A shortfall says in numbers why it is one.
+func TestWhyShort(t *testing.T) {
+	for _, row := range []struct {
+		name, want string
+		now        time.Time
+		edit       func(*warmup.Input)
+	}{
+		{"too little time", "30s are left for 20 desktops on 2 hosts, 8 at once; a start takes 20s (99 of 100 at most 20s)", at("08:29:30"), nil},
+		{"over", "the deadline was over when this was planned: 20 desktops on 2 hosts, 8 at once; a start takes 20s", at("08:40:00"), nil},
+		{"no image", "nothing can start on kvm001 before 08:45:00 JST, when the image is there and the desktop is prepared", at("06:00:00"), func(in *warmup.Input) {
+			in.Hosts[1].Images = map[string]time.Time{digest: at("08:45:00")}
+		}},
+		{"memory comes back too late", "kvm000 has no room before 08:31:00 JST, when other desktops have ended there", at("06:00:00"), func(in *warmup.Input) {
+			in.Hosts = in.Hosts[:1]
+			night := warmup.Pool{Name: "night", Image: "office", Digest: digest, MemoryMiB: 10 * 1024, VCPUs: 1, Targets: []warmup.Target{{From: at("00:00:00"), Running: 1}, {From: open}}}
+			night.Seats = []warmup.Seat{{Number: 1, Host: in.Hosts[0].Name, Phase: warmup.Ready}}
+			in.Hosts[0].VCPUs = 100
+			in.Pools[0].Seats, in.Pools[0].Targets[1].Running = in.Pools[0].Seats[:10], 10
+			in.Pools = append(in.Pools, night)
+		}},
+		{"seats are lost", "all 20 desktops that can be used are taken; 3 more have failed", at("06:00:00"), func(in *warmup.Input) {
+			in.Pools[0].Targets[1].Running, in.Pools[0].Lost, in.Pools[0].LostWhy = 23, 3, "have failed"
+		}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			in := site(2, 4, 10, 20)
+			if row.edit != nil {
+				row.edit(&in)
+			}
+			short := warmup.Plan(row.now, in).Pools[0].Shortfalls
+			if len(short) != 1 || !strings.HasPrefix(short[0].Reason, row.want) {
+				t.Errorf("got %v, want %q", short, row.want)
+			}
+		})
+	}
+}
+
+// Pools that want more than there is get equal shares of what they want.
+func TestFairness(t *testing.T) {
+	in := site(2, 4, 20, 40)
+	for i := range in.Hosts {
+		in.Hosts[i].MemoryMiB = 15 * 1024
+	}
+	small := in.Pools[0]
+	small.Name, small.Targets = "small", []warmup.Target{in.Pools[0].Targets[0], {From: open, Running: 20}}
+	in.Pools = append(in.Pools, small)
+	out := warmup.Plan(at("06:00:00"), in)
+	if a, b := len(out.Pools[0].Starts), len(out.Pools[1].Starts); a != 20 || b != 10 {
+		t.Errorf("%d of 40 and %d of 20", a, b)
 	}
 }
