@@ -85,7 +85,8 @@ func (t *term) changed(before, after *store.View, refs []store.Ref) {
 		case v1.Kind_KIND_IMAGE, v1.Kind_KIND_ZONE, v1.Kind_KIND_CALENDAR:
 			existence = true
 		case v1.Kind_KIND_HOST:
-			existence = existence || hostExists(before, ref.Name) != hostExists(after, ref.Name)
+			existence = existence || hostExists(before, ref.Name) != hostExists(after, ref.Name) ||
+				takesDesktops(before, ref.Name) != takesDesktops(after, ref.Name)
 		}
 	}
 	if existence {

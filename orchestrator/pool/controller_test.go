@@ -100,8 +100,12 @@ func (h *house) step(ctx context.Context, name string) error {
 		return err
 	}
 	if d.Incarnation.Host == "" {
+		home := "h1"
+		if host, _ := store.Lookup[*v1.Host](h.mirror.View(), home); host.GetSpec().GetUnschedulable() {
+			home = "h2"
+		}
 		_, err := store.Modify(ctx, store.Open(h.memory, store.WriterPlacement), name, func(d *v1.Desktop) error {
-			d.Incarnation.Host = "h1"
+			d.Incarnation.Host = home
 			return nil
 		})
 		return err

@@ -51,6 +51,12 @@ func (r *dayRound) startDesktops(now time.Time, view *store.View, pool *v1.Pool,
 		}
 		start, told := first[seatNumber(desktop)], inc.GetStartAt()
 		switch {
+		case start != nil && start.Host != inc.GetHost() && inc.GetHost() != "":
+			// It lies on a host that takes no desktops any more, and the plan starts its next life, elsewhere.
+			if told != nil && told.AsTime().After(now.Add(warmup.DefaultNear)) {
+				r.starts = append(r.starts, store.Update(toStart(desktop, time.Time{})))
+			}
+			continue
 		case start == nil && told == nil:
 			continue
 		case start == nil:
