@@ -63,6 +63,7 @@ type waiting struct {
 	pool, user, request string
 	tell                func(*v1.WaitResponse) error
 	said                *v1.WaitResponse
+	seen                int64         // revision of the view that a place in the queue was told of
 	news                chan struct{} // holds a token when the user's claim or the pool's desktops changed
 
 	place   *v1.Claim // the place in the queue as it was last known; nil before there is one
@@ -247,9 +248,11 @@ func (w *waiting) say(word *v1.WaitResponse) error {
 // outlook is what there is to say to a user in the queue.
 func (w *waiting) outlook(now time.Time) *v1.WaitResponse {
 	view := w.mirror.View()
-	if claim, _ := store.Lookup[*v1.Claim](view, claimName(w.pool, w.user)); claim == nil || claim.GetDesktop() != "" {
-		return w.said // it changed just now
+	claim, _ := store.Lookup[*v1.Claim](view, claimName(w.pool, w.user))
+	if claim == nil || claim.GetDesktop() != "" || view.Revision == w.seen {
+		return w.said // it changed just now, or nothing did
 	}
+	w.seen = view.Revision
 	place, queued := placeOf(view, w.pool, w.user, now)
 	word := &v1.WaitResponse{Position: uint32(place), Queued: uint32(queued)}
 	word.Expected = forecast(view, w.pool, now, place)
