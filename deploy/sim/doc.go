@@ -6,6 +6,10 @@
 //
 //	go test ./deploy/sim -run TestSimulation -seed 7 -hours 24 -hosts 300
 //
+// and more days of opening and closing offices with
+//
+//	go test ./deploy/sim -run TestDays -timeout 0 -seed 7 -days 84 -dayhosts 60 -daypools 20
+//
 // A seed fixes what is done to the system and when. How goroutines take turns is the Go scheduler's choice, so a seed
 // that failed once may need a few runs to fail again.
 package sim

@@ -117,6 +117,12 @@ func (s *sim) did(what string) {
 // inSim runs a story on a system that has just come up.
 func inSim(t *testing.T, seed uint64, hosts int, story func(*sim)) {
 	t.Helper()
+	inWorld(t, seed, func(s *sim) { s.build(hosts) }, story)
+}
+
+// inWorld runs a story in a world of one's own.
+func inWorld(t *testing.T, seed uint64, build, story func(*sim)) {
+	t.Helper()
 	dir := t.TempDir()
 	log := zerolog.Nop()
 	if *logFlag != "" {
@@ -151,7 +157,7 @@ func inSim(t *testing.T, seed uint64, hosts int, story func(*sim)) {
 				t.Error(err)
 			}
 		}()
-		s.build(hosts)
+		build(s)
 		story(s)
 	})
 }
@@ -193,6 +199,11 @@ func (s *sim) build(hosts int) {
 			s.users = append(s.users, &user{sim: s, name: fmt.Sprintf("%s-user-%d", p.name, i), pool: p.name, stays: i%3 == 0})
 		}
 	}
+	s.powerUp()
+}
+
+// powerUp starts two daybreakds, of which one leads, and all agents.
+func (s *sim) powerUp() {
 	for slot := range 2 {
 		s.planes = append(s.planes, startPlane(s, fmt.Sprint("daybreakd-", slot)))
 	}

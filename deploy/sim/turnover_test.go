@@ -138,6 +138,9 @@ func (h *history) checkMove(t *turnover, d *v1.Desktop) {
 		meant = meant || release.GetMoving() && d.GetIncarnation().GetVersion() != to
 	}
 	spec := h.pools[pool].GetSpec()
+	if spec.GetSchedule() != nil && !meant {
+		return // the schedule took it away: checkDay knows whether too many went
+	}
 	if !meant {
 		h.problem("7", "%s was ready and unused with version %d, and was taken away; its pool has %v", name, d.GetIncarnation().GetVersion(),
 			h.pools[pool].GetRelease())
