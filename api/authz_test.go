@@ -67,7 +67,7 @@ func TestRoles(t *testing.T) {
 		"ImageService/Build": "A", "ImageService/Seal": "A", "ImageService/Retire": "A", "ImageService/CollectGarbage": "A",
 		"ImageService/Usage": "AOV", "ImageService/Diff": "AOV", "ImageService/GetManifest": "A", "ImageService/GetChunks": "A",
 		"RolloutService/Start": "A", "RolloutService/RollBack": "A", "RolloutService/Pause": "A", "RolloutService/Resume": "A",
-		"ClaimService/Defer": "AO", "ClaimService/Wait": "AO", "ClaimService/Keep": "AO",
+		"ClaimService/Defer": "AO", "ClaimService/Wait": "AO", "ClaimService/Keep": "AO", "PlanService/Plan": "AOV",
 		"AdminService/CreateToken": "A", "AdminService/DrainHost": "A", "AdminService/Info": "AOV",
 		"EnrolService/Enrol": "HAOV", "EnrolService/Renew": "HAOV",
 		"AgentService/Watch": "H", "AgentService/Report": "H", "AgentService/Answer": "H", "AgentService/GetManifest": "H", "AgentService/GetChunks": "H",
