@@ -128,6 +128,15 @@ func hostExists(view *store.View, name string) bool {
 	return ok
 }
 
+// takesDesktops tells whether new desktops may come to a host.
+func takesDesktops(view *store.View, name string) bool {
+	if view == nil {
+		return false
+	}
+	host, ok := store.Lookup[*v1.Host](view, name)
+	return ok && !host.GetSpec().GetUnschedulable()
+}
+
 // reconcile brings one pool one round nearer to what is wanted. Its own changes queue it again.
 func (t *term) reconcile(ctx context.Context, name string) (time.Duration, error) {
 	served, err := t.serve(ctx, name)

@@ -151,7 +151,6 @@ func Decide(now time.Time, s Snapshot) Actions {
 		surplus := d.removeSurplus()
 		d.weigh(surplus)
 		d.wake(surplus)
-		d.leaveDrained(surplus)
 		d.makeMissing(surplus)
 		budget := d.mend(surplus, d.budget())
 		turns = d.move(surplus, budget)

@@ -44,7 +44,7 @@ func (d *decision) spread(surplus map[string]bool) {
 		if !drained && from.FreeMemoryMiB >= from.ColdMiB {
 			continue
 		}
-		to := d.emptier(desktop, from)
+		to := d.emptier(desktop, from, drained)
 		if to == nil {
 			continue
 		}
@@ -65,16 +65,18 @@ func (d *decision) spread(surplus map[string]bool) {
 	}
 }
 
-// emptier is the host with most room beside all that lies there, if that is enough for one more; nil when none has.
-func (d *decision) emptier(desktop *v1.Desktop, from *room.Host) *room.Host {
+// emptier is the host with most room beside all that lies there, if that is enough for one more, or if what lies there cannot
+// stay: then any will do that could run it some time. nil when there is none.
+func (d *decision) emptier(desktop *v1.Desktop, from *room.Host, leaves bool) *room.Host {
 	n := need(desktop, room.Cold)
 	var best *room.Host
 	for _, h := range d.Rooms {
 		capacity := h.GetStatus().GetCapacity()
 		runs := capacity.GetKvm() || capacity.GetEmulation()
 		left := h.FreeMemoryMiB - h.ColdMiB - int64(n.MemoryMiB)
-		takes := h != from && runs && !h.GetSpec().GetUnschedulable() && h.Zones[n.Zone] && h.Wakes(n) && left >= 0
-		if takes && (best == nil || left > best.FreeMemoryMiB-best.ColdMiB-int64(n.MemoryMiB)) {
+		takes := h != from && runs && !h.GetSpec().GetUnschedulable() && h.Zones[n.Zone]
+		fits := h.Wakes(n) && left >= 0 || leaves && h.Wakes(room.Need{}) && h.MemoryMiB >= int64(n.MemoryMiB) && h.VCPUs >= int64(n.VCPUs)
+		if takes && fits && (best == nil || left > best.FreeMemoryMiB-best.ColdMiB-int64(n.MemoryMiB)) {
 			best = h
 		}
 	}
