@@ -30,8 +30,8 @@ const journalFormat = "daybreak-agent 1"
 const maxBatchDelay = 2 * time.Millisecond
 
 // Journal is what the agent must not forget: for each desktop the highest generation it ever saw, for each incarnation
-// its assignment, the states it reached, whether it was ever started, and the last notice shown; the highest cluster epoch; and in which boot of
-// the host the control plane last said all. Every write is on the disk before it returns.
+// its assignment, the states it reached, whether it was ever started, and the last notice shown; the highest cluster epoch; the
+// memory that the host keeps for itself; and in which boot of the host the control plane last said all. Every write is on the disk before it returns.
 type Journal struct {
 	db     *bbolt.DB
 	damage error

@@ -10,7 +10,7 @@ import (
 
 // TestAssignmentCarriesEveryField: a field of an incarnation reaches the host, unless it is no business of the host's.
 func TestAssignmentCarriesEveryField(t *testing.T) {
-	kept := map[protoreflect.Name]bool{"created": true, "used_by": true, "reason": true, "unplaced_reason": true}
+	kept := map[protoreflect.Name]bool{"created": true, "used_by": true, "reason": true, "unplaced_reason": true, "woken": true}
 	full := &v1.Incarnation{}
 	m := full.ProtoReflect()
 	fields := m.Descriptor().Fields()
