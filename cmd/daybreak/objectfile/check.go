@@ -48,6 +48,10 @@ func words(violation *protovalidate.Violation) string {
 			text = said
 		}
 	}
+	if violation.Proto.GetRuleId() == "enum.not_in" && violation.FieldDescriptor != nil && violation.FieldDescriptor.Enum() != nil {
+		names, _ := enumNames(violation.FieldDescriptor.Enum())
+		return "must be set: one of " + strings.Join(names, ", ")
+	}
 	if value := violation.FieldValue; value.IsValid() && violation.FieldDescriptor != nil && !violation.FieldDescriptor.IsList() && !violation.FieldDescriptor.IsMap() {
 		if shown, ok := value.Interface().(string); ok && shown != "" {
 			text += ", found " + quoted(shown)
@@ -58,6 +62,7 @@ func words(violation *protovalidate.Violation) string {
 
 func patterns() map[string]string {
 	const name = "must be a name of lower-case letters, digits and hyphens, at most 63, with a letter or digit at both ends"
+	const target = "must be a number of desktops like 10, a share of the seats like 50%, or learned"
 	return map[string]string{
 		"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$":             name,
 		"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$":          name + ", or empty",
@@ -71,5 +76,7 @@ func patterns() map[string]string {
 		"^([0-9a-f]{64})?$":                                "must be 64 lower-case hexadecimal digits, or empty",
 		"^([0-9a-f]{2}:){5}[0-9a-f]{2}$":                   "must be a MAC address like 52:54:00:12:34:56, in lower case",
 		"^[1-9][0-9]{0,3}%?$":                              "must be a number of desktops like 10, or a share of the pool like 25%",
+		"^(learned|[0-9]{1,4}|[0-9]{1,2}%|100%)$":          target,
+		"^(learned|[0-9]{1,4}|[0-9]{1,2}%|100%)?$":         target,
 	}
 }
