@@ -164,8 +164,11 @@ func (c *curves) forget(name string) {
 // addDay puts in a snapshot what the day of its pool asks for.
 func (s *Snapshot) addDay(view *store.View, now time.Time, known *curves) {
 	s.Curve = known.get(view, s.Pool, now)
-	if s.Curve == nil && !slices.ContainsFunc(s.Desktops, func(d *v1.Desktop) bool { return isCold(now, d) }) {
-		return // nothing can wait, and nothing is to be cooled
+	sleeps := func(d *v1.Desktop) bool {
+		return isCold(now, d) || store.State(d) == v1.DesktopState_DESKTOP_STATE_SUSPENDED
+	}
+	if s.Curve == nil && !slices.ContainsFunc(s.Desktops, sleeps) {
+		return // nothing waits or is woken, and nothing is to be cooled
 	}
 	s.Rooms = room.Of(view)
 	s.Plans = plansOf(view, s.Pool)

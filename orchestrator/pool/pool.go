@@ -151,6 +151,7 @@ func Decide(now time.Time, s Snapshot) Actions {
 		surplus := d.removeSurplus()
 		d.weigh(surplus)
 		d.wake(surplus)
+		d.makeRoom(surplus)
 		d.makeMissing(surplus)
 		budget := d.mend(surplus, d.budget())
 		turns = d.move(surplus, budget)
