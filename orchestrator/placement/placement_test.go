@@ -224,6 +224,12 @@ func TestWhatFits(t *testing.T) {
 		{"cold ones spread by all seats", []store.Object{newHost("h1"), newHost("h2"), newDesktop("b-1", on("h1", ready)),
 			newDesktop("b-2", on("h2", v1.DesktopState_DESKTOP_STATE_PREPARED), cold),
 			newDesktop("b-3", on("h2", v1.DesktopState_DESKTOP_STATE_PREPARED), cold)}, cold, "h1"},
+		{"cold ones where they could run, whatever else speaks for others", []store.Object{
+			newHost("h1", func(h *v1.Host) { h.Status.Capacity.MemoryMib, h.Status.Images = 1024+512, []string{digest} }),
+			newHost("h2"), newDesktop("b-1", on("h1", v1.DesktopState_DESKTOP_STATE_PREPARED), cold),
+			newDesktop("a-2", on("h2", v1.DesktopState_DESKTOP_STATE_FAILED)), newDesktop("a-3", on("h2", v1.DesktopState_DESKTOP_STATE_FAILED)),
+			newDesktop("a-4", on("h2", v1.DesktopState_DESKTOP_STATE_FAILED)), newDesktop("a-5", on("h2", ready)), newDesktop("a-6", on("h2", ready))},
+			cold, "h2"},
 		{"suspended ones leave the memory to others", []store.Object{newHost("h1", func(h *v1.Host) { h.Status.Capacity.MemoryMib = 1024 + 256 }),
 			newDesktop("b-1", on("h1", v1.DesktopState_DESKTOP_STATE_SUSPENDED), suspended)}, nil, "h1"},
 		{"suspended ones take the store", []store.Object{newHost("h1", func(h *v1.Host) { h.Status.Capacity.StoreBytes = 3*gib - 1 }),

@@ -11,6 +11,9 @@ const (
 	weightSound  = 0.3
 	// weightCold is what it takes from a host for lives that run that cold ones lie there, which will want to start.
 	weightCold = 0.2
+	// weightHolds puts hosts that could run a cold life beside all that lies there before all others: pool moves cold lives
+	// there, and what moves must not come back.
+	weightHolds = 10
 )
 
 // score says how good a host is for a life that fits there. Higher is better.
@@ -33,6 +36,9 @@ func memoryScore(h *host, n need) float64 {
 	free, cold := float64(h.FreeMemoryMiB-int64(n.MemoryMiB)), float64(h.ColdMiB)
 	if n.Phase == room.Runs {
 		return weightMemory*free - weightCold*cold
+	}
+	if free >= cold {
+		return weightHolds*float64(h.MemoryMiB) + weightMemory*(free-cold)
 	}
 	return weightMemory * (free - cold)
 }

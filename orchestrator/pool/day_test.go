@@ -129,6 +129,10 @@ func TestSpread(t *testing.T) {
 		t.Fatalf("h1 has %v, and %d changes", w.room("h1").OfPool, changed(a))
 	}
 	w.hosts["h2"] = true
+	if a := w.round(); changed(a) != 0 || a.Again <= 0 || a.Again > spreadAfter {
+		t.Fatalf("moves at once what was just placed, or does not look again: %v", a.Again)
+	}
+	w.now = w.now.Add(spreadAfter)
 	a := w.round()
 	if len(a.Retire) != 4 || a.Retire[0].Reason != ReasonMadeElsewhere {
 		t.Fatalf("retired %v", changedNames(a.Retire))

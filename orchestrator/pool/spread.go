@@ -3,11 +3,16 @@ package pool
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"daybreak/orchestrator/room"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
+
+// spreadAfter is how long a life lies where it was placed before it may be made anew elsewhere: should placement think
+// otherwise of the hosts, no seat goes back and forth without end.
+const spreadAfter = 10 * time.Minute
 
 // maxSpread bounds the cold desktops that are made anew on other hosts at a time.
 const maxSpread = 16
@@ -44,11 +49,15 @@ func (d *decision) spread(surplus map[string]bool) {
 		if !drained && from.FreeMemoryMiB >= from.ColdMiB {
 			continue
 		}
-		to := d.emptier(desktop, from, drained)
+		n := d.nextNeed(desktop)
+		to := d.emptier(n, from, drained)
 		if to == nil {
 			continue
 		}
-		n := need(desktop, room.Cold)
+		if settled := desktop.GetIncarnation().GetCreated().AsTime().Add(spreadAfter); !drained && settled.After(d.now) {
+			d.again(settled)
+			continue
+		}
 		from.ColdMiB, to.ColdMiB = from.ColdMiB-int64(n.MemoryMiB), to.ColdMiB+int64(n.MemoryMiB)
 		moved++
 		d.stopped[desktop.GetMeta().GetName()] = true
@@ -65,16 +74,25 @@ func (d *decision) spread(surplus map[string]bool) {
 	}
 }
 
+// nextNeed is what a desktop's next life asks of a host while it waits cold.
+func (d *decision) nextNeed(desktop *v1.Desktop) room.Need {
+	wanted, version := shape(d.Pool.GetSpec().GetShape()), d.targetFor(desktop).version
+	return room.Need{
+		Pool: desktop.GetSpec().GetPool(), Zone: desktop.GetSpec().GetZone(), Digest: version.GetDigest(), VCPUs: uint64(wanted.GetVcpus()),
+		MemoryMiB: uint64(wanted.GetMemoryMib()), OverlayMiB: uint64(wanted.GetOverlayReserveMib()), DataMiB: uint64(wanted.GetDataDiskGib()) * 1024,
+		BaseMiB: room.Mebibytes(version.GetSizeBytes()), Phase: room.Cold, State: v1.DesktopState_DESKTOP_STATE_PLACED,
+	}
+}
+
 // emptier is the host with most room beside all that lies there, if that is enough for one more, or if what lies there cannot
-// stay: then any will do that could run it some time. nil when there is none.
-func (d *decision) emptier(desktop *v1.Desktop, from *room.Host, leaves bool) *room.Host {
-	n := need(desktop, room.Cold)
+// stay: then any will do that could run it some time. nil when there is none. It is one that placement would choose, too.
+func (d *decision) emptier(n room.Need, from *room.Host, leaves bool) *room.Host {
 	var best *room.Host
 	for _, h := range d.Rooms {
 		capacity := h.GetStatus().GetCapacity()
 		runs := capacity.GetKvm() || capacity.GetEmulation()
 		left := h.FreeMemoryMiB - h.ColdMiB - int64(n.MemoryMiB)
-		takes := h != from && runs && !h.GetSpec().GetUnschedulable() && h.Zones[n.Zone]
+		takes := h != from && runs && !h.GetSpec().GetUnschedulable() && h.Zones[n.Zone] && h.SaidMiB >= h.ToMake(n) && h.ReservableMiB >= n.ToReserve()
 		fits := h.Wakes(n) && left >= 0 || leaves && h.Wakes(room.Need{}) && h.MemoryMiB >= int64(n.MemoryMiB) && h.VCPUs >= int64(n.VCPUs)
 		if takes && fits && (best == nil || left > best.FreeMemoryMiB-best.ColdMiB-int64(n.MemoryMiB)) {
 			best = h
