@@ -7,6 +7,8 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"daybreak/orchestrator/room"
+	"daybreak/orchestrator/warmup"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -70,6 +72,23 @@ func TestPlanInOrder(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("seats in the order %s, not %s", got, want)
+		}
+	}
+}
+
+// While too many failures in a row hold a pool back, its plan starts no more desktops than it told before.
+func TestPlanHeldBack(t *testing.T) {
+	w := settled(t, 1)
+	d := w.desktops["sales-1"]
+	d.Status.State, d.Incarnation.Desired = v1.DesktopState_DESKTOP_STATE_PREPARED, v1.DesiredState_DESIRED_STATE_PREPARED
+	view := shown(t, w)
+	for want, held := range []time.Duration{time.Minute, -time.Minute} {
+		pool := &v1.Pool{Meta: w.pool.Meta, Spec: w.pool.Spec, Status: &v1.PoolStatus{HeldUntil: timestamppb.New(w.now.Add(held))}}
+		var r dayRound
+		plan := &warmup.PoolPlan{Starts: []warmup.Start{{Seat: 1, Host: d.Incarnation.Host, At: w.now, First: true}}}
+		rooms := map[string]*room.Host{d.Incarnation.Host: {Host: &v1.Host{}, FreeVCPUs: 8, FreeMemoryMiB: 8192}}
+		if r.startDesktops(w.now, view, pool, plan, rooms); len(r.starts) != want {
+			t.Errorf("held until %v from now: %d are told to start, want %d", held, len(r.starts), want)
 		}
 	}
 }

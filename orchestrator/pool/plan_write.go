@@ -44,6 +44,7 @@ func (r *dayRound) startDesktops(now time.Time, view *store.View, pool *v1.Pool,
 			first[int(start.Seat)] = start
 		}
 	}
+	held := pool.GetStatus().GetHeldUntil().AsTime()
 	for _, desktop := range view.DesktopsOfPool(pool.GetMeta().GetName()) {
 		inc := desktop.GetIncarnation()
 		if !isCold(now, desktop) || desktop.GetClaim() != nil || desktop.GetMeta().GetDeletion() != nil {
@@ -64,6 +65,8 @@ func (r *dayRound) startDesktops(now time.Time, view *store.View, pool *v1.Pool,
 			continue
 		case told != nil && (start.Fixed || told.AsTime().Sub(start.At).Abs() <= planSlack):
 			start.At = told.AsTime()
+			continue
+		case told == nil && start.At.Before(held): // too many failed in a row: no more are started until then
 			continue
 		case told == nil && !promise(rooms[inc.GetHost()], desktop):
 			continue
