@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"slices"
 	"strings"
 	"unicode"
 
@@ -65,10 +66,32 @@ func advance(d *v1.Desktop, host, uid string, reported *v1.DesktopStatus) (*v1.D
 	if old.GetState() != v1.DesktopState_DESKTOP_STATE_LOST && rank[reported.GetState()] < rank[old.GetState()] {
 		return nil, outcomeBackward
 	}
-	if proto.Equal(old, reported) {
+	if reported = remember(old, reported); proto.Equal(old, reported) {
 		return nil, outcomeSame
 	}
 	return reported, outcomeChanged
+}
+
+// remember adds to a report the states that the life was in before and that the report does not know of: a host that lost its
+// journal must not make a desktop look as if it had never been ready, and nobody had worked on it.
+func remember(old, reported *v1.DesktopStatus) *v1.DesktopStatus {
+	known := map[v1.DesktopState]bool{}
+	for _, at := range reported.GetTimes() {
+		known[at.GetState()] = true
+	}
+	var forgotten []*v1.StateTime
+	for _, at := range old.GetTimes() {
+		if !known[at.GetState()] && at.GetState() != v1.DesktopState_DESKTOP_STATE_LOST {
+			forgotten = append(forgotten, at)
+		}
+	}
+	if len(forgotten) == 0 || len(forgotten)+len(reported.GetTimes()) > maxTimes {
+		return reported
+	}
+	whole := proto.CloneOf(reported)
+	whole.Times = append(forgotten, whole.GetTimes()...)
+	slices.SortStableFunc(whole.Times, func(a, b *v1.StateTime) int { return a.GetAt().AsTime().Compare(b.GetAt().AsTime()) })
+	return whole
 }
 
 // lose decides what the status of a desktop is whose host is not heard: LOST, unless it has ended.

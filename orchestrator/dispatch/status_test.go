@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"buf.build/go/protovalidate"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"pgregory.net/rapid"
 
@@ -54,6 +56,25 @@ func TestAdvance(t *testing.T) {
 		if got != row.want || (got == outcomeChanged) != (next.GetState() == row.state) {
 			t.Errorf("%s: %v %v, want %v", row.name, got, next, row.want)
 		}
+	}
+}
+
+// A host that lost its journal does not know when a life was ready. It was.
+func TestAdvanceRemembers(t *testing.T) {
+	at := func(state v1.DesktopState, second int64) *v1.StateTime {
+		return &v1.StateTime{State: state, At: timestamppb.New(time.Unix(second, 0))}
+	}
+	d := newDesktop("sales-1", "h1", 10)
+	d.Status = &v1.DesktopStatus{Generation: 10, State: lost, Times: []*v1.StateTime{at(placed, 1), at(ready, 5), at(lost, 9)}}
+	report := &v1.DesktopStatus{Generation: 10, State: failed, Times: []*v1.StateTime{at(placed, 20), at(failed, 21)}}
+	next, what := advance(d, "h1", d.GetMeta().GetUid(), report)
+	want := []*v1.StateTime{at(ready, 5), at(placed, 20), at(failed, 21)}
+	if what != outcomeChanged || !cmp.Equal(want, next.GetTimes(), protocmp.Transform()) {
+		t.Errorf("%v, %v", what, next)
+	}
+	d.Status = next
+	if again, what := advance(d, "h1", d.GetMeta().GetUid(), report); what != outcomeSame {
+		t.Errorf("the same report again: %v, %v", what, again)
 	}
 }
 

@@ -261,6 +261,7 @@ func TestFailedBootIsMadeAnewForItsUser(t *testing.T) {
 	w, _ := heldWorld(t)
 	w.change("sales-1", func(d *v1.Desktop) {
 		d.Incarnation.Generation++
+		d.Incarnation.Created = timestamppb.New(w.now.Add(time.Second)) // after the claim: for its user
 		d.Status = &v1.DesktopStatus{Generation: d.Incarnation.Generation, State: v1.DesktopState_DESKTOP_STATE_FAILED, Message: "no boot",
 			Times: []*v1.StateTime{{State: v1.DesktopState_DESKTOP_STATE_FAILED, At: timestamppb.New(w.now)}}}
 	})
@@ -270,5 +271,16 @@ func TestFailedBootIsMadeAnewForItsUser(t *testing.T) {
 	w.settle(10)
 	if d := w.desktops["sales-1"]; store.State(d) != v1.DesktopState_DESKTOP_STATE_READY || d.Claim.GetUser() != "taro" || d.Incarnation.UsedBy != "taro" {
 		t.Errorf("in the end: %v", d)
+	}
+}
+
+// A life that was claimed was ready, even when its host lost its journal and says nothing of it: there may be work on it.
+func TestForgetfulHostCostsNobodyTheirWork(t *testing.T) {
+	w, _ := heldWorld(t)
+	w.change("sales-1", func(d *v1.Desktop) {
+		d.Status = &v1.DesktopStatus{Generation: d.Incarnation.Generation, State: v1.DesktopState_DESKTOP_STATE_FAILED, Message: "the host restarted"}
+	})
+	if a := w.round(); len(a.Retire)+len(a.Renew) != 0 {
+		t.Errorf("%v", a)
 	}
 }

@@ -162,10 +162,13 @@ func neverReady(d *v1.Desktop) bool {
 	return !hadState(d, v1.DesktopState_DESKTOP_STATE_READY)
 }
 
-// servedNobody: somebody holds the desktop, and its present life failed before it was ready: there is no work on it, and its
-// user goes on with the next one.
+// servedNobody: somebody holds the desktop, and its present life, which began or was woken for them, failed before it was ready:
+// there is no work on it, and its user goes on with the next one. Any other life was ready when it was claimed, whatever its host
+// remembers.
 func servedNobody(d *v1.Desktop) bool {
-	return d.GetClaim() != nil && store.Broken(store.State(d)) && neverReady(d)
+	inc, since := d.GetIncarnation(), d.GetClaim().GetSince().AsTime()
+	beganForUser := inc.GetCreated().AsTime().After(since) || inc.GetWoken() != nil && !inc.GetWoken().AsTime().Before(since)
+	return d.GetClaim() != nil && beganForUser && store.Broken(store.State(d)) && neverReady(d)
 }
 
 func shape(wanted *v1.Shape) *v1.Shape {
