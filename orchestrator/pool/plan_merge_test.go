@@ -92,3 +92,24 @@ func TestPlanHeldBack(t *testing.T) {
 		}
 	}
 }
+
+// A desktop whose user left is started anew. That the life before was ready a while ago says nothing of that start.
+func TestPlanNotesNoEndingLife(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		end   func(*v1.Desktop)
+		noted bool
+	}{
+		{"goes on", func(*v1.Desktop) {}, true},
+		{"was used, and waits to be made anew", func(d *v1.Desktop) { d.Incarnation.UsedBy = "hanako" }, false},
+		{"is told to end", func(d *v1.Desktop) { d.Incarnation.Desired = v1.DesiredState_DESIRED_STATE_DELETED }, false},
+	} {
+		w := settled(t, 1)
+		c.end(w.desktops["sales-1"])
+		plan := planOf(plannedStart(1, w.now, w.now.Add(-5*time.Second)))
+		note(w.now, shown(t, w), w.pool, plan)
+		if noted := plan.Starts[0].GetReady() != nil; noted != c.noted {
+			t.Errorf("a life that %s: noted is %v", c.name, noted)
+		}
+	}
+}

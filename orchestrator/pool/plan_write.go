@@ -113,7 +113,7 @@ func (r *dayRound) writePlans(now time.Time, view *store.View, pool *v1.Pool, pl
 		if known {
 			next = merged(now, stored, next)
 		}
-		note(view, next)
+		note(now, view, pool, next)
 		r.tell(now, view, pool, zone, stored, next)
 		switch {
 		case known && !proto.Equal(stored, next):
@@ -126,7 +126,7 @@ func (r *dayRound) writePlans(now time.Time, view *store.View, pool *v1.Pool, pl
 	yesterday := calendar.DateOf(now.In(zone)).Add(-1).String()
 	if stored, ok := store.Lookup[*v1.Plan](view, planName(pool.GetMeta().GetName(), yesterday)); ok {
 		next := proto.CloneOf(stored)
-		note(view, next)
+		note(now, view, pool, next)
 		r.tell(now, view, pool, zone, stored, next)
 		if !proto.Equal(stored, next) {
 			r.objects = append(r.objects, store.Update(next))
@@ -220,11 +220,12 @@ func place(plan *v1.Plan, host *v1.PlanHost) uint32 {
 	return uint32(i)
 }
 
-// note writes down when desktops that were to start were ready.
-func note(view *store.View, plan *v1.Plan) {
+// note writes down when desktops that were to start were ready. A life that is about to end was ready for others: the start
+// is its successor's.
+func note(now time.Time, view *store.View, pool *v1.Pool, plan *v1.Plan) {
 	for _, start := range plan.GetStarts() {
 		desktop, ok := store.Lookup[*v1.Desktop](view, fmt.Sprintf("%s-%d", plan.GetPool(), start.GetSeat()))
-		if start.GetReady() != nil || !ok {
+		if start.GetReady() != nil || !ok || isEnding(now, pool, desktop) {
 			continue
 		}
 		if at, ready := readySince(desktop); ready && at.After(start.GetStartAt().AsTime().Add(-noteBefore)) &&
@@ -232,6 +233,16 @@ func note(view *store.View, plan *v1.Plan) {
 			start.Ready = timestamppb.New(at)
 		}
 	}
+}
+
+// isEnding: the present life is told to end, or is to be made anew since its user left.
+func isEnding(now time.Time, pool *v1.Pool, desktop *v1.Desktop) bool {
+	inc := desktop.GetIncarnation()
+	if inc.GetDesired() == v1.DesiredState_DESIRED_STATE_DELETED {
+		return true
+	}
+	at, ever := refreshAt(pool, desktop)
+	return desktop.GetClaim() == nil && inc.GetUsedBy() != "" && ever && !at.After(now)
 }
 
 // What was ready long before its start was planned for is another life's, and so is what is ready long after the deadline.
