@@ -190,10 +190,11 @@ type Source interface {
 }
 
 // Space is the store's room, bytes. Available is free space less what is promised to overlays and data disks that have
-// not used it yet.
+// not used it yet. ReadRate is how fast the store gave a base when one was last compared, bytes per second; 0 when none was.
 type Space struct {
 	Size      uint64
 	Available uint64
+	ReadRate  uint64
 }
 
 // Kept says what there is of a life's saved memory.

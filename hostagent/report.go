@@ -78,7 +78,7 @@ func (a *Agent) compose(since uint64) (*v1.ReportRequest, uint64) {
 	defer a.inventory.mu.Unlock()
 	load := a.inventory.load
 	request.Usage = &v1.HostUsage{
-		StoreAvailableBytes: a.inventory.space.Available, MemoryAvailableMib: load.MemoryAvailableMiB,
+		StoreAvailableBytes: a.inventory.space.Available, StoreReadRate: a.inventory.space.ReadRate, MemoryAvailableMib: load.MemoryAvailableMiB,
 		BootsInFlight: uint32(inFlight), BootLimit: uint32(limit), Running: uint32(a.view.running()),
 		RunningMemoryMib: running, HeldBack: cleanText(heldBack, 512), BuildMemoryMib: a.buildMiB(),
 		PsiCpu: load.PSICPU, PsiMemory: load.PSIMemory, PsiIo: load.PSIIO,

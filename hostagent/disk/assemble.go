@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -246,9 +247,13 @@ func (a *assembly) prove(ctx context.Context, from hostagent.Source) error {
 		if err := a.f.Sync(); err != nil {
 			return fmt.Errorf("finish base: %w", err)
 		}
+		began := time.Now()
 		wrong, err := damage(ctx, a.f, a.m, suspects, atOnce())
 		if err != nil {
 			return fmt.Errorf("finish base: %w", err)
+		}
+		if suspects == nil {
+			a.store.measure(a.f, time.Since(began))
 		}
 		if len(wrong) == 0 {
 			return nil
@@ -273,6 +278,18 @@ func (a *assembly) prove(ctx context.Context, from hostagent.Source) error {
 	os.Remove(a.f.Name())
 	return fmt.Errorf("finish base: %d pieces were read back other than they were written, more than once: is the disk of %s failing? %w",
 		len(suspects), a.store.cfg.Root, hostagent.ErrCorrupt)
+}
+
+// leastRead is how much a comparison must have read to say how fast the disk is.
+const leastRead = 8 << 20
+
+// measure notes how fast a file was read whole, holes left out.
+func (s *Store) measure(f *os.File, took time.Duration) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Blocks*512 < leastRead || took <= 0 {
+		return
+	}
+	s.readRate.Store(uint64(float64(st.Blocks*512) / took.Seconds()))
 }
 
 // publish gives a base that was proven its name, beside its manifest.

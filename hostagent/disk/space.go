@@ -76,7 +76,7 @@ func (s *Store) space(ctx context.Context) (hostagent.Space, error) {
 	size, free := st.Blocks*uint64(st.Bsize), st.Bavail*uint64(st.Bsize)
 	// The tables of images and file system grow with the content and are in nobody's promise.
 	promised += min(size/64, 1<<30)
-	space := hostagent.Space{Size: size}
+	space := hostagent.Space{Size: size, ReadRate: s.readRate.Load()}
 	if free > promised {
 		space.Available = free - promised
 	}

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -49,6 +50,9 @@ type Store struct {
 
 	// using is held for reading while a base is taken into use, for writing while those go that nothing uses.
 	using sync.RWMutex
+
+	// readRate is how fast the disk gave the last base that was compared, bytes per second.
+	readRate atomic.Uint64
 
 	mu sync.Mutex
 	// verified holds the bases that may be used, as they looked when they were last known to be whole. Guarded by mu.

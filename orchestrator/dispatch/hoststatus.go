@@ -111,6 +111,7 @@ func rounded(u *v1.HostUsage) *v1.HostUsage {
 		BootLimit:           u.GetBootLimit(),
 		RunningMemoryMib:    u.GetRunningMemoryMib(),
 		HeldBack:            text(u.GetHeldBack(), maxHeldBack),
+		StoreReadRate:       u.GetStoreReadRate() &^ (1<<20 - 1),
 	}
 }
 

@@ -67,6 +67,7 @@ func (in *input) addHost(h *room.Host) {
 		Host: warmup.Host{
 			Name: h.Name(), Class: warmup.HostClass(capacity), Boots: h.MaxBoots,
 			MemoryMiB: h.FreeMemoryMiB, VCPUs: h.FreeVCPUs, Images: map[string]time.Time{},
+			ReadRate: h.GetStatus().GetUsage().GetStoreReadRate(),
 		},
 		placeable: !h.GetSpec().GetUnschedulable(),
 	}

@@ -70,7 +70,7 @@ func main() {
 	var o options
 	flag.IntVar(&o.hosts, "hosts", 32, "hosts that fetch at once")
 	flag.IntVar(&o.mib, "mib", 64, "size of the image, MiB, of noise: it is as large compressed")
-	flag.Float64Var(&o.line, "line", 4, "speed of every line, the control plane's too, MiB per second and direction")
+	flag.Float64Var(&o.line, "line", 1, "speed of every line, the control plane's too, MiB per second and direction")
 	flag.IntVar(&o.runs, "runs", 3, "runs")
 	flag.StringVar(&o.dir, "dir", "/var/tmp", "where the stores of all hosts are made; it needs room for (hosts+2) images")
 	flag.Parse()

@@ -514,7 +514,10 @@ type HostUsage struct {
 	// Memory that was promised to the VMs that run, MiB.
 	RunningMemoryMib uint64 `protobuf:"varint,10,opt,name=running_memory_mib,json=runningMemoryMib,proto3" json:"running_memory_mib,omitempty"`
 	// Why desktops whose time to start has come wait on this host, for people; empty when none does.
-	HeldBack      string `protobuf:"bytes,11,opt,name=held_back,json=heldBack,proto3" json:"held_back,omitempty"`
+	HeldBack string `protobuf:"bytes,11,opt,name=held_back,json=heldBack,proto3" json:"held_back,omitempty"`
+	// How fast the store gave an image when the agent last compared one with its manifest, past all caches, bytes per second; 0
+	// while it has not since it started.
+	StoreReadRate uint64 `protobuf:"varint,12,opt,name=store_read_rate,json=storeReadRate,proto3" json:"store_read_rate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -624,6 +627,13 @@ func (x *HostUsage) GetHeldBack() string {
 		return x.HeldBack
 	}
 	return ""
+}
+
+func (x *HostUsage) GetStoreReadRate() uint64 {
+	if x != nil {
+		return x.StoreReadRate
+	}
+	return 0
 }
 
 // Orphan is an incarnation that runs on a host and that no assignment names.
@@ -872,7 +882,7 @@ const file_daybreak_v1_host_proto_rawDesc = "" +
 	"\fqemu_version\x18\b \x01(\tB\a\xbaH\x04r\x02\x18@R\vqemuVersion\x127\n" +
 	"\x0fsecurity_models\x18\t \x03(\tB\x0e\xbaH\v\x92\x01\b\x10\b\"\x04r\x02\x18@R\x0esecurityModels\x12%\n" +
 	"\tcpu_model\x18\n" +
-	" \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\bcpuModel\"\xf5\x03\n" +
+	" \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\bcpuModel\"\x9d\x04\n" +
 	"\tHostUsage\x122\n" +
 	"\x15store_available_bytes\x18\x01 \x01(\x04R\x13storeAvailableBytes\x120\n" +
 	"\x14memory_available_mib\x18\x02 \x01(\x04R\x12memoryAvailableMib\x12&\n" +
@@ -887,7 +897,8 @@ const file_daybreak_v1_host_proto_rawDesc = "" +
 	"boot_limit\x18\t \x01(\rB\b\xbaH\x05*\x03\x18\x80 R\tbootLimit\x12,\n" +
 	"\x12running_memory_mib\x18\n" +
 	" \x01(\x04R\x10runningMemoryMib\x12%\n" +
-	"\theld_back\x18\v \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\bheldBack\"\x80\x01\n" +
+	"\theld_back\x18\v \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\bheldBack\x12&\n" +
+	"\x0fstore_read_rate\x18\f \x01(\x04R\rstoreReadRate\"\x80\x01\n" +
 	"\x06Orphan\x12!\n" +
 	"\adesktop\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\adesktop\x12\x19\n" +
 	"\x03uid\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18$R\x03uid\x12\x1e\n" +
