@@ -3,7 +3,7 @@
 //
 // Here: the run and its line. Not here: plane and hosts (deploy/bench/fleet). People run it; root is not needed:
 //
-//	go run ./deploy/bench/image-fanout [-hosts 32] [-mib 64] [-line 4] [-runs 3]
+//	go run ./deploy/bench/image-fanout [-hosts 32] [-mib 64] [-line 1] [-runs 3]
 //
 // It prints one JSON line. makespan_ratio is the median over the runs of the time until the last host has the whole version,
 // compared and synced, ÷ (compressed size ÷ line rate); store_images is what the control plane sent, in compressed sizes,
