@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -71,5 +72,5 @@ func (d *decision) idleNews(view *store.View, desktop *v1.Desktop) string {
 		return "it is not reclaimed, since it is not known whether it is idle: " + use.how
 	}
 	return fmt.Sprintf("it is %s when it was not used for %s; last sign of use: %s", participle(in.rule.GetAction()),
-		spell(in.rule.GetAfter().AsDuration()), use.how)
+		spell(in.rule.GetAfter().AsDuration()), cmp.Or(use.sign, use.how))
 }

@@ -97,7 +97,7 @@ func (in idleInput) judge(now time.Time, desktop *v1.Desktop) (change *idleChang
 	case !use.known:
 		return withdrawn(now, desktop, use.how), time.Time{}
 	case now.Before(due), use.last.After(reclaim.GetSince().AsTime()):
-		return withdrawn(now, desktop, use.how), due
+		return withdrawn(now, desktop, use.again(reclaim, in.rule)), due
 	case reclaim.GetAction() != in.rule.GetAction():
 		return withdrawn(now, desktop, "another rule holds now"), now
 	case now.Before(reclaim.GetActAt().AsTime()):
@@ -128,9 +128,10 @@ func (in idleInput) excluded(now time.Time, desktop *v1.Desktop) (why string, un
 // use is what is known about the use of a held desktop.
 type use struct {
 	known bool
-	// last is the newest sign of use; how says what is known, for people.
-	last time.Time
-	how  string
+	// last is the newest sign of use; how says what is known, for people; sign is what last was, if it is not the guest's
+	// word: "taro asked for it at …".
+	last      time.Time
+	how, sign string
 }
 
 // useOf puts together what claim and guest say. What is not known is not idle.
@@ -150,28 +151,44 @@ func useOf(now time.Time, desktop *v1.Desktop, empty time.Time) use {
 	case session.GetUsers() > 0 && session.GetInputIdleSince() == nil:
 		return use{known: true, last: now, how: "somebody is logged in"}
 	}
-	last := use{known: true, last: reached(desktop, v1.DesktopState_DESKTOP_STATE_READY, now), how: "it got ready"}
-	newer := func(at time.Time, how string) {
+	last := use{known: true, last: reached(desktop, v1.DesktopState_DESKTOP_STATE_READY, now), sign: "it got ready"}
+	newer := func(at time.Time, how, sign string) {
 		if at.After(last.last) {
-			last.last, last.how = at, how
+			last.last, last.how, last.sign = at, how, sign
 		}
 	}
-	newer(claim.GetSince().AsTime(), claim.GetUser()+" was given it")
-	newer(claim.GetAsked().AsTime(), claim.GetUser()+" asked for it")
+	newer(claim.GetSince().AsTime(), "", claim.GetUser()+" was given it")
+	newer(claim.GetAsked().AsTime(), "", claim.GetUser()+" asked for it")
 	how := "no input"
 	if session.GetUsers() == 0 {
 		how = "no session"
 	}
 	switch input := session.GetInputIdleSince(); {
 	case input != nil:
-		newer(input.AsTime(), how)
+		newer(input.AsTime(), how, "")
 	case empty.IsZero():
-		newer(now, how)
+		newer(now, how, "")
 	default:
-		newer(empty, how)
+		newer(empty, how, "")
 	}
-	last.how += " since " + clock(last.last)
+	if last.sign == "" {
+		last.how += " since " + clock(last.last)
+		return last
+	}
+	last.how = fmt.Sprintf("last used at %s, when %s", clock(last.last), last.sign)
+	last.sign += " at " + clock(last.last)
 	return last
+}
+
+// again says why what was announced to a user is not done: since they were back, or since the rule is another one now.
+func (u use) again(reclaim *v1.Reclaim, rule *v1.IdleRule) string {
+	switch {
+	case !u.last.After(reclaim.GetSince().AsTime()):
+		return fmt.Sprintf("the policy now wants it unused for %s (%s)", spell(rule.GetAfter().AsDuration()), u.how)
+	case u.sign != "":
+		return "it was used again: " + u.sign
+	}
+	return "it is not idle for long enough: " + u.how
 }
 
 // warn is the first step: the user is told, and the desktop is marked.
@@ -205,7 +222,7 @@ func (in idleInput) lookThenAct(now time.Time, desktop *v1.Desktop, use use) (*i
 	}
 	// By the host's own clock, whatever ours did meanwhile.
 	if input := session.GetInputIdleSince(); input != nil && asked.Sub(input.AsTime()) < in.rule.GetAfter().AsDuration() {
-		return withdrawn(now, desktop, "by its host's clock it was used since "+clock(input.AsTime())), time.Time{}
+		return withdrawn(now, desktop, "by its host's clock it was last used at "+clock(input.AsTime())), time.Time{}
 	}
 	return in.act(now, desktop, use), time.Time{}
 }

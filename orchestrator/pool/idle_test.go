@@ -284,3 +284,22 @@ func TestForgetfulHostCostsNobodyTheirWork(t *testing.T) {
 		t.Errorf("%v", a)
 	}
 }
+
+func TestIdleWords(t *testing.T) {
+	w, _ := heldWorld(t)
+	long := timestamppb.New(w.now.Add(-40 * time.Minute))
+	w.change("sales-1", func(d *v1.Desktop) {
+		d.Claim.Since, d.Status.Session.InputIdleSince = long, timestamppb.New(w.now.Add(-time.Hour))
+	})
+	changes, _ := w.idleRound(w.idleInput(idleRule(suspend)))
+	if len(changes) != 1 || !strings.HasSuffix(changes[0].event.GetMessage(), ": last used at "+clock(long.AsTime())+", when taro was given it") {
+		t.Fatalf("%v", changes)
+	}
+	rule := idleRule(suspend)
+	rule.After.Seconds *= 10
+	changes, _ = w.idleRound(w.idleInput(rule))
+	want := "it stays as it is: the policy now wants it unused for " + spell(rule.GetAfter().AsDuration())
+	if len(changes) != 1 || !strings.HasPrefix(changes[0].event.GetMessage(), want) {
+		t.Errorf("%v, want %s", changes, want)
+	}
+}
