@@ -256,8 +256,12 @@ func (w *waiting) outlook(now time.Time) *v1.WaitResponse {
 	place, queued := placeOf(view, w.pool, w.user, now)
 	word := &v1.WaitResponse{Position: uint32(place), Queued: uint32(queued)}
 	word.Expected = forecast(view, w.pool, now, place)
-	word.Message = store.Cut(fmt.Sprintf("number %d of %d in the queue of pool %s: %s", place, queued, w.pool,
-		census(view, w.pool, "about to be given to those who wait")), maxMessage)
+	text := fmt.Sprintf("number %d of %d in the queue of pool %s: %s", place, queued, w.pool,
+		census(view, w.pool, "about to be given to those who wait"))
+	if allTaken(view, w.pool) {
+		text += "; waiting for somebody to release one"
+	}
+	word.Message = store.Cut(text, maxMessage)
 	return word
 }
 

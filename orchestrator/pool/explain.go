@@ -31,7 +31,7 @@ func Explain(view *store.View, now time.Time, name string) (*v1.ExplainResponse,
 
 func explainPool(view *store.View, now time.Time, pool *v1.Pool) *v1.ExplainResponse {
 	d := newDecision(now, snapshotOf(view, pool, now, &curves{}))
-	d.weigh(nil)
+	d.weigh(d.surplus)
 	status := d.status()
 	answer := &v1.ExplainResponse{Summary: fmt.Sprintf("pool %s is as it should be: %s ready", pool.GetMeta().GetName(),
 		plural(int(pool.GetSpec().GetDesktops()), "desktop"))}
@@ -67,7 +67,7 @@ func explainDesktop(view *store.View, now time.Time, desktop *v1.Desktop) *v1.Ex
 		return &v1.ExplainResponse{Summary: fmt.Sprintf("%s belongs to pool %s, which does not exist", name, desktop.GetSpec().GetPool())}
 	}
 	d := newDecision(now, snapshotOf(view, pool, now, &curves{}))
-	d.weigh(nil)
+	d.weigh(d.surplus)
 	answer := &v1.ExplainResponse{Summary: name + " is ready"}
 	if why := d.condition(view, desktop); why != "" {
 		answer.Summary = name + " is not ready: " + why
@@ -139,14 +139,17 @@ func (d *decision) sequel(desktop *v1.Desktop) string {
 	if deletion := d.deletion(desktop); deletion != nil {
 		return "it is removed, " + deletedBy(deletion)
 	}
+	if d.surplus[desktop.GetMeta().GetName()] {
+		return "it is removed, since the pool wants fewer desktops"
+	}
 	return "a new one begins" + d.obstacle()
 }
 
 // mending says when a failed desktop is made anew.
 func (d *decision) mending(desktop *v1.Desktop) string {
 	switch {
-	case d.deletion(desktop) != nil:
-		return "it is removed, " + deletedBy(d.deletion(desktop))
+	case d.deletion(desktop) != nil || d.surplus[desktop.GetMeta().GetName()]:
+		return d.sequel(desktop)
 	case desktop.GetClaim() != nil && !servedNobody(desktop):
 		return fmt.Sprintf("it is made anew once %s, who holds it, lets go of it", desktop.GetClaim().GetUser())
 	case d.obstacle() == "" && d.budget() <= 0:

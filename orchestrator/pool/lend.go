@@ -180,8 +180,12 @@ func census(view *store.View, pool, rest string) string {
 	for _, d := range desktops {
 		counts[cmp.Or(standing(view, d), rest)]++
 	}
+	if n := leaving(view, pool, desktops); n > 0 {
+		counts["being made anew"] -= n
+		counts["going for good"] += n
+	}
 	var parts []string
-	for _, what := range []string{"claimed", "starting", "being made anew", "paused", "on a silent host", "failed", "suspended", "not started", "kept for its user", rest} {
+	for _, what := range []string{"claimed", "starting", "being made anew", "going for good", "paused", "on a silent host", "failed", "suspended", "not started", "kept for its user", rest} {
 		if n := counts[what]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, what))
 		}

@@ -132,6 +132,8 @@ type decision struct {
 	used     []*v1.Desktop // a user left it
 	rest     []*v1.Desktop // pending up to ready, cold, suspended, kept for one user, and all claimed ones
 
+	surplus map[string]bool // beyond the count, and to go for good
+
 	stopped map[string]bool // of rest: told to end, to run or to wait in this round
 	ending  int             // told to end in this round to be made anew, and not of the next version
 
@@ -179,6 +181,7 @@ func newDecision(now time.Time, s Snapshot) *decision {
 	d := &decision{Snapshot: s, now: now, stopped: map[string]bool{}}
 	d.findTargets()
 	d.sort()
+	d.findSurplus()
 	for _, t := range d.targets() {
 		if t.version != nil {
 			t.hold = d.findHold(t)

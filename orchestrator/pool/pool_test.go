@@ -52,7 +52,7 @@ func TestNewPool(t *testing.T) {
 		t.Fatal("does not settle")
 	}
 	if diff := cmp.Diff(&v1.PoolStatus{
-		Desktops: 3, Ready: 3, Versions: []*v1.VersionCount{{Version: 1, Desktops: 3, Ready: 3}},
+		Desktops: 3, Ready: 3, Free: 3, Versions: []*v1.VersionCount{{Version: 1, Desktops: 3, Ready: 3}},
 		Wanted: 3, WantedReason: "no schedule: all desktops, always",
 	}, w.pool.Status, protocmp.Transform()); diff != "" {
 		t.Errorf("status of a warm pool (-want +got):\n%s", diff)

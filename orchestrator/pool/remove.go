@@ -70,22 +70,42 @@ func retired(desktop *v1.Desktop, data v1.DataDisposal) *v1.Desktop {
 	return changed
 }
 
-// removeSurplus takes away what is beyond the count and returns the seats that it disposed of in this round. It never
-// takes one with a claim, a data disk or an owner; it takes what does least first, and among equals the newest.
-func (d *decision) removeSurplus() map[string]bool {
-	gone := map[string]bool{}
+// findSurplus picks what is beyond the count and goes for good: never one with a claim, a data disk or an owner; what does
+// least first, and among equals the newest.
+func (d *decision) findSurplus() {
+	d.surplus = map[string]bool{}
 	excess := len(d.Desktops) - len(d.removing) - int(d.Pool.GetSpec().GetDesktops())
 	if excess <= 0 {
+		return
+	}
+	for _, desktop := range d.surplusOrder() {
+		if len(d.surplus) >= excess {
+			return
+		}
+		if mayBeSurplus(desktop) {
+			d.surplus[desktop.GetMeta().GetName()] = true
+		}
+	}
+}
+
+// mayBeSurplus: nobody loses anything when the desktop goes for good.
+func mayBeSurplus(desktop *v1.Desktop) bool {
+	return desktop.GetClaim() == nil && !holdsData(desktop) && desktop.GetSpec().GetOwner() == ""
+}
+
+// removeSurplus takes away what is beyond the count and returns the seats that it disposed of in this round.
+func (d *decision) removeSurplus() map[string]bool {
+	gone := map[string]bool{}
+	if len(d.surplus) == 0 {
 		return gone
 	}
 	for _, desktop := range d.surplusOrder() {
-		if excess <= 0 || d.full() {
+		if d.full() {
 			break
 		}
-		if desktop.GetClaim() != nil || holdsData(desktop) || desktop.GetSpec().GetOwner() != "" {
+		if !d.surplus[desktop.GetMeta().GetName()] {
 			continue
 		}
-		excess--
 		gone[desktop.GetMeta().GetName()] = true
 		inc := desktop.GetIncarnation()
 		switch {

@@ -34,6 +34,9 @@ func (d *decision) status() *v1.PoolStatus {
 		switch state := store.State(desktop); {
 		case state == v1.DesktopState_DESKTOP_STATE_READY:
 			s.Ready++
+			if d.isFree(desktop) {
+				s.Free++
+			}
 		case state == v1.DesktopState_DESKTOP_STATE_LOST:
 			s.Failed++
 		case desktop.GetIncarnation().GetDesired() == v1.DesiredState_DESIRED_STATE_DELETED:
@@ -96,14 +99,37 @@ func (d *decision) remarks(s *v1.PoolStatus) []string {
 	if kept := d.surplusKept(); kept != "" {
 		say("%s", kept)
 	}
-	if !deleting && (s.Ready < s.Wanted || len(remarks) > 0) {
-		summary := fmt.Sprintf("%d of %d are ready, %d on the way", s.Ready, s.Wanted, s.Starting)
-		if n := len(d.retiring) + len(d.over); n > 0 {
-			summary += fmt.Sprintf(", %d being made anew", n)
-		}
-		remarks = append([]string{summary}, remarks...)
+	if deleting {
+		return remarks
 	}
-	return remarks
+	var first []string
+	if s.Ready < s.Wanted || len(remarks) > 0 {
+		first = append(first, d.progress(s))
+	}
+	if full := d.fullness(s); full != "" {
+		first = append(first, full)
+	}
+	return append(first, remarks...)
+}
+
+// progress says how far the pool is on the way to what is wanted.
+func (d *decision) progress(s *v1.PoolStatus) string {
+	text := fmt.Sprintf("%d of %d are ready, %d on the way", s.Ready, s.Wanted, s.Starting)
+	anew, going := 0, 0
+	for _, desktop := range slices.Concat(d.retiring, d.over) {
+		if d.surplus[desktop.GetMeta().GetName()] {
+			going++
+		} else {
+			anew++
+		}
+	}
+	if anew > 0 {
+		text += fmt.Sprintf(", %d being made anew", anew)
+	}
+	if going > 0 {
+		text += fmt.Sprintf(", %d going for good", going)
+	}
+	return text
 }
 
 // hindrances say what keeps lives of the pool's versions from beginning.

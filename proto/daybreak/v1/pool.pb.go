@@ -1596,6 +1596,8 @@ type PoolStatus struct {
 	NextTarget uint32 `protobuf:"varint,15,opt,name=next_target,json=nextTarget,proto3" json:"next_target,omitempty"`
 	// How many of those the plan says will not be ready in time; see the Plan of that date.
 	NextShortfall uint32 `protobuf:"varint,16,opt,name=next_shortfall,json=nextShortfall,proto3" json:"next_shortfall,omitempty"`
+	// Ready desktops that nobody holds and that anybody may claim.
+	Free          uint32 `protobuf:"varint,17,opt,name=free,proto3" json:"free,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1738,6 +1740,13 @@ func (x *PoolStatus) GetNextTarget() uint32 {
 func (x *PoolStatus) GetNextShortfall() uint32 {
 	if x != nil {
 		return x.NextShortfall
+	}
+	return 0
+}
+
+func (x *PoolStatus) GetFree() uint32 {
+	if x != nil {
+		return x.Free
 	}
 	return 0
 }
@@ -1920,7 +1929,7 @@ const file_daybreak_v1_pool_proto_rawDesc = "" +
 	"\rprobe_timeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
 	"\xaa\x01\a\"\x03\b\xd8\x04*\x00R\fprobeTimeout\x12D\n" +
 	"\bdeadline\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
-	"\xaa\x01\a\"\x03\b\xa08*\x00R\bdeadline\"\xc7\x04\n" +
+	"\xaa\x01\a\"\x03\b\xa08*\x00R\bdeadline\"\xdb\x04\n" +
 	"\n" +
 	"PoolStatus\x12\x1a\n" +
 	"\bdesktops\x18\x01 \x01(\rR\bdesktops\x12\x14\n" +
@@ -1941,7 +1950,8 @@ const file_daybreak_v1_pool_proto_rawDesc = "" +
 	"\rnext_deadline\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\fnextDeadline\x12\x1f\n" +
 	"\vnext_target\x18\x0f \x01(\rR\n" +
 	"nextTarget\x12%\n" +
-	"\x0enext_shortfall\x18\x10 \x01(\rR\rnextShortfall\"Z\n" +
+	"\x0enext_shortfall\x18\x10 \x01(\rR\rnextShortfall\x12\x12\n" +
+	"\x04free\x18\x11 \x01(\rR\x04free\"Z\n" +
 	"\fVersionCount\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1a\n" +
 	"\bdesktops\x18\x02 \x01(\rR\bdesktops\x12\x14\n" +
