@@ -38,7 +38,7 @@ func columnNames(kind v1.Kind) (narrow, wide []string) {
 	case v1.Kind_KIND_IMAGE:
 		return cut("NAME|CURRENT|VERSIONS|SIZE|DISPLAY NAME|AGE"), cut("DIGEST|NOTE")
 	case v1.Kind_KIND_POOL:
-		return cut("NAME|IMAGE|ZONE|SEATS|WANTED|READY|STARTING|COLD|FAILED|CLAIMED|AGE"),
+		return cut("NAME|IMAGE|ZONE|SEATS|WANTED|READY|FREE|STARTING|COLD|FAILED|CLAIMED|AGE"),
 			cut("SUSPENDED|QUEUED|NEXT DEADLINE|NEXT TARGET|SHORT|VCPUS|MEMORY|DATA|CALENDAR|MESSAGE")
 	case v1.Kind_KIND_DESKTOP:
 		return cut("NAME|STATE|HOST|IMAGE|USER|AGE"), cut("ZONE|ADDRESS|GENERATION|SINCE|WHY NOT READY")
@@ -176,7 +176,7 @@ func poolRow(p *v1.Pool, now time.Time) (narrow, wide []string) {
 	spec, s := p.GetSpec(), p.GetStatus()
 	narrow = []string{
 		name(p), versionWord(spec.GetImage(), spec.GetVersion()), spec.GetZone(), count(spec.GetDesktops()), count(s.GetWanted()), count(s.GetReady()),
-		count(s.GetStarting()), count(s.GetCold()), count(s.GetFailed()), count(s.GetClaimed()), age(p, now),
+		count(s.GetFree()), count(s.GetStarting()), count(s.GetCold()), count(s.GetFailed()), count(s.GetClaimed()), age(p, now),
 	}
 	if spec.GetSchedule() == nil && s.GetWanted() == 0 { // all seats, always; a status from before says nothing of it
 		narrow[4] = count(spec.GetDesktops())
@@ -210,7 +210,7 @@ func shapeCells(s *v1.Shape) []string {
 
 func desktopRow(d *v1.Desktop, now time.Time) (narrow, wide []string) {
 	in := d.GetIncarnation()
-	narrow = []string{name(d), stateWord(d), in.GetHost(), versionWord(in.GetImage(), in.GetVersion()), d.GetClaim().GetUser(), Age(now, in.GetCreated())}
+	narrow = []string{name(d), stateWord(d), in.GetHost(), versionWord(in.GetImage(), in.GetVersion()), userWord(d), Age(now, in.GetCreated())}
 	if in == nil {
 		narrow[1] = "NEW"
 	}
@@ -220,6 +220,14 @@ func desktopRow(d *v1.Desktop, now time.Time) (narrow, wide []string) {
 	}
 	wide = []string{d.GetSpec().GetZone(), strings.Join(d.GetStatus().GetGuest().GetAddresses(), ","), count(in.GetGeneration()), since, Reason(d)}
 	return narrow, wide
+}
+
+// userWord is who holds a desktop; in brackets whom it belongs to while nobody does.
+func userWord(d *v1.Desktop) string {
+	if owner := d.GetSpec().GetOwner(); d.GetClaim() == nil && owner != "" {
+		return "(" + owner + ")"
+	}
+	return d.GetClaim().GetUser()
 }
 
 func calendarRow(c *v1.Calendar, now time.Time) (narrow, wide []string) {

@@ -102,7 +102,7 @@ func (p *page) day(pool *v1.Pool) {
 
 // countsWord counts a pool's desktops by what they are.
 func countsWord(s *v1.PoolStatus) string {
-	text := fmt.Sprintf("%d: %d ready, %d starting, %d failed", s.GetDesktops(), s.GetReady(), s.GetStarting(), s.GetFailed())
+	text := fmt.Sprintf("%d: %d ready, %d free, %d starting, %d failed", s.GetDesktops(), s.GetReady(), s.GetFree(), s.GetStarting(), s.GetFailed())
 	for _, each := range []struct {
 		n    uint32
 		what string

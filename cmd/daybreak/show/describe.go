@@ -111,6 +111,7 @@ func Desktop(out io.Writer, d *v1.Desktop, events []*v1.Event, now time.Time) er
 		p.line("User", text)
 		p.line("Idle", idleWord(user, now))
 	}
+	p.line("Owner", d.GetSpec().GetOwner())
 	p.line("Host", in.GetHost())
 	p.line("Image", versionWord(in.GetImage(), in.GetVersion()))
 	p.line("Digest", in.GetDigest())
@@ -290,7 +291,7 @@ func Host(out io.Writer, host *v1.Host, desktops []*v1.Desktop, events []*v1.Eve
 	p.section("Images", imagesOnHost(host))
 	t := Table{Header: []string{"NAME", "STATE", "IMAGE", "USER"}}
 	for _, d := range desktops {
-		t.Rows = append(t.Rows, []string{name(d), stateWord(d), versionWord(d.GetIncarnation().GetImage(), d.GetIncarnation().GetVersion()), d.GetClaim().GetUser()})
+		t.Rows = append(t.Rows, []string{name(d), stateWord(d), versionWord(d.GetIncarnation().GetImage(), d.GetIncarnation().GetVersion()), userWord(d)})
 	}
 	p.section("Desktops", t)
 	t = Table{Header: []string{"DESKTOP", "GENERATION", "RUNNING"}}

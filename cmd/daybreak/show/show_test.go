@@ -100,6 +100,7 @@ func desktops() []*v1.Desktop {
 		Meta: meta("eigyo-2", time.Hour), Spec: spec(), Incarnation: in(42, "kvm2"),
 		Status: &v1.DesktopStatus{Generation: 42, State: v1.DesktopState_DESKTOP_STATE_PREPARING, ProgressPercent: 45, Message: "fetching version 3"},
 	}
+	fetching.Spec.Owner = "佐藤 花子"
 	// Its status is an earlier incarnation's and must not be shown as this one's.
 	stale := &v1.Desktop{
 		Meta: meta("eigyo-3", time.Hour), Spec: spec(), Incarnation: in(50, ""),
