@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"daybreak/orchestrator/store"
+	"daybreak/orchestrator/warmup"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -124,7 +125,7 @@ func missText(view *store.View, plan *v1.Plan, deadline time.Time, zone *time.Lo
 	why := map[string]int{}
 	example := map[string]string{}
 	for _, start := range plan.GetStarts() {
-		if !start.GetDeadline().AsTime().Equal(deadline) || isLate(start) {
+		if !start.GetDeadline().AsTime().Equal(deadline) || warmup.AtOnce(start) {
 			continue
 		}
 		all++

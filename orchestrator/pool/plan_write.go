@@ -189,18 +189,13 @@ func supersedes(past []*v1.PlannedStart, start *v1.PlannedStart) (undone *v1.Pla
 		case proto.Equal(old.GetStartAt(), start.GetStartAt()):
 			return nil, false
 		case old.GetReady() != nil:
-		case isLate(old) && isLate(start), same && !isLate(start):
+		case warmup.AtOnce(old) && warmup.AtOnce(start), same && !warmup.AtOnce(start):
 			undone = old
 		case same:
 			belongs = false
 		}
 	}
 	return undone, belongs
-}
-
-// isLate: the start was planned when its deadline was over, as for users whom nobody expected.
-func isLate(s *v1.PlannedStart) bool {
-	return !s.GetStartAt().AsTime().Before(s.GetDeadline().AsTime())
 }
 
 // inOrder puts starts in the order of time, in which they are looked for.

@@ -21,6 +21,11 @@ const (
 	maxShortReason  = 512
 )
 
+// AtOnce: the start was planned when its deadline was over, as for users whom nobody expected. It has nothing to miss.
+func AtOnce(s *v1.PlannedStart) bool {
+	return !s.GetStartAt().AsTime().Before(s.GetDeadline().AsTime())
+}
+
 // OnDate is the part of the plan whose deadlines are on a civil date of zone ("2026-11-24"), as a Plan without meta.
 func (p PoolPlan) OnDate(date string, zone *time.Location, made time.Time) *v1.Plan {
 	on := func(t time.Time) bool { return t.In(zone).Format(time.DateOnly) == date }
@@ -53,7 +58,9 @@ func (p PoolPlan) OnDate(date string, zone *time.Location, made time.Time) *v1.P
 		})
 	}
 	for _, s := range p.Shortfalls {
-		if on(s.Deadline) {
+		// What was wanted only when this was planned is woken at once; nobody could have planned for it.
+		atOnce := !s.Ready.IsZero() && !s.Deadline.After(made)
+		if on(s.Deadline) && !atOnce {
 			plan.Shortfalls = append(plan.Shortfalls, shortfall(s))
 		}
 	}

@@ -21,3 +21,19 @@ func TestOnDate(t *testing.T) {
 		t.Error(tomorrow)
 	}
 }
+
+// What is wanted only from now on is woken at once: the plan is not short for it.
+func TestWokenAtOnce(t *testing.T) {
+	in := site(1, 4, 10, 5)
+	now := in.Pools[0].Targets[len(in.Pools[0].Targets)-1].From.Add(10 * time.Second)
+	plan := warmup.Plan(now, in).Pools[0]
+	today := plan.OnDate("2026-11-24", open.Location(), now)
+	if len(plan.Shortfalls) == 0 || len(today.GetStarts()) != 5 || len(today.GetShortfalls()) != 0 {
+		t.Error(plan.Shortfalls, today)
+	}
+	for _, s := range today.GetStarts() {
+		if !warmup.AtOnce(s) {
+			t.Error(s)
+		}
+	}
+}

@@ -52,6 +52,7 @@ func TestSummary(t *testing.T) {
 		}
 		return plan
 	}
+	sudden := &v1.Plan{Pool: "counter", Date: "2026-11-24", Starts: []*v1.PlannedStart{{StartAt: timestamppb.New(open), Deadline: timestamppb.New(open)}}}
 	missing := dayPlan()
 	missing.Shortfalls = []*v1.Shortfall{{Deadline: timestamppb.New(open), Desktops: 3, Ready: timestamppb.New(open.Add(90 * time.Second)), Reason: "1m0s are left"}}
 	for _, row := range []struct {
@@ -64,6 +65,7 @@ func TestSummary(t *testing.T) {
 		{ready(dayPlan(), 0), at("09:00:00"), "made it: all 18 desktops that were to start were ready in time."},
 		{ready(dayPlan(), time.Minute), at("09:00:00"), "did not make it: of 18 desktops that were to start, 0 were ready in time, 18 late (the last at 08:31)."},
 		{dayPlan(), at("09:00:00"), "18 never"},
+		{sudden, at("09:00:00"), "had nothing to start ahead. 1 desktop was woken at once, when nobody could plan ahead any more."},
 		{missing, at("06:00:00"), "will be short: 3 desktops will not be ready by 08:30, the last of them at 08:31:30, 1m30s later: 1m0s are left."},
 		{&v1.Plan{Pool: "counter", Date: "2026-11-28"}, at("06:00:00"), "On Sat 2026-11-28 pool counter has nothing to start: no desktops are to run."},
 		{&v1.Plan{}, at("06:00:00"), "nothing to start"},

@@ -2,6 +2,7 @@ package warmup
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -120,7 +121,8 @@ func (s summary) short() string {
 
 // past says what became of it.
 func (s summary) past() string {
-	starts := s.plan.GetStarts()
+	starts := slices.DeleteFunc(slices.Clone(s.plan.GetStarts()), AtOnce)
+	atOnce := len(s.plan.GetStarts()) - len(starts)
 	inTime, late, never, coming := 0, 0, 0, 0
 	var latest time.Time
 	for _, each := range starts {
@@ -139,6 +141,8 @@ func (s summary) past() string {
 	head := fmt.Sprintf("On %s pool %s", s.day, s.plan.GetPool())
 	var text string
 	switch {
+	case len(starts) == 0:
+		text = fmt.Sprintf("%s had nothing to start ahead.", head)
 	case inTime == len(starts):
 		text = fmt.Sprintf("%s made it: all %s that were to start were ready in time.", head, count(len(starts), "desktop"))
 		if len(starts) == 1 {
@@ -157,6 +161,9 @@ func (s summary) past() string {
 		}
 		text += "."
 	}
+	if atOnce > 0 {
+		text += fmt.Sprintf(" %s woken at once, when nobody could plan ahead any more.", countWas(atOnce, "desktop"))
+	}
 	missing := 0
 	for _, each := range s.plan.GetShortfalls() {
 		if each.GetReady() == nil {
@@ -167,4 +174,11 @@ func (s summary) past() string {
 		text += fmt.Sprintf(" Beyond those, %s could not be planned: %s.", count(missing, "desktop"), strings.TrimSuffix(s.plan.GetShortfalls()[0].GetReason(), "."))
 	}
 	return text
+}
+
+func countWas(n int, what string) string {
+	if n == 1 {
+		return "1 " + what + " was"
+	}
+	return count(n, what) + " were"
 }

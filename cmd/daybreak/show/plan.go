@@ -3,6 +3,7 @@ package show
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,11 +26,11 @@ type Missed struct {
 	Why     string
 }
 
-// MissedOf are the starts of a plan that were not ready by their deadlines, as of now, at most as many as are shown, and how many more there are.
+// MissedOf are the starts of a plan that were not ready by deadlines that could be met, as of now, at most as many as are shown, and how many more there are.
 func MissedOf(plan *v1.Plan, now time.Time) (missed []Missed, more int) {
 	for _, s := range plan.GetStarts() {
 		deadline := s.GetDeadline().AsTime()
-		if deadline.After(now) || s.GetReady() != nil && !s.GetReady().AsTime().After(deadline) {
+		if deadline.After(now) || warmup.AtOnce(s) || s.GetReady() != nil && !s.GetReady().AsTime().After(deadline) {
 			continue
 		}
 		if len(missed) == maxMissed {
@@ -180,6 +181,9 @@ func (v planView) window() (from, to time.Time) {
 func (v planView) shortfalls() {
 	t := Table{Header: []string{"BY", "DESKTOPS", "READY", "WHY"}}
 	for _, s := range v.plan.GetShortfalls() {
+		if s.GetReady() != nil && v.met(s.GetDeadline().AsTime()) {
+			continue // it was feared, and came better
+		}
 		ready := "never"
 		if s.GetReady() != nil {
 			ready = v.clock(s.GetReady().AsTime())
@@ -187,6 +191,13 @@ func (v planView) shortfalls() {
 		t.Rows = append(t.Rows, []string{v.clock(s.GetDeadline().AsTime()), count(s.GetDesktops()), ready, s.GetReason()})
 	}
 	v.section("Short", t)
+}
+
+// met: a deadline is over, and all that was to be ready by it was.
+func (v planView) met(deadline time.Time) bool {
+	return !deadline.After(v.now) && !slices.ContainsFunc(v.plan.GetStarts(), func(s *v1.PlannedStart) bool {
+		return s.GetDeadline().AsTime().Equal(deadline) && !warmup.AtOnce(s) && (s.GetReady() == nil || s.GetReady().AsTime().After(deadline))
+	})
 }
 
 func (v planView) missed(missed []Missed, more int) {
