@@ -14,6 +14,9 @@ const (
 	chartRows = 24
 	// leastBar is how many columns the longest bar has at least, however narrow the screen is.
 	leastBar = 10
+	// mostEqual is how many equal rows follow each other at most; foldMark stands for those left out of more.
+	mostEqual = 3
+	foldMark  = "..."
 )
 
 // chartSteps are the spans of time that a line may stand for.
@@ -24,7 +27,8 @@ var chartSteps = []time.Duration{
 
 // Chart is a plan as bars over time, one line for each step between two times, within so many columns. A bar's "#" are desktops that are
 // ready by the plan; where it is known how many were, "#" are those of them that were, "-" those that were not, and "+" what was
-// ready beyond the plan. "|" is how many should run. Only ASCII: its characters are one column wide in every font. Nothing where there is nothing to show.
+// ready beyond the plan. "|" is how many should run. Only ASCII: its characters are one column wide in every font. Of rows that are equal but for their times only the first and the last are shown.
+// Nothing where there is nothing to show.
 func Chart(points []*v1.PlanPoint, from, to time.Time, zone *time.Location, width int, known bool, now time.Time) []string {
 	if len(points) == 0 || to.Before(from) {
 		return nil
@@ -48,13 +52,31 @@ func Chart(points []*v1.PlanPoint, from, to time.Time, zone *time.Location, widt
 		head += fmt.Sprintf("   %*s", c.digits, "READY")
 	}
 	c.bar = max(leastBar, width-len(head)-4)
-	lines := []string{head}
+	var rows []string
 	for at := from.Truncate(step); ; at = at.Add(step) {
-		lines = append(lines, strings.TrimRight(c.line(at, pointAt(points, at)), " "))
+		rows = append(rows, strings.TrimRight(c.line(at, pointAt(points, at)), " "))
 		if !at.Before(to) {
-			return lines
+			return append([]string{head}, fold(rows, len(c.layout))...)
 		}
 	}
+}
+
+// fold leaves of rows that follow each other and are equal but for their times, of which each begins with one so long, the first and the
+// last where there are more than mostEqual.
+func fold(rows []string, clock int) (folded []string) {
+	for i := 0; i < len(rows); {
+		end := i + 1
+		for end < len(rows) && rows[end][clock:] == rows[i][clock:] {
+			end++
+		}
+		if end-i > mostEqual {
+			folded = append(folded, rows[i], foldMark, rows[end-1])
+		} else {
+			folded = append(folded, rows[i:end]...)
+		}
+		i = end
+	}
+	return folded
 }
 
 type chart struct {
