@@ -7,6 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"daybreak/cmd/daybreak/show"
 	"daybreak/orchestrator/store"
@@ -42,6 +44,9 @@ func (a *app) describeCommand() *cobra.Command {
 
 func (a *app) describe(ctx context.Context, conn *grpc.ClientConn, kind v1.Kind, name string) error {
 	o, err := get(ctx, conn, kind, name)
+	if kind == v1.Kind_KIND_PLAN && status.Code(err) == codes.NotFound {
+		return fmt.Errorf("plan %q not found: plans are named POOL-DATE, such as counter-2026-11-24; see 'daybreak get plans', or 'daybreak plan POOL'", name)
+	}
 	if err != nil {
 		return err
 	}
@@ -66,7 +71,7 @@ func (a *app) describe(ctx context.Context, conn *grpc.ClientConn, kind v1.Kind,
 		if err != nil {
 			return err
 		}
-		return show.Pool(a.out, o, desktops, events, now)
+		return show.Pool(a.out, o, desktops, events, now, zoneOf(ctx, conn, o))
 	case *v1.Host:
 		desktops, err := desktopsWhere(ctx, conn, "", func(d *v1.Desktop) bool { return d.GetIncarnation().GetHost() == name })
 		if err != nil {
@@ -85,6 +90,18 @@ func (a *app) describe(ctx context.Context, conn *grpc.ClientConn, kind v1.Kind,
 		objects = append(objects, e)
 	}
 	return show.NewWriter(a.out).Table(show.Objects(v1.Kind_KIND_EVENT, objects, false, now))
+}
+
+// zoneOf is the zone of a pool's calendar; this machine's where there is none that can be read.
+func zoneOf(ctx context.Context, conn grpc.ClientConnInterface, pool *v1.Pool) *time.Location {
+	if pool.GetSpec().GetSchedule() == nil {
+		return time.Local
+	}
+	_, resolved, err := fetchCalendar(ctx, conn, pool.GetSpec().GetCalendar())
+	if err != nil {
+		return time.Local
+	}
+	return resolved.Zone()
 }
 
 // eventsOf returns the last events about an object.

@@ -128,9 +128,9 @@ func TestCurve(t *testing.T) {
 			extra("2026-11-24T09:00:00+09:00", "2026-11-24T10:00:00+09:00", 4, "less")}}},
 			office(t, "Asia/Tokyo", "08:30-17:15"), "2026-11-24T08:30:00+09:00", "2026-11-25T00:00:00+09:00", []string{
 				"2026-11-24T08:30+09 5+0 opening hours, 5",
-				"2026-11-24T16:00+09 8+0 8 until 2026-11-24 21:00 for the council",
-				"2026-11-24T18:00+09 12+0 12 until 2026-11-24 19:00",
-				"2026-11-24T19:00+09 8+0 8 until 2026-11-24 21:00 for the council",
+				"2026-11-24T16:00+09 8+0 8 until 2026-11-24 21:00 JST for the council",
+				"2026-11-24T18:00+09 12+0 12 until 2026-11-24 19:00 JST",
+				"2026-11-24T19:00+09 8+0 8 until 2026-11-24 21:00 JST for the council",
 				"2026-11-24T21:00+09 0+0 closed, 0"}},
 		{"clocks set forward: a span in the gap, one around it", &v1.PoolSpec{Desktops: 20, Schedule: &v1.Schedule{Open: "9", SpareBuffer: "0", Spans: spans("00:30-01:30 1, 02:15-02:45 2, 04:00-05:00 4")}},
 			office(t, "America/New_York", "01:00-06:00", everyDay), "2027-03-14T00:00:00-05:00", "2027-03-14T06:00:00-04:00", []string{

@@ -133,7 +133,7 @@ func (a *agenda) extra(t time.Time, target int, reason string) (int, string) {
 			continue
 		}
 		target = int(e.GetTarget())
-		reason = fmt.Sprintf("%d until %s", target, until.In(a.pool.Calendar.Zone()).Format("2006-01-02 15:04"))
+		reason = fmt.Sprintf("%d until %s", target, until.In(a.pool.Calendar.Zone()).Format("2006-01-02 15:04 MST"))
 		if note := store.Cut(e.GetNote(), maxNote); note != "" {
 			reason += " for " + note
 		}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -67,8 +69,8 @@ func historyRow(h *v1.History) (narrow, wide []string) {
 	return narrow, []string{count(len(digests)), strings.Join(names, "; ")}
 }
 
-// day adds what of a pool's status is about its schedule.
-func (p *page) day(pool *v1.Pool) {
+// day adds what of a pool's status is about its schedule, with times of day in now's zone.
+func (p *page) day(pool *v1.Pool, now time.Time) {
 	s := pool.GetStatus()
 	if pool.GetSpec().GetSchedule() == nil {
 		return
@@ -79,7 +81,7 @@ func (p *page) day(pool *v1.Pool) {
 	}
 	p.line("Wanted", text)
 	if s.GetNextDeadline() != nil {
-		next := fmt.Sprintf("%d by %s", s.GetNextTarget(), Moment(p.now, s.GetNextDeadline()))
+		next := fmt.Sprintf("%d by %s", s.GetNextTarget(), zoned(now, s.GetNextDeadline()))
 		if s.GetNextShortfall() > 0 {
 			next += fmt.Sprintf("; %d will not be ready in time, see 'daybreak plan %s'", s.GetNextShortfall(), name(pool))
 		}
@@ -89,15 +91,20 @@ func (p *page) day(pool *v1.Pool) {
 		if !e.GetUntil().AsTime().After(p.now) {
 			continue
 		}
-		text := fmt.Sprintf("%d until %s", e.GetTarget(), Moment(p.now, e.GetUntil()))
+		text := fmt.Sprintf("%d until %s", e.GetTarget(), zoned(now, e.GetUntil()))
 		if e.GetFrom().AsTime().After(p.now) {
-			text = fmt.Sprintf("%d from %s until %s", e.GetTarget(), Moment(p.now, e.GetFrom()), Moment(p.now, e.GetUntil()))
+			text = fmt.Sprintf("%d from %s until %s", e.GetTarget(), zoned(now, e.GetFrom()), zoned(now, e.GetUntil()))
 		}
 		if e.GetNote() != "" {
 			text += " (" + e.GetNote() + ")"
 		}
 		p.line("Extra", text)
 	}
+}
+
+// zoned is Moment with the abbreviation of now's zone.
+func zoned(now time.Time, at *timestamppb.Timestamp) string {
+	return strings.Replace(Moment(now, at), " (", at.AsTime().In(now.Location()).Format(" MST")+" (", 1)
 }
 
 // countsWord counts a pool's desktops by what they are.

@@ -228,7 +228,7 @@ func times(list []*v1.StateTime, now time.Time) Table {
 }
 
 // Pool describes a pool and lists the desktops of it that are not ready.
-func Pool(out io.Writer, pool *v1.Pool, desktops []*v1.Desktop, events []*v1.Event, now time.Time) error {
+func Pool(out io.Writer, pool *v1.Pool, desktops []*v1.Desktop, events []*v1.Event, now time.Time, zone *time.Location) error {
 	p := &page{now: now}
 	spec, s := pool.GetSpec(), pool.GetStatus()
 	p.head(pool.GetMeta())
@@ -236,7 +236,7 @@ func Pool(out io.Writer, pool *v1.Pool, desktops []*v1.Desktop, events []*v1.Eve
 	p.line("Zone", spec.GetZone())
 	p.line("Seats", count(spec.GetDesktops()))
 	p.line("Desktops", countsWord(s))
-	p.day(pool)
+	p.day(pool, now.In(zone))
 	p.line("Message", s.GetMessage())
 	if s.GetHeldUntil() != nil && s.GetHeldUntil().AsTime().After(now) {
 		p.line("Held until", Moment(now, s.GetHeldUntil()))
