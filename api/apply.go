@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -77,6 +78,10 @@ func (s *objectService) apply(ctx context.Context, wanted store.Object, dryRun b
 		return nil, err
 	}
 	next := merge(wanted, current)
+	if pool, ok := next.(*v1.Pool); ok {
+		before, _ := current.(*v1.Pool)
+		mergeWishes(pool.GetSpec().GetSchedule(), before.GetSpec().GetSchedule(), time.Now())
+	}
 	change := v1.Change_CHANGE_CREATED
 	if current != nil {
 		change = v1.Change_CHANGE_CONFIGURED

@@ -556,7 +556,8 @@ type Schedule struct {
 	WaitCost float64 `protobuf:"fixed64,5,opt,name=wait_cost,json=waitCost,proto3" json:"wait_cost,omitempty"`
 	// See wait_cost. 0 means 1.
 	IdleCost float64 `protobuf:"fixed64,6,opt,name=idle_cost,json=idleCost,proto3" json:"idle_cost,omitempty"`
-	// Passing wishes, such as an evening meeting.
+	// Passing wishes, such as an evening meeting. To apply a schedule without any leaves those in place that are not over, so that a pool's
+	// file need not know of them; one is taken back by applying it with an until that is its from.
 	Extra         []*ExtraTarget `protobuf:"bytes,7,rep,name=extra,proto3" json:"extra,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
