@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -208,25 +208,20 @@ func (s *dayStory) unattended(t *testing.T) {
 	s.lab(t, "start", "control", "daybreakd")
 	found := s.settled(t, "desk", seats, 2*time.Minute)
 	for name, d := range found {
-		ready, starting := reachedAt(d, v1.DesktopState_DESKTOP_STATE_READY), reachedAt(d, v1.DesktopState_DESKTOP_STATE_STARTING)
-		if ready.AsTime().After(s.opens) {
-			t.Errorf("%s was ready at %v, %v too late", name, ready.AsTime(), ready.AsTime().Sub(s.opens))
+		ready, known := store.Reached(d, v1.DesktopState_DESKTOP_STATE_READY)
+		starting, _ := store.Reached(d, v1.DesktopState_DESKTOP_STATE_STARTING)
+		if !known {
+			t.Errorf("%s does not say when it was ready", name)
 		}
-		if at, planned := s.starts[name]; planned && starting.AsTime().Before(at) {
-			t.Errorf("%s was started at %v, before its time %v", name, starting.AsTime(), at)
+		if ready.After(s.opens) {
+			t.Errorf("%s was ready at %v, %v too late", name, ready, ready.Sub(s.opens))
+		}
+		if at, planned := s.starts[name]; planned && starting.Before(at) {
+			t.Errorf("%s was started at %v, before its time %v", name, starting, at)
 		}
 		t.Logf("%s on %s: started %v, ready %v before the doors opened", name, d.GetIncarnation().GetHost(),
-			s.opens.Sub(starting.AsTime()).Round(time.Second), s.opens.Sub(ready.AsTime()).Round(time.Second))
+			s.opens.Sub(starting).Round(time.Second), s.opens.Sub(ready).Round(time.Second))
 	}
-}
-
-func reachedAt(d *v1.Desktop, state v1.DesktopState) *timestamppb.Timestamp {
-	for _, at := range d.GetStatus().GetTimes() {
-		if at.GetState() == state {
-			return at.GetAt()
-		}
-	}
-	return nil
 }
 
 // compared: the plan has, beside each start, when the desktop was ready.

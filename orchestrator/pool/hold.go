@@ -163,10 +163,8 @@ func (d *decision) trialInFlight(t *target) bool {
 
 // reached returns when the present life came to a state by its host's clock, never later than now; now if unknown.
 func reached(d *v1.Desktop, state v1.DesktopState, now time.Time) time.Time {
-	for _, t := range store.Present(d).GetTimes() {
-		if t.GetState() == state && t.GetAt().AsTime().Before(now) {
-			return t.GetAt().AsTime()
-		}
+	if at, ok := store.Reached(d, state); ok && at.Before(now) {
+		return at
 	}
 	return now
 }

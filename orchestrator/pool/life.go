@@ -122,12 +122,13 @@ func (d *decision) following(desktop *v1.Desktop, t *target, reason string) *v1.
 
 func (d *decision) renewalReason(desktop *v1.Desktop, t *target) string {
 	inc := desktop.GetIncarnation()
+	_, failed := store.Reached(desktop, v1.DesktopState_DESKTOP_STATE_FAILED)
 	switch {
 	case inc.GetHost() == "":
 		return fmt.Sprintf("replaces generation %d, which had no host yet", inc.GetGeneration())
 	case !d.Hosts[inc.GetHost()]:
 		return fmt.Sprintf("replaces generation %d: its host %s was removed", inc.GetGeneration(), inc.GetHost())
-	case hadState(desktop, v1.DesktopState_DESKTOP_STATE_FAILED):
+	case failed:
 		text := fmt.Sprintf("replaces generation %d, which failed", inc.GetGeneration())
 		if message := store.Present(desktop).GetMessage(); message != "" {
 			text += ": " + message
@@ -146,20 +147,11 @@ func (d *decision) renewalReason(desktop *v1.Desktop, t *target) string {
 	return fmt.Sprintf("replaces generation %d, which ended", inc.GetGeneration())
 }
 
-// hadState tells whether the present life ever was in the state.
-func hadState(d *v1.Desktop, state v1.DesktopState) bool {
-	for _, t := range store.Present(d).GetTimes() {
-		if t.GetState() == state {
-			return true
-		}
-	}
-	return false
-}
-
 // neverReady: the making of this life failed, which says something about its image, shape or host. One that was ready
 // and died, or was shut down, says nothing about the next.
 func neverReady(d *v1.Desktop) bool {
-	return !hadState(d, v1.DesktopState_DESKTOP_STATE_READY)
+	_, ready := store.Reached(d, v1.DesktopState_DESKTOP_STATE_READY)
+	return !ready
 }
 
 // servedNobody: somebody holds the desktop, and its present life, which began or was woken for them, failed before it was ready:

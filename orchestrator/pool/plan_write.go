@@ -223,7 +223,7 @@ func note(now time.Time, view *store.View, pool *v1.Pool, plan *v1.Plan) {
 		if start.GetReady() != nil || !ok || isEnding(now, pool, desktop) {
 			continue
 		}
-		if at, ready := readySince(desktop); ready && at.After(start.GetStartAt().AsTime().Add(-noteBefore)) &&
+		if at, ready := store.Reached(desktop, v1.DesktopState_DESKTOP_STATE_READY); ready && at.After(start.GetStartAt().AsTime().Add(-noteBefore)) &&
 			at.Before(start.GetDeadline().AsTime().Add(noteAfter)) {
 			start.Ready = timestamppb.New(at)
 		}
@@ -245,13 +245,3 @@ const (
 	noteBefore = time.Hour
 	noteAfter  = 6 * time.Hour
 )
-
-// readySince is when the present life was ready first, by its host's clock.
-func readySince(desktop *v1.Desktop) (time.Time, bool) {
-	for _, t := range store.Present(desktop).GetTimes() {
-		if t.GetState() == v1.DesktopState_DESKTOP_STATE_READY {
-			return t.GetAt().AsTime(), true
-		}
-	}
-	return time.Time{}, false
-}

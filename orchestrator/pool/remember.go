@@ -87,7 +87,7 @@ func addBoots(view *store.View, pool *v1.Pool, samples []*v1.BootSample) ([]*v1.
 	for _, desktop := range view.DesktopsOfPool(pool.GetMeta().GetName()) {
 		boot := store.Present(desktop).GetBoot()
 		host, ok := store.Lookup[*v1.Host](view, desktop.GetIncarnation().GetHost())
-		at, ready := readySince(desktop)
+		at, ready := store.Reached(desktop, v1.DesktopState_DESKTOP_STATE_READY)
 		if boot.GetTook().AsDuration() <= 0 || !ok || !ready {
 			continue
 		}

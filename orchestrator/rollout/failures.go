@@ -77,10 +77,8 @@ func (d *decision) seen() []*v1.RolloutFailure {
 // hasFailed: the present life failed once, whatever is done with it now, or stopped though nobody wanted that. A user
 // may shut a desktop down.
 func hasFailed(d *v1.Desktop) bool {
-	for _, t := range store.Present(d).GetTimes() {
-		if t.GetState() == v1.DesktopState_DESKTOP_STATE_FAILED {
-			return true
-		}
+	if _, failed := store.Reached(d, v1.DesktopState_DESKTOP_STATE_FAILED); failed {
+		return true
 	}
 	inc := d.GetIncarnation()
 	return store.State(d) == v1.DesktopState_DESKTOP_STATE_FAILED ||

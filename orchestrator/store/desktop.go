@@ -1,6 +1,8 @@
 package store
 
 import (
+	"time"
+
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -21,6 +23,16 @@ func State(d *v1.Desktop) v1.DesktopState {
 		return v1.DesktopState_DESKTOP_STATE_PENDING
 	}
 	return v1.DesktopState_DESKTOP_STATE_PLACED
+}
+
+// Reached returns when the desktop's present life was first in a state, by its host's clock; false when it never was.
+func Reached(d *v1.Desktop, state v1.DesktopState) (time.Time, bool) {
+	for _, t := range Present(d).GetTimes() {
+		if t.GetState() == state {
+			return t.GetAt().AsTime(), true
+		}
+	}
+	return time.Time{}, false
 }
 
 // Broken tells of a state whether a life in it cannot come to READY any more. A VM that stopped by itself does not start

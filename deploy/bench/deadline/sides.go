@@ -68,12 +68,11 @@ func readyCount(found []*v1.Desktop) int {
 }
 
 func readyAt(desktop *v1.Desktop) (time.Time, error) {
-	for _, at := range desktop.GetStatus().GetTimes() {
-		if at.GetState() == v1.DesktopState_DESKTOP_STATE_READY {
-			return at.GetAt().AsTime(), nil
-		}
+	at, ok := store.Reached(desktop, v1.DesktopState_DESKTOP_STATE_READY)
+	if !ok {
+		return at, fmt.Errorf("desktop %s is ready and does not say since when", desktop.GetMeta().GetName())
 	}
-	return time.Time{}, fmt.Errorf("desktop %s is ready and does not say since when", desktop.GetMeta().GetName())
+	return at, nil
 }
 
 // fromScript begins some time before its deadline.
