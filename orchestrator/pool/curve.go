@@ -26,12 +26,7 @@ const (
 func DemandOf(view *store.View, pool *v1.Pool) demand.Pool {
 	p := demand.Pool{Spec: pool.GetSpec(), TimeToReady: readinessDeadline(pool)}
 	p.History, _ = store.Lookup[*v1.History](view, pool.GetMeta().GetName())
-	if line := calendars(view, pool); len(line) > 0 {
-		resolved, err := calendar.Resolve(line[0], lookupIn(view))
-		if err == nil { // else all seats are wanted: a calendar that cannot be read must not leave people without desktops
-			p.Calendar = resolved
-		}
-	}
+	p.Calendar = calendarOf(view, pool) // without it all seats are wanted: one that cannot be read must not leave people without desktops
 	if p.History != nil {
 		p.TimeToReady = timeToReady(view, pool, p.History)
 	}
@@ -111,6 +106,19 @@ func calendars(view *store.View, pool *v1.Pool) []*v1.Calendar {
 		return nil
 	}
 	return line
+}
+
+// calendarOf is the pool's calendar with all that it inherits; nil when it has none, or when that cannot be read.
+func calendarOf(view *store.View, pool *v1.Pool) *calendar.Resolved {
+	line := calendars(view, pool)
+	if len(line) == 0 {
+		return nil
+	}
+	resolved, err := calendar.Resolve(line[0], lookupIn(view))
+	if err != nil {
+		return nil
+	}
+	return resolved
 }
 
 // curves remembers what pools' schedules ask for, since they are asked for with every change of a desktop.

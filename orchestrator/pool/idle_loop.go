@@ -90,22 +90,12 @@ func claimant(view *store.View, desktop *v1.Desktop) string {
 // ruleNow is what a pool's policy says for the present phase of its calendar, and when that ends. There is no rule while the
 // calendar cannot be read.
 func ruleNow(now time.Time, view *store.View, pool *v1.Pool) (rule *v1.IdleRule, ends time.Time) {
-	policy, name := pool.GetSpec().GetIdle(), pool.GetSpec().GetCalendar()
-	if name == "" {
+	policy := pool.GetSpec().GetIdle()
+	if pool.GetSpec().GetCalendar() == "" {
 		return policy.GetOpen(), time.Time{}
 	}
-	lookup := func(name string) (*v1.Calendar, error) {
-		if found, ok := store.Lookup[*v1.Calendar](view, name); ok {
-			return found, nil
-		}
-		return nil, calendar.ErrNoParent
-	}
-	found, err := lookup(name)
-	if err != nil {
-		return nil, time.Time{}
-	}
-	resolved, err := calendar.Resolve(found, lookup)
-	if err != nil {
+	resolved := calendarOf(view, pool)
+	if resolved == nil {
 		return nil, time.Time{}
 	}
 	today := calendar.DateOf(now.In(resolved.Zone()))

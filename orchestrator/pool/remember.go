@@ -57,18 +57,6 @@ func (r *dayRound) remember(now time.Time, view *store.View) {
 	}
 }
 
-func calendarOf(view *store.View, pool *v1.Pool) *calendar.Resolved {
-	line := calendars(view, pool)
-	if len(line) == 0 {
-		return nil
-	}
-	resolved, err := calendar.Resolve(line[0], lookupIn(view))
-	if err != nil {
-		return nil
-	}
-	return resolved
-}
-
 // addBoots adds the starts of the pool's present lives that are not among the samples yet: a start is known by its version,
 // its kind of host and the moment at which it was ready, and there may be several of that. Of too many, the newest stay; what is older than all of them was
 // there before. It says whether any was added.
