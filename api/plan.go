@@ -77,7 +77,7 @@ func (d planDay) planned() error {
 
 // on is the plan of a date.
 func (d planDay) on(date calendar.Date) (*v1.PlanResponse, error) {
-	if stored, ok := store.Lookup[*v1.Plan](d.view, d.name()+"-"+date.String()); ok && stored.GetPool() == d.name() {
+	if stored, ok := store.Lookup[*v1.Plan](d.view, pool.PlanName(d.name(), date.String())); ok && stored.GetPool() == d.name() {
 		return d.answer(stored, false), nil
 	}
 	if err := d.planned(); err != nil {

@@ -227,5 +227,5 @@ func (in *input) fetchTime(pool *v1.Pool, digest string) time.Duration {
 	return time.Minute
 }
 
-// planName names the plan of a pool for a date.
-func planName(pool, date string) string { return fmt.Sprintf("%s-%s", pool, date) }
+// PlanName names the plan of a pool for a date.
+func PlanName(pool, date string) string { return fmt.Sprintf("%s-%s", pool, date) }

@@ -106,7 +106,7 @@ func (r *dayRound) writePlans(now time.Time, view *store.View, pool *v1.Pool, pl
 	}
 	last := calendar.DateOf(now.Add(planAhead).In(zone))
 	for date := calendar.DateOf(now.In(zone)); date.Compare(last) <= 0; date = date.Add(1) {
-		name := planName(pool.GetMeta().GetName(), date.String())
+		name := PlanName(pool.GetMeta().GetName(), date.String())
 		stored, known := store.Lookup[*v1.Plan](view, name)
 		next := plan.OnDate(date.String(), zone, now)
 		next.Meta = &v1.Meta{Name: name}
@@ -124,7 +124,7 @@ func (r *dayRound) writePlans(now time.Time, view *store.View, pool *v1.Pool, pl
 	}
 	// Yesterday's starts may get ready after midnight.
 	yesterday := calendar.DateOf(now.In(zone)).Add(-1).String()
-	if stored, ok := store.Lookup[*v1.Plan](view, planName(pool.GetMeta().GetName(), yesterday)); ok {
+	if stored, ok := store.Lookup[*v1.Plan](view, PlanName(pool.GetMeta().GetName(), yesterday)); ok {
 		next := proto.CloneOf(stored)
 		note(now, view, pool, next)
 		r.tell(now, view, pool, zone, stored, next)
