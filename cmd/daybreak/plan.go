@@ -84,11 +84,10 @@ func planDate(ctx context.Context, conn grpc.ClientConnInterface, pool, day stri
 		}
 		return day, nil
 	}
-	o, err := get(ctx, conn, v1.Kind_KIND_POOL, pool)
+	found, err := getPool(ctx, conn, pool)
 	if err != nil {
 		return "", err
 	}
-	found, _ := o.(*v1.Pool)
 	zone := time.UTC
 	if name := found.GetSpec().GetCalendar(); name != "" {
 		_, resolved, err := fetchCalendar(ctx, conn, name)

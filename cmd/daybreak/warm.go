@@ -87,13 +87,9 @@ some replaces them. --clear takes all of them back.`,
 }
 
 func (a *app) warm(ctx context.Context, conn *grpc.ClientConn, name string, wish *v1.ExtraTarget, length time.Duration, until string) error {
-	o, err := get(ctx, conn, v1.Kind_KIND_POOL, name)
+	pool, err := getPool(ctx, conn, name)
 	if err != nil {
 		return err
-	}
-	pool, ok := o.(*v1.Pool)
-	if !ok {
-		return errEmpty
 	}
 	schedule := pool.GetSpec().GetSchedule()
 	if schedule == nil {
@@ -128,15 +124,24 @@ func (a *app) warm(ctx context.Context, conn *grpc.ClientConn, name string, wish
 	return err
 }
 
-// clearWishes takes the pool's wishes back, each by ending it where it begins: an empty list would leave them all.
-func (a *app) clearWishes(ctx context.Context, conn *grpc.ClientConn, name string) error {
+// getPool fetches a pool.
+func getPool(ctx context.Context, conn grpc.ClientConnInterface, name string) (*v1.Pool, error) {
 	o, err := get(ctx, conn, v1.Kind_KIND_POOL, name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	pool, ok := o.(*v1.Pool)
 	if !ok {
-		return errEmpty
+		return nil, errEmpty
+	}
+	return pool, nil
+}
+
+// clearWishes takes the pool's wishes back, each by ending it where it begins: an empty list would leave them all.
+func (a *app) clearWishes(ctx context.Context, conn *grpc.ClientConn, name string) error {
+	pool, err := getPool(ctx, conn, name)
+	if err != nil {
+		return err
 	}
 	wishes := pool.GetSpec().GetSchedule().GetExtra()
 	for _, wish := range wishes {
