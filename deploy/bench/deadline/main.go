@@ -69,24 +69,13 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, desktops, rounds int, lead time.Duration) (err error) {
-	lab, err := onehost.New(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if downErr := lab.Down(); err == nil {
-			err = downErr
-		}
-	}()
-	// All sides know the host: the base lies there, and Daybreak has seen desktops get ready.
-	if err := lab.Ready(ctx, desktops); err != nil {
-		return err
-	}
-	script, err := onehost.NewScript(ctx, lab)
-	if err != nil {
-		return err
-	}
+func run(ctx context.Context, desktops, rounds int, lead time.Duration) error {
+	return onehost.Compare(ctx, desktops, func(lab *onehost.Lab, script *onehost.Script) error {
+		return compare(ctx, lab, script, desktops, rounds, lead)
+	})
+}
+
+func compare(ctx context.Context, lab *onehost.Lab, script *onehost.Script, desktops, rounds int, lead time.Duration) error {
 	line := result{Bench: "deadline", Desktops: desktops, Rounds: rounds, LeadS: lead.Seconds(), AtOnce: script.Concurrency, KVM: script.KVM, Missed: []string{}}
 	sides := []func(context.Context) error{
 		func(ctx context.Context) error { return line.Ours.add(warmUp(ctx, lab, desktops)) },

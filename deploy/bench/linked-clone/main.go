@@ -56,20 +56,13 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, desktops, pairs int) (err error) {
-	lab, err := onehost.New(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if downErr := lab.Down(); err == nil {
-			err = downErr
-		}
-	}()
-	peer, err := prepare(ctx, lab, desktops)
-	if err != nil {
-		return err
-	}
+func run(ctx context.Context, desktops, pairs int) error {
+	return onehost.Compare(ctx, desktops, func(lab *onehost.Lab, peer *onehost.Script) error {
+		return compare(ctx, lab, peer, desktops, pairs)
+	})
+}
+
+func compare(ctx context.Context, lab *onehost.Lab, peer *onehost.Script, desktops, pairs int) error {
 	var ours, theirs []sample
 	for i := range pairs {
 		sides := []func(context.Context) error{

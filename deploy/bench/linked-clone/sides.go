@@ -10,14 +10,6 @@ import (
 	"daybreak/deploy/bench/onehost"
 )
 
-// prepare lets Daybreak run the desktops once, so that the base lies on the host, and writes the peer.
-func prepare(ctx context.Context, lab *onehost.Lab, desktops int) (*onehost.Script, error) {
-	if err := lab.Ready(ctx, desktops); err != nil {
-		return nil, err
-	}
-	return onehost.NewScript(ctx, lab)
-}
-
 // runPeer measures the script, and takes its clones away afterwards.
 func runPeer(ctx context.Context, peer *onehost.Script, desktops int) (sample, error) {
 	s, err := timed(func() error {

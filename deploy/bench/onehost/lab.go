@@ -26,8 +26,8 @@ type Lab struct {
 	env       []string
 }
 
-// New starts the lab, which takes a minute or two. Whoever has it ends it with Down.
-func New(ctx context.Context) (*Lab, error) {
+// start brings the lab up, which takes a minute or two. Whoever has it ends it with down.
+func start(ctx context.Context) (*Lab, error) {
 	root, err := gitRoot(ctx)
 	if err != nil {
 		return nil, err
@@ -39,7 +39,7 @@ func New(ctx context.Context) (*Lab, error) {
 	l := &Lab{root: root, dir: dir}
 	l.env = append(os.Environ(), "DAYBREAK_LAB_DIR="+dir, "DAYBREAK_CONFIG="+filepath.Join(dir, "control", "data", "admin.yaml"))
 	if err := l.fill(ctx); err != nil {
-		_ = l.Down()
+		_ = l.down()
 		return nil, err
 	}
 	return l, nil
@@ -65,8 +65,8 @@ func gitRoot(ctx context.Context) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// Down takes the lab away with all its files. It has no context: the lab goes also when the benchmark was interrupted.
-func (l *Lab) Down() error {
+// down takes the lab away with all its files. It has no context: the lab goes also when the benchmark was interrupted.
+func (l *Lab) down() error {
 	_, err := l.Do(context.Background(), "deploy/lab", "down", "--purge")
 	return err
 }

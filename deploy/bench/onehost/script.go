@@ -24,8 +24,30 @@ type Script struct {
 // scriptDir is where the script and its clones lie, as the host sees it.
 const scriptDir = "/var/lib/daybreak-agent/peer"
 
-// NewScript writes the script. It needs one desktop that runs, whose virtual hardware it takes, and leaves the pool empty.
-func NewScript(ctx context.Context, l *Lab) (*Script, error) {
+// Compare starts a lab, lets Daybreak run the desktops once in it, so that the base lies on the host and it has seen them get
+// ready, writes the script, and takes the lab away when what it calls is done.
+func Compare(ctx context.Context, desktops int, do func(*Lab, *Script) error) (err error) {
+	lab, err := start(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if downErr := lab.down(); err == nil {
+			err = downErr
+		}
+	}()
+	if err := lab.Ready(ctx, desktops); err != nil {
+		return err
+	}
+	script, err := newScript(ctx, lab)
+	if err != nil {
+		return err
+	}
+	return do(lab, script)
+}
+
+// newScript writes the script. It needs one desktop that runs, whose virtual hardware it takes, and leaves the pool empty.
+func newScript(ctx context.Context, l *Lab) (*Script, error) {
 	xml, err := l.Inside(ctx, "sh", "-c", "virsh -q dumpxml --inactive $(virsh -q list --name | head -n 1)")
 	if err != nil {
 		return nil, err
