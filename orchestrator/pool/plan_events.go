@@ -112,7 +112,7 @@ func starts(n int) string {
 func shortText(s *v1.Shortfall, zone *time.Location) string {
 	text := fmt.Sprintf("%s will not be ready at %s", plural(int(s.GetDesktops()), "desktop"), s.GetDeadline().AsTime().In(zone).Format("15:04 MST"))
 	if s.GetReady() != nil {
-		text += fmt.Sprintf(" but at %s", s.GetReady().AsTime().In(zone).Format("15:04"))
+		text += fmt.Sprintf(" but at %s", s.GetReady().AsTime().In(zone).Format("15:04:05"))
 	}
 	return text + ": " + s.GetReason()
 }

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"daybreak/orchestrator/demand"
@@ -81,9 +82,10 @@ func (in *input) addPool(object *v1.Pool, curve []demand.Step) {
 		Name: object.GetMeta().GetName(), Image: object.GetSpec().GetImage(), Digest: digestOf(in.view, object),
 		Readiness: readinessDeadline(object), MemoryMiB: int64(wanted.GetMemoryMib()), VCPUs: int64(wanted.GetVcpus()), Hosts: []string{},
 	}
-	seats := int(object.GetSpec().GetDesktops())
+	seats, told := int(object.GetSpec().GetDesktops()), targetsOf(d.Plans)
 	for _, step := range curve {
 		target := warmup.Target{From: step.From, Running: step.Wanted(d.held+d.kept, seats), Reason: step.Reason}
+		target.Since = since(told, target, in.now)
 		if n := len(pool.Targets); n > 0 && pool.Targets[n-1].Running == target.Running && pool.Targets[n-1].Reason == target.Reason {
 			continue
 		}
@@ -123,6 +125,31 @@ func (in *input) addPool(object *v1.Pool, curve []demand.Step) {
 		pool.Lost += n
 	}
 	in.Pools = append(in.Pools, pool)
+}
+
+// targetsOf are those of all plans, in order.
+func targetsOf(plans []*v1.Plan) []*v1.PlanTarget {
+	var all []*v1.PlanTarget
+	for _, plan := range plans {
+		all = append(all, plan.GetTargets()...)
+	}
+	slices.SortStableFunc(all, func(a, b *v1.PlanTarget) int { return a.GetFrom().AsTime().Compare(b.GetFrom().AsTime()) })
+	return all
+}
+
+// since is when plans told first that so many are wanted then: now, when they do not yet; zero, when that is not written down.
+func since(told []*v1.PlanTarget, target warmup.Target, now time.Time) time.Time {
+	i, same := slices.BinarySearchFunc(told, target.From, func(t *v1.PlanTarget, at time.Time) int { return t.GetFrom().AsTime().Compare(at) })
+	if !same {
+		i--
+	}
+	switch {
+	case i < 0 || int(told[i].GetRunning()) < target.Running:
+		return now
+	case told[i].GetSince() == nil:
+		return time.Time{}
+	}
+	return told[i].GetSince().AsTime()
 }
 
 // look reads a pool as Decide does, without the record of failures.

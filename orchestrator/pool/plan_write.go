@@ -163,7 +163,7 @@ func merged(now time.Time, stored, next *v1.Plan) *v1.Plan {
 	all.Starts = slices.DeleteFunc(all.Starts, func(s *v1.PlannedStart) bool { return undone[s] })
 	all.Starts = all.Starts[:min(len(all.Starts), maxPlannedStarts)]
 	inOrder(all.Starts)
-	all.Shortfalls = slices.DeleteFunc(all.Shortfalls, func(s *v1.Shortfall) bool { return !over(s.GetDeadline()) })
+	stillShort(all, over)
 	for _, s := range next.GetShortfalls() {
 		if !over(s.GetDeadline()) {
 			all.Shortfalls = append(all.Shortfalls, s)
@@ -176,6 +176,31 @@ func merged(now time.Time, stored, next *v1.Plan) *v1.Plan {
 		inOrder(all.Starts)
 	}
 	return all
+}
+
+// stillShort leaves a plan the shortfalls whose deadline is over, and of the others as many desktops as are on their way, and late.
+func stillShort(plan *v1.Plan, over func(*timestamppb.Timestamp) bool) {
+	late := map[time.Time]uint32{}
+	for _, s := range plan.GetStarts() {
+		sure := s.GetStartAt().AsTime().Add(plan.GetHosts()[s.GetHost()].GetQuantile().AsDuration())
+		if over(s.GetStartAt()) && s.GetReady() == nil && sure.After(s.GetDeadline().AsTime()) {
+			late[s.GetDeadline().AsTime()]++
+		}
+	}
+	var kept []*v1.Shortfall
+	for _, s := range plan.GetShortfalls() {
+		if !over(s.GetDeadline()) {
+			n := min(s.GetDesktops(), late[s.GetDeadline().AsTime()])
+			if s.GetReady() == nil || n == 0 {
+				continue
+			}
+			late[s.GetDeadline().AsTime()] -= n
+			s = proto.CloneOf(s)
+			s.Desktops = n
+		}
+		kept = append(kept, s)
+	}
+	plan.Shortfalls = kept
 }
 
 // supersedes says what a start that is planned now does to those of the seat whose time has come: whether it belongs beside

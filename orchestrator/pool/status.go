@@ -69,7 +69,7 @@ func (d *decision) tellWanted(s *v1.PoolStatus) {
 	for _, plan := range d.Plans {
 		for _, shortfall := range plan.GetShortfalls() {
 			if shortfall.GetDeadline().AsTime().Equal(at) {
-				s.NextShortfall = max(s.NextShortfall, shortfall.GetDesktops())
+				s.NextShortfall += shortfall.GetDesktops()
 			}
 		}
 	}

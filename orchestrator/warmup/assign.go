@@ -19,7 +19,7 @@ func (p *planner) turn(at time.Time) {
 		o.cool(at, o.most(i, at.Add(p.keep)))
 		o.forget(max(0, target-o.running))
 		if miss := target - o.running - o.open; miss > 0 {
-			o.wishes = append(o.wishes, &wish{deadline: o.targets[i].From, want: miss, missing: miss})
+			o.wishes = append(o.wishes, &wish{Target: o.targets[i], want: miss, missing: miss})
 			o.open += miss
 		}
 	}
@@ -89,7 +89,7 @@ func (o *pool) forget(most int) {
 		// The one part is missed for good; the other goes on waiting.
 		w.missing -= n
 		w.want -= n
-		o.wishes = append(o.wishes, &wish{deadline: w.deadline, want: n, missing: n, dropped: true, why: w.why})
+		o.wishes = append(o.wishes, &wish{Target: w.Target, want: n, missing: n, dropped: true, why: w.why})
 	}
 }
 
@@ -186,8 +186,8 @@ func (p *planner) offer(o *pool, h *host, w *wish) (offer, bool) {
 	}
 	of := offer{host: h, chosen: h.chosen, earliest: imageAt(o, s, h), Estimate: o.estimate(p.model, h, s.Digest)}
 	earliest := later(of.earliest, room)
-	of.length = of.Mean + h.slack(w.deadline, of.Deviation)
-	last := w.deadline.Add(-of.Quantile)
+	of.length = of.Mean + h.slack(w.From, of.Deviation)
+	last := w.From.Add(-of.Quantile)
 	if of.slot, of.at = h.latest(earliest, last, of.length); of.slot == nil {
 		of.slot, of.at = h.soonest(earliest, of.length)
 		of.late = of.at.Sub(last)
@@ -254,7 +254,7 @@ func (p *planner) start(o *pool, w *wish, of offer) {
 // enlist gives a seat a start that an offer describes.
 func (p *planner) enlist(o *pool, w *wish, s *seat, of offer) {
 	s.host = of.host
-	j := &job{Estimate: of.Estimate, pool: o, seat: s, wish: w, deadline: w.deadline, at: of.at, length: of.length, earliest: of.earliest, first: !s.cooled && s.job == nil}
+	j := &job{Estimate: of.Estimate, pool: o, seat: s, wish: w, deadline: w.From, at: of.at, length: of.length, earliest: of.earliest, first: !s.cooled && s.job == nil}
 	of.host.take(of.slot, j)
 	o.jobs, w.jobs = append(o.jobs, j), append(w.jobs, j)
 	o.used[of.host] = of.Estimate

@@ -66,7 +66,7 @@ func (p *planner) keepStarts(o *pool) {
 // keeps: the seat's start in the plan before meets the wish.
 func (p *planner) keeps(o *pool, s *seat, w *wish) bool {
 	e := o.estimate(p.model, s.host, s.Digest)
-	if s.had.Add(e.Quantile).After(w.deadline) || s.had.Before(imageAt(o, s, s.host)) {
+	if s.had.Add(e.Quantile).After(w.From) || s.had.Before(imageAt(o, s, s.host)) {
 		return false
 	}
 	room, ok := s.host.roomFrom(p.now, o.MemoryMiB, o.VCPUs)

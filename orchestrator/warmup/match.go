@@ -20,9 +20,9 @@ func (o *pool) swap() {
 		w.jobs = nil
 	}
 	slices.SortStableFunc(jobs, func(a, b *job) int { return a.at.Add(a.Quantile).Compare(b.at.Add(b.Quantile)) })
-	slices.SortStableFunc(wishes, func(a, b *wish) int { return a.deadline.Compare(b.deadline) })
+	slices.SortStableFunc(wishes, func(a, b *wish) int { return a.From.Compare(b.From) })
 	for i, j := range jobs {
-		j.wish, j.deadline = wishes[i], wishes[i].deadline
+		j.wish, j.deadline = wishes[i], wishes[i].From
 	}
 	for _, j := range o.jobs {
 		if j.wish != nil {

@@ -79,7 +79,7 @@ func (o *pool) shortfalls(now time.Time) []Shortfall {
 			all = append(all, lateness(w, late, now))
 		}
 		if w.missing > 0 {
-			all = append(all, Shortfall{Deadline: w.deadline, Desktops: w.missing, Reason: w.why})
+			all = append(all, Shortfall{Deadline: w.From, Desktops: w.missing, Reason: w.why})
 		}
 	}
 	slices.SortStableFunc(all, func(a, b Shortfall) int {
@@ -103,7 +103,7 @@ func join(all []Shortfall) []Shortfall {
 
 // lateness puts jobs that miss their deadline into a shortfall.
 func lateness(w *wish, late []*job, now time.Time) Shortfall {
-	s := Shortfall{Deadline: w.deadline, Desktops: len(late)}
+	s := Shortfall{Deadline: w.From, Desktops: len(late)}
 	last := late[0]
 	for _, j := range late {
 		if sure := j.at.Add(j.Quantile); sure.After(s.Ready) {
@@ -125,10 +125,13 @@ func whyLate(w *wish, last *job, now time.Time) string {
 	}
 	takes := fmt.Sprintf("a start takes %s (99 of 100 at most %s)", short(last.Mean), short(last.Quantile))
 	where := fmt.Sprintf("%s on %s, %d at once", count(len(w.jobs), "desktop"), count(len(hosts), "host"), boots)
-	clock := func(t time.Time) string { return t.In(w.deadline.Location()).Format("15:04:05 MST") }
-	left := w.deadline.Sub(now)
+	clock := func(t time.Time) string { return t.In(w.From.Location()).Format("15:04:05 MST") }
+	left := w.From.Sub(now)
 	if left <= 0 {
 		return fmt.Sprintf("the deadline was over when this was planned: %s; %s", where, takes)
+	}
+	if sure := w.Since.Add(last.Quantile); !w.Since.IsZero() && sure.After(w.From) {
+		return fmt.Sprintf("%d are wanted then only since %s, %s before: %s; %s", w.Running, clock(w.Since), short(w.From.Sub(w.Since)), where, takes)
 	}
 	if last.earliest.After(now) && last.earliest.After(last.last()) {
 		return fmt.Sprintf("nothing can start on %s before %s, when the image is there and the desktop is prepared; %s", last.host.Name, clock(last.earliest), takes)

@@ -35,9 +35,11 @@ func (p PoolPlan) OnDate(date string, zone *time.Location, made time.Time) *v1.P
 		if day := t.From.In(zone).Format(time.DateOnly); day > date || day < date && !lasts || len(plan.Targets) == maxTargets {
 			continue
 		}
-		plan.Targets = append(plan.Targets, &v1.PlanTarget{
-			From: timestamppb.New(t.From), Running: uint32(max(0, t.Running)), Reason: store.Cut(t.Reason, maxTargetReason),
-		})
+		target := &v1.PlanTarget{From: timestamppb.New(t.From), Running: uint32(max(0, t.Running)), Reason: store.Cut(t.Reason, maxTargetReason)}
+		if !t.Since.IsZero() {
+			target.Since = timestamppb.New(t.Since)
+		}
+		plan.Targets = append(plan.Targets, target)
 	}
 	places := map[string]uint32{}
 	for _, s := range p.Starts {

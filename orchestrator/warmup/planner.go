@@ -61,12 +61,12 @@ type seat struct {
 
 // wish is desktops that should be ready at a deadline.
 type wish struct {
-	deadline time.Time
-	want     int
-	missing  int
-	dropped  bool // nobody wants what is missing any more
-	jobs     []*job
-	why      string // why some are missing
+	Target
+	want    int
+	missing int
+	dropped bool // nobody wants what is missing any more
+	jobs    []*job
+	why     string // why some are missing
 }
 
 // job is one start.

@@ -161,6 +161,9 @@ func (s summary) past() string {
 		}
 		text += "."
 	}
+	if i := slices.IndexFunc(s.plan.GetShortfalls(), func(f *v1.Shortfall) bool { return f.GetReady() != nil }); i >= 0 && late+never > 0 {
+		text += fmt.Sprintf(" It was known of %s: %s.", count(int(s.plan.GetShortfalls()[i].GetDesktops()), "desktop"), strings.TrimSuffix(s.plan.GetShortfalls()[i].GetReason(), "."))
+	}
 	if atOnce > 0 {
 		text += fmt.Sprintf(" %s woken at once, when nobody could plan ahead any more.", countWas(atOnce, "desktop"))
 	}

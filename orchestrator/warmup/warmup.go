@@ -67,6 +67,8 @@ type Target struct {
 	From    time.Time
 	Running int
 	Reason  string
+	// Since is when so many were wanted first, as far as is known; zero when nobody knows.
+	Since time.Time
 }
 
 // Phase is what a seat is.

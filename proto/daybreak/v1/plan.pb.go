@@ -151,7 +151,9 @@ type PlanTarget struct {
 	// So many.
 	Running uint32 `protobuf:"varint,2,opt,name=running,proto3" json:"running,omitempty"`
 	// Why, for people: "opening hours, 100%", "learned from 23 days: 14 of 20".
-	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Since when so many are wanted then, as far as plans tell; absent when that was before they did.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -205,6 +207,13 @@ func (x *PlanTarget) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *PlanTarget) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
 }
 
 // PlanHost is what the plan assumed of a host.
@@ -460,12 +469,13 @@ const file_daybreak_v1_plan_proto_rawDesc = "" +
 	"\x06starts\x18\b \x03(\v2\x19.daybreak.v1.PlannedStartB\t\xbaH\x06\x92\x01\x03\x10\x88'R\x06starts\x12@\n" +
 	"\n" +
 	"shortfalls\x18\t \x03(\v2\x16.daybreak.v1.ShortfallB\b\xbaH\x05\x92\x01\x02\x10@R\n" +
-	"shortfalls\"\x82\x01\n" +
+	"shortfalls\"\xb4\x01\n" +
 	"\n" +
 	"PlanTarget\x12.\n" +
 	"\x04from\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x12\"\n" +
 	"\arunning\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\x88'R\arunning\x12 \n" +
-	"\x06reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x06reason\"\xc7\x01\n" +
+	"\x06reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x06reason\x120\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xc7\x01\n" +
 	"\bPlanHost\x12\x1b\n" +
 	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04name\x12\x1e\n" +
 	"\x05boots\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\x80 R\x05boots\x12-\n" +
@@ -515,18 +525,19 @@ var file_daybreak_v1_plan_proto_depIdxs = []int32{
 	3,  // 4: daybreak.v1.Plan.starts:type_name -> daybreak.v1.PlannedStart
 	4,  // 5: daybreak.v1.Plan.shortfalls:type_name -> daybreak.v1.Shortfall
 	6,  // 6: daybreak.v1.PlanTarget.from:type_name -> google.protobuf.Timestamp
-	7,  // 7: daybreak.v1.PlanHost.mean:type_name -> google.protobuf.Duration
-	7,  // 8: daybreak.v1.PlanHost.quantile:type_name -> google.protobuf.Duration
-	6,  // 9: daybreak.v1.PlannedStart.start_at:type_name -> google.protobuf.Timestamp
-	6,  // 10: daybreak.v1.PlannedStart.deadline:type_name -> google.protobuf.Timestamp
-	6,  // 11: daybreak.v1.PlannedStart.ready:type_name -> google.protobuf.Timestamp
-	6,  // 12: daybreak.v1.Shortfall.deadline:type_name -> google.protobuf.Timestamp
-	6,  // 13: daybreak.v1.Shortfall.ready:type_name -> google.protobuf.Timestamp
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	6,  // 7: daybreak.v1.PlanTarget.since:type_name -> google.protobuf.Timestamp
+	7,  // 8: daybreak.v1.PlanHost.mean:type_name -> google.protobuf.Duration
+	7,  // 9: daybreak.v1.PlanHost.quantile:type_name -> google.protobuf.Duration
+	6,  // 10: daybreak.v1.PlannedStart.start_at:type_name -> google.protobuf.Timestamp
+	6,  // 11: daybreak.v1.PlannedStart.deadline:type_name -> google.protobuf.Timestamp
+	6,  // 12: daybreak.v1.PlannedStart.ready:type_name -> google.protobuf.Timestamp
+	6,  // 13: daybreak.v1.Shortfall.deadline:type_name -> google.protobuf.Timestamp
+	6,  // 14: daybreak.v1.Shortfall.ready:type_name -> google.protobuf.Timestamp
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_daybreak_v1_plan_proto_init() }
