@@ -111,13 +111,29 @@ func (d *decision) targetFor(desktop *v1.Desktop) *target {
 	if d.runs(desktop, d.next) {
 		others--
 	}
-	if others < int(d.Pool.GetRelease().GetAdmitted()) && d.open(d.next) {
+	if others < int(d.Pool.GetRelease().GetAdmitted()) && d.open(d.next) && !(d.open(d.base) && d.unproven(desktop)) {
 		return d.next
 	}
 	if d.open(d.base) {
 		return d.base
 	}
 	return nil
+}
+
+// unproven: somebody holds the desktop and was told of no restart, nothing has shown yet that the next version gets ready, and
+// one that nobody holds can show it.
+func (d *decision) unproven(desktop *v1.Desktop) bool {
+	if desktop.GetClaim() == nil || desktop.GetClaim().GetRestartAt() != nil || d.Pool.GetRelease().GetRollback() {
+		return false
+	}
+	unclaimed := false
+	for _, other := range d.Desktops {
+		if d.runs(other, d.next) && store.State(other) == v1.DesktopState_DESKTOP_STATE_READY {
+			return false
+		}
+		unclaimed = unclaimed || other.GetClaim() == nil && other.GetSpec().GetOwner() == ""
+	}
+	return unclaimed
 }
 
 // give makes the count of lives of the next version right after a life was decided; desktop is as it was, nil if new.

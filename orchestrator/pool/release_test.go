@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -332,6 +333,39 @@ func TestForce(t *testing.T) {
 	late.pool.Release.ForceFrom = timestamppb.New(late.now.Add(-time.Hour))
 	if a := late.round(); len(a.Retire) != 0 || !late.desktops["sales-1"].Claim.GetRestartAt().AsTime().Equal(late.now.Add(15*time.Minute)) {
 		t.Errorf("after the deadline: retired %v, claim %v; want a notice first", changedNames(a.Retire), late.desktops["sales-1"].Claim)
+	}
+}
+
+// A user whose desktop was lost with its host goes on with the version that is known to work, while nothing has shown that
+// the next one gets ready.
+func TestUsersAreNoCanaries(t *testing.T) {
+	for _, c := range []struct {
+		what    string
+		ready   bool // a desktop runs the next version and is ready
+		held    int
+		release *v1.Release
+		want    uint32
+	}{
+		{what: "nothing shown", held: 1, release: rolling(3), want: 1},
+		{what: "a canary is ready", ready: true, held: 1, release: rolling(3), want: 2},
+		{what: "all are held", held: 4, release: rolling(3), want: 2},
+		{what: "a rollback", held: 1, release: &v1.Release{Version: 1, Next: 2, Admitted: 3, Rollback: true, Rollout: "sales-1"}, want: 2},
+	} {
+		w := settled(t, 4, published)
+		if c.ready {
+			w.let(rolling(1))
+			w.settle(20)
+		}
+		users := w.running(1)[:c.held]
+		for i, name := range users {
+			w.claim(name, fmt.Sprintf("user%d", i))
+		}
+		w.change(users[0], func(d *v1.Desktop) { d.Incarnation.Host = "removed" })
+		w.let(c.release)
+		w.round()
+		if got := w.desktops[users[0]].Incarnation.Version; got != c.want {
+			t.Errorf("%s: the next life of a desktop that is held has version %d, want %d", c.what, got, c.want)
+		}
 	}
 }
 
