@@ -163,6 +163,10 @@ func (h *history) checkRestart(d *v1.Desktop) {
 		h.excused[key] = true // it was not started yet, and must not be
 		return
 	}
+	if !h.ready[key] && d.GetStatus().GetGeneration() == key.generation && d.GetStatus().GetState() == v1.DesktopState_DESKTOP_STATE_FAILED {
+		h.excused[key] = true // it followed one that its user lost, and nobody ever worked on it
+		return
+	}
 	policy := h.pools[d.GetSpec().GetPool()].GetSpec().GetRollout().GetInUse()
 	at, announced := d.GetClaim().GetRestartAt(), h.announced[key]
 	switch {
