@@ -18,7 +18,7 @@ const (
 	keptDays = 70
 )
 
-// Record adds to a history's days what is seen now: when each claim that users hold, or wait for, began. It returns the days,
+// Record adds to a history's days what is seen now: when each claim of a desktop that users use, or wait for, began. It returns the days,
 // sharing those that did not change, and whether any did; it may be asked as often as one likes, once in 5 minutes at least.
 // cal is the pool's calendar; without one days are UTC's and always open.
 //

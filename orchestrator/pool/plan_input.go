@@ -200,7 +200,7 @@ func (in *input) seatOf(d *decision, desktop *v1.Desktop) (seat warmup.Seat, los
 		return seat, "are to be deleted"
 	case state == v1.DesktopState_DESKTOP_STATE_LOST:
 		return seat, "are on hosts that are not heard from"
-	case isSuspended(desktop) || isCold(d.now, desktop) && desktop.GetClaim() != nil:
+	case awaitsUser(d.now, desktop):
 		return seat, "wait for their users"
 	case store.Broken(state) && inc.GetDesired() != v1.DesiredState_DESIRED_STATE_DELETED:
 		return seat, "have failed"

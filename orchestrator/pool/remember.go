@@ -23,10 +23,13 @@ const (
 	maxSampleBytes = 1 << 10
 )
 
-// remember keeps the pools' histories: who held or waited for desktops, and how starts went.
+// remember keeps the pools' histories: who used or waited for desktops, and how starts went.
 func (r *dayRound) remember(now time.Time, view *store.View) {
 	began := map[string][]time.Time{}
 	for _, claim := range store.All[*v1.Claim](view) {
+		if desktop, _ := store.Lookup[*v1.Desktop](view, claim.GetDesktop()); awaitsUser(now, desktop) {
+			continue // its user is away, and it takes nothing of a host
+		}
 		at := claim.GetSince()
 		if claim.GetQueued() != nil {
 			at = claim.GetQueued()

@@ -48,3 +48,33 @@ func TestHistoryHasRoom(t *testing.T) {
 		t.Error("what was forgotten is added again")
 	}
 }
+
+// Who holds a desktop that sleeps over night wants none of a host then: it is no demand to learn from, before they are back.
+func TestWhoIsAwayIsNoDemand(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*v1.Desktop)
+		want   uint32
+	}{
+		{"runs", func(*v1.Desktop) {}, 1},
+		{"is suspended", func(d *v1.Desktop) {
+			d.Incarnation.Desired, d.Status.State = v1.DesiredState_DESIRED_STATE_SUSPENDED, v1.DesktopState_DESKTOP_STATE_SUSPENDED
+		}, 0},
+		{"is shut down", func(d *v1.Desktop) {
+			d.Incarnation.Desired, d.Status.State = v1.DesiredState_DESIRED_STATE_PREPARED, v1.DesktopState_DESKTOP_STATE_PREPARED
+		}, 0},
+		{"is being woken", func(d *v1.Desktop) { d.Status.State = v1.DesktopState_DESKTOP_STATE_SUSPENDED }, 1},
+		{"failed", func(d *v1.Desktop) { d.Status.State = v1.DesktopState_DESKTOP_STATE_FAILED }, 1},
+	} {
+		w := settled(t, 1)
+		w.claim("sales-1", "hanako")
+		c.change(w.desktops["sales-1"])
+		claim := &v1.Claim{Meta: &v1.Meta{Name: "c1"}, Pool: "sales", User: "hanako", Desktop: "sales-1", Since: timestamppb.New(w.now.Add(-20 * time.Hour))}
+		var r dayRound
+		r.remember(w.now, shown(t, w, claim))
+		day := r.objects[0].Object.(*v1.History).GetDays()[0]
+		if got := day.Claimed[len(day.Claimed)-1]; got != c.want {
+			t.Errorf("a claim of a desktop that %s counts as %d", c.name, got)
+		}
+	}
+}

@@ -50,6 +50,11 @@ func isSuspended(desktop *v1.Desktop) bool {
 	return desktop.GetIncarnation().GetDesired() == v1.DesiredState_DESIRED_STATE_SUSPENDED
 }
 
+// awaitsUser: it is suspended, or its user's and shut down, until they are back.
+func awaitsUser(now time.Time, desktop *v1.Desktop) bool {
+	return isSuspended(desktop) || isCold(now, desktop) && desktop.GetClaim() != nil
+}
+
 // bornCold: the life began to wait, and was told to run later. It takes no desktop out of service while it starts.
 func bornCold(desktop *v1.Desktop) bool {
 	inc := desktop.GetIncarnation()

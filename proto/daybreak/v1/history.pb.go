@@ -95,7 +95,8 @@ type DayHistory struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "2026-11-24".
 	Date string `protobuf:"bytes,1,opt,name=date,proto3" json:"date,omitempty"`
-	// Most claims at once, users who waited included, in each bin up to the last that was watched.
+	// Most claims at once, users who waited included, in each bin up to the last that was watched. A claim whose desktop sleeps until its user is
+	// back does not count.
 	Claimed []uint32 `protobuf:"varint,2,rep,packed,name=claimed,proto3" json:"claimed,omitempty"`
 	// Claims that began in each bin, as long as claimed.
 	Arrivals []uint32 `protobuf:"varint,3,rep,packed,name=arrivals,proto3" json:"arrivals,omitempty"`
