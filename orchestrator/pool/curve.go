@@ -37,7 +37,7 @@ func DemandOf(view *store.View, pool *v1.Pool) demand.Pool {
 func timeToReady(view *store.View, pool *v1.Pool, history *v1.History) time.Duration {
 	model := warmup.Learn([]*v1.History{history}, imagesOf(view))
 	longest := time.Duration(0)
-	for _, class := range classes(history) {
+	for _, class := range classes(view, pool, history) {
 		estimate := model.Estimate(warmup.Boot{
 			Image: pool.GetSpec().GetImage(), Digest: digestOf(view, pool), Class: class, Readiness: readinessDeadline(pool),
 		})
@@ -49,15 +49,30 @@ func timeToReady(view *store.View, pool *v1.Pool, history *v1.History) time.Dura
 	return longest
 }
 
-// classes are those that a history knows starts on.
-func classes(history *v1.History) []string {
-	var found []string
-	for _, boot := range history.GetBoots() {
-		if !slices.Contains(found, boot.GetHostClass()) {
-			found = append(found, boot.GetHostClass())
+// classes are those that a history knows starts on and that hosts have on which the pool's desktops may start, whether those are well just
+// now or not; all that it knows when there is no such host. They are in the order of the history.
+func classes(view *store.View, pool *v1.Pool, history *v1.History) []string {
+	here := map[string]bool{}
+	for _, host := range store.All[*v1.Host](view) {
+		if slices.Contains(host.GetStatus().GetZones(), pool.GetSpec().GetZone()) && !host.GetSpec().GetUnschedulable() && host.GetMeta().GetDeletion() == nil {
+			here[warmup.HostClass(host.GetStatus().GetCapacity())] = true
 		}
 	}
-	return found
+	var known, usable []string
+	for _, boot := range history.GetBoots() {
+		class := boot.GetHostClass()
+		if slices.Contains(known, class) {
+			continue
+		}
+		known = append(known, class)
+		if here[class] {
+			usable = append(usable, class)
+		}
+	}
+	if len(usable) == 0 {
+		return known
+	}
+	return usable
 }
 
 func readinessDeadline(pool *v1.Pool) time.Duration {
@@ -133,6 +148,7 @@ type curve struct {
 	line    []*v1.Calendar
 	history *v1.History
 	digest  string
+	classes []string
 	from    time.Time
 	steps   []demand.Step
 }
@@ -144,15 +160,15 @@ func (c *curves) get(view *store.View, pool *v1.Pool, now time.Time) []demand.St
 		return nil
 	}
 	history, _ := store.Lookup[*v1.History](view, name)
-	line, digest := calendars(view, pool), digestOf(view, pool)
+	line, digest, usable := calendars(view, pool), digestOf(view, pool), classes(view, pool, history)
 	c.mu.Lock()
 	known := c.of[name]
 	c.mu.Unlock()
-	if known != nil && known.history == history && slices.Equal(known.line, line) && known.digest == digest &&
+	if known != nil && known.history == history && slices.Equal(known.line, line) && known.digest == digest && slices.Equal(known.classes, usable) &&
 		!now.Before(known.from) && now.Sub(known.from) < curveSlack && proto.Equal(known.spec, pool.GetSpec()) {
 		return known.steps
 	}
-	made := &curve{spec: pool.GetSpec(), line: line, history: history, digest: digest, from: now}
+	made := &curve{spec: pool.GetSpec(), line: line, history: history, digest: digest, classes: usable, from: now}
 	made.steps = demand.Curve(DemandOf(view, pool), now, now.Add(horizon+curveSlack))
 	c.mu.Lock()
 	defer c.mu.Unlock()
