@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -316,7 +315,7 @@ func progressOf(view *store.View, d *v1.Desktop) string {
 	case state == v1.DesktopState_DESKTOP_STATE_PENDING && inc.GetUnplacedReason() != "":
 		return "waits for a host: " + inc.GetUnplacedReason()
 	}
-	text := "is " + strings.ToLower(strings.TrimPrefix(state.String(), "DESKTOP_STATE_")) + onHost(view, inc.GetHost())
+	text := "is " + word(state) + onHost(view, inc.GetHost())
 	if percent := store.Present(d).GetProgressPercent(); state == v1.DesktopState_DESKTOP_STATE_PREPARING && percent > 0 {
 		text += fmt.Sprintf(" (%d%%)", percent)
 	}

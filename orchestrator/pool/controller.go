@@ -65,7 +65,8 @@ func (t *term) changed(before, after *store.View, refs []store.Ref) {
 	if planChanged(refs) {
 		t.plans.Add(planKey)
 	}
-	existence := false // of something that pools look at by its being there
+	existence := false         // of something that pools look at by its being there
+	hosts := map[string]bool{} // on which desktops changed
 	for _, ref := range refs {
 		switch ref.Kind {
 		case v1.Kind_KIND_POOL:
@@ -73,6 +74,9 @@ func (t *term) changed(before, after *store.View, refs []store.Ref) {
 		case v1.Kind_KIND_DESKTOP:
 			if pool := poolOf(before, after, ref.Name); pool != "" {
 				t.loop.Add(pool)
+			}
+			if desktop, ok := store.Lookup[*v1.Desktop](after, ref.Name); ok {
+				hosts[desktop.GetIncarnation().GetHost()] = true
 			}
 		case v1.Kind_KIND_CLAIM:
 			if pool := queueChanged(before, after, ref.Name); pool != "" {
@@ -87,6 +91,11 @@ func (t *term) changed(before, after *store.View, refs []store.Ref) {
 		case v1.Kind_KIND_HOST:
 			existence = existence || hostExists(before, ref.Name) != hostExists(after, ref.Name) ||
 				takesDesktops(before, ref.Name) != takesDesktops(after, ref.Name)
+		}
+	}
+	for host := range hosts {
+		for _, pool := range sparesBeside(time.Now(), after, host) {
+			t.loop.Add(pool)
 		}
 	}
 	if existence {

@@ -191,10 +191,11 @@ func (s *Snapshot) addDay(view *store.View, now time.Time, known *curves) {
 	sleeps := func(d *v1.Desktop) bool {
 		return isCold(now, d) || store.State(d) == v1.DesktopState_DESKTOP_STATE_SUSPENDED
 	}
-	if s.Curve == nil && !slices.ContainsFunc(s.Desktops, sleeps) {
+	if s.Curve == nil && !slices.ContainsFunc(s.Desktops, sleeps) && !someoneWaits(now, s.Desktops, view) {
 		return // nothing waits or is woken, and nothing is to be cooled
 	}
 	s.Rooms = room.Of(view)
+	s.Yields = yields(now, s.Rooms, neighboursIn(view))
 	s.Plans = plansOf(view, s.Pool)
 }
 

@@ -123,7 +123,7 @@ func (d *decision) condition(view *store.View, desktop *v1.Desktop) string {
 	case state == v1.DesktopState_DESKTOP_STATE_READY:
 		return ""
 	default:
-		text := strings.ToLower(strings.TrimPrefix(state.String(), "DESKTOP_STATE_")) + onHost(view, inc.GetHost())
+		text := word(state) + onHost(view, inc.GetHost())
 		if message := store.Present(desktop).GetMessage(); message != "" {
 			text += ": " + message
 		}
@@ -132,6 +132,11 @@ func (d *decision) condition(view *store.View, desktop *v1.Desktop) string {
 		}
 		return text
 	}
+}
+
+// word is a state as people write it.
+func word(state v1.DesktopState) string {
+	return strings.ToLower(strings.TrimPrefix(state.String(), "DESKTOP_STATE_"))
 }
 
 // sequel says what follows the end of a life.

@@ -37,7 +37,9 @@ func (d *decision) asleep(view *store.View, desktop *v1.Desktop) string {
 	case isCold(d.now, desktop) && user != "":
 		return "it is shut down" + d.cause(view, desktop, ReasonShutDown) + "; it starts anew when " + user + " claims it"
 	case state == v1.DesktopState_DESKTOP_STATE_SUSPENDED && inc.GetDesired() == v1.DesiredState_DESIRED_STATE_READY:
-		return "it was suspended" + onHost(view, inc.GetHost()) + " and is being woken" + d.cause(view, desktop, ReasonWoken)
+		return "it was suspended" + onHost(view, inc.GetHost()) + " and is being woken" + d.cause(view, desktop, ReasonWoken) + d.makingRoom(view, desktop)
+	case d.makingRoom(view, desktop) != "":
+		return "it is " + word(state) + onHost(view, inc.GetHost()) + ", and " + user + " wants it" + d.makingRoom(view, desktop)
 	}
 	return ""
 }

@@ -1,8 +1,12 @@
 package pool
 
 import (
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -49,4 +53,44 @@ func TestRoomForWhoComesBack(t *testing.T) {
 	if ending != 1 {
 		t.Errorf("%d end for one who came back", ending)
 	}
+}
+
+// The place on a full host is that of the spare which is needed least, whichever pool has it, also one without a schedule; and people are told.
+func TestSparesOfOtherPoolsMakeRoom(t *testing.T) {
+	story(t, func(h *house) {
+		h.open(4, 2, nil)
+		h.edit(func(p *v1.Pool) { p.Spec.MinReady = 1 })
+		for i, name := range []string{"counter", "desk"} {
+			w := newWorld(uint32(2 - i))
+			w.pool.Meta = &v1.Meta{Name: name}
+			h.create(w.pool, store.WriterAPI)
+		}
+		time.Sleep(5 * time.Minute)
+		taro, err := h.claimer.Claim(t.Context(), "sales", "taro", "", time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := taro.GetMeta().GetName()
+		put := func(writer store.Writer, change func(*v1.Desktop)) {
+			if _, err := store.Modify(t.Context(), store.Open(h.memory, writer), name, func(d *v1.Desktop) error { change(d); return nil }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		put(store.WriterPool, func(d *v1.Desktop) { d.Incarnation.Desired = v1.DesiredState_DESIRED_STATE_SUSPENDED })
+		put(store.WriterDispatch, func(d *v1.Desktop) { d.Status.State = v1.DesktopState_DESKTOP_STATE_SUSPENDED })
+		time.Sleep(time.Minute + time.Second/2) // between two looks of the host's
+		if got := h.words(ReasonMadeElsewhere); len(got) != 0 {
+			t.Fatalf("while nobody waits: %q", got)
+		}
+		put(store.WriterPool, func(d *v1.Desktop) { d.Incarnation.Desired = v1.DesiredState_DESIRED_STATE_READY })
+		synctest.Wait()
+		if got := h.words(ReasonMadeElsewhere); len(got) != 1 || !strings.Contains(got[0], "which nobody used, makes room on host h1, where taro waits for the memory of "+name) {
+			t.Errorf("told %q", got)
+		}
+		ending, _ := store.Lookup[*v1.Desktop](h.mirror.View(), "counter-2")
+		if ending.GetIncarnation().GetDesired() != v1.DesiredState_DESIRED_STATE_DELETED {
+			t.Errorf("counter-2, of which there are two, goes on: %v", h.words(ReasonMadeElsewhere))
+		}
+		h.explains(name, "is being woken", "it waits for memory there: host h1 has promised 1009 MiB more than it has; counter-2, which nobody uses, makes room")
+	})
 }

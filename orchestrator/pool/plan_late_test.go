@@ -44,6 +44,6 @@ func TestPoolMadeTooLate(t *testing.T) {
 		h.at(8, 29, 0)
 		h.open(20, 4, &v1.Schedule{SpareBuffer: "0"})
 		time.Sleep(10 * time.Second)
-		h.explains("sales", "4 desktops will not be ready at 08:30 UTC but at 08:34:00: 4 are wanted then only since 08:29:00 UTC, 1m0s before: ")
+		h.explains("sales", "4 desktops will not be ready at 08:30 UTC but at 08:34:0", ": 4 are wanted then only since 08:29:0", "s before: 4 desktops on 1 host")
 	})
 }

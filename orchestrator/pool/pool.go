@@ -71,6 +71,8 @@ type Snapshot struct {
 	// Rooms is what hosts have free, sorted by name; nil when nobody looked, then no host is full. Decide books what it
 	// promises in it.
 	Rooms []*room.Host
+	// Yields are the desktops, of this pool or others, that make room for users who came back.
+	Yields []yield
 	// Clock is the time zone in which users are told times; nil means UTC.
 	Clock *time.Location
 }

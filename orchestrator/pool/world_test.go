@@ -73,6 +73,7 @@ func (w *world) snapshot() Snapshot {
 	if w.pool.Spec.Schedule != nil {
 		s.Curve = demand.Curve(demand.Pool{Spec: w.pool.Spec, Calendar: w.office}, w.now, w.now.Add(horizon))
 		s.Plans, s.Rooms = w.plans, w.rooms()
+		s.Yields = yields(w.now, s.Rooms, w.neighbours())
 	}
 	for n := range w.queue {
 		s.Queue = append(s.Queue, &v1.Claim{Meta: &v1.Meta{Name: fmt.Sprintf("%s-waiting%d", w.pool.Meta.Name, n)}})
@@ -86,6 +87,21 @@ func (w *world) snapshot() Snapshot {
 		})
 	}
 	return s
+}
+
+func (w *world) neighbours() neighbours {
+	all := func() (list []*v1.Desktop) {
+		for _, name := range w.names() {
+			list = append(list, w.desktops[name])
+		}
+		return list
+	}
+	return neighbours{
+		func(host string) []*v1.Desktop {
+			return slices.DeleteFunc(all(), func(d *v1.Desktop) bool { return d.Incarnation.Host != host })
+		},
+		func(string) (*v1.Pool, []*v1.Desktop) { return w.pool, all() },
+	}
 }
 
 // round decides and commits, as the controller does.
