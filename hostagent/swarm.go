@@ -21,8 +21,9 @@ const (
 	// few streams some lines are crowded while others are idle, which is never made up for, since every chunk has to leave
 	// its owner once for each of the others.
 	peerStreams = 32
-	// peerBatch is how many chunks one peer is asked for at once.
-	peerBatch = 32
+	// A peer is asked for firstBatch chunks at once, and for twice as many each time it gives some, up to peerBatch.
+	firstBatch = 4
+	peerBatch  = 32
 	// alternates is how many peers are tried for a chunk before the store is.
 	alternates = 3
 	// A peer that does not have yet what is its to get is asked again after a while that doubles.
@@ -33,6 +34,12 @@ const (
 	maxPatience = 2 * time.Minute
 	// stall is how long a peer may keep silent in the midst of an answer.
 	stall = 30 * time.Second
+	// A peer that takes longer than slowChunk for a chunk, and slowFactor times as long as the others and the store, is left
+	// alone: the disk of such a host is dying, or it means no good. Not before slowProof was spent on it: one that all ask at
+	// once is slow for a while, too.
+	slowChunk  = 5 * time.Second
+	slowFactor = 10
+	slowProof  = time.Minute
 )
 
 // neighbour is another host that gives chunks out; or this one, which stands for the store.
@@ -77,7 +84,10 @@ type lane struct {
 	due   time.Time
 	wait  time.Duration
 	heard time.Time
-	// gone: it lied, stalled or cannot be reached, and is left alone for the rest of the fetch.
+	// got is how many chunks came, spent how long the calls took that brought them.
+	got   int
+	spent time.Duration
+	// gone: it lied, stalled, drags or cannot be reached, and is left alone for the rest of the fetch.
 	gone bool
 }
 
@@ -93,7 +103,7 @@ func newSwarm(store *remoteSource, neighbours []neighbour, log zerolog.Logger) *
 	for _, n := range neighbours {
 		s.seeds = append(s.seeds, seedOf(n.host))
 		s.anyWhole = s.anyWhole || n.complete
-		s.lanes = append(s.lanes, &lane{batch: peerBatch, width: 1})
+		s.lanes = append(s.lanes, &lane{batch: firstBatch, width: 1})
 	}
 	s.lanes = append(s.lanes, &lane{batch: maxChunks, width: storeStreams})
 	return s
@@ -204,6 +214,7 @@ func (s *swarm) run(ctx context.Context, number int, errands []errand, sink func
 	}
 	var open map[images.Digest]Want
 	var err error
+	asked := time.Now()
 	if number == len(s.lanes)-1 {
 		if open, err = s.store.fromStore(ctx, wants, sink); err == nil && len(open) > 0 {
 			err = errShort(len(open))
@@ -226,7 +237,7 @@ func (s *swarm) run(ctx context.Context, number int, errands []errand, sink func
 	s.open -= came
 	s.delivered += came
 	if came > 0 {
-		lane.heard, lane.wait = now, 0
+		lane.came(came, asked, now)
 	}
 	// Asked last: the others have their turn first.
 	lane.due = now
@@ -236,6 +247,11 @@ func (s *swarm) run(ctx context.Context, number int, errands []errand, sink func
 		s.failure = first(s.failure, err)
 	case err != nil && status.Code(err) != codes.ResourceExhausted:
 		s.log.Warn().Err(err).Str("peer", s.neighbours[number].host).Msg("a peer is left alone for the rest of this fetch")
+		lane.gone = true
+		s.moveOn(lane, left)
+	case s.drags(lane):
+		s.log.Warn().Stringer("per_chunk", lane.spent/time.Duration(lane.got)).Str("peer", s.neighbours[number].host).
+			Msg("a peer is much slower than the others, and is left alone for the rest of this fetch")
 		lane.gone = true
 		s.moveOn(lane, left)
 	case len(left) > 0:
@@ -250,6 +266,16 @@ func (s *swarm) run(ctx context.Context, number int, errands []errand, sink func
 	}
 }
 
+// came notes that a call brought chunks; the caller holds the swarm's mu.
+func (l *lane) came(chunks int, asked, now time.Time) {
+	l.heard, l.wait = now, 0
+	l.got += chunks
+	l.spent += now.Sub(asked)
+	if l.batch < peerBatch {
+		l.batch *= 2
+	}
+}
+
 // moveOn sends all that waits in a lane to where it is tried next; the caller holds mu.
 func (s *swarm) moveOn(lane *lane, left []errand) {
 	errands := append(left, lane.queue...)
@@ -258,6 +284,20 @@ func (s *swarm) moveOn(lane *lane, left []errand) {
 		e.step++
 		s.assign(e)
 	}
+}
+
+// drags says whether a lane takes so long for its chunks that the others and the store have them long before; the caller holds mu.
+func (s *swarm) drags(lane *lane) bool {
+	if lane.got == 0 || lane.spent < slowProof || lane == s.lanes[len(s.lanes)-1] {
+		return false
+	}
+	own, others, got := lane.spent/time.Duration(lane.got), time.Duration(0), 0
+	for _, other := range s.lanes {
+		if other != lane {
+			others, got = others+other.spent, got+other.got
+		}
+	}
+	return own > slowChunk && got > 0 && own > slowFactor*(others/time.Duration(got))
 }
 
 // patience grows with the time that passes between two chunks of a lane; the caller holds mu.

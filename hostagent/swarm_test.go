@@ -175,11 +175,12 @@ func TestSwarmTogether(t *testing.T) {
 // Hosts that never come, lie, hang or refuse cost the others little, and the store little.
 func TestSwarmWithBadHosts(t *testing.T) {
 	for name, spoil := range map[string]func(*giver){
-		"does not fetch":    func(*giver) {},
-		"lies":              func(g *giver) { g.has, g.lies = nil, true },
-		"hangs":             func(g *giver) { g.hangs = true },
-		"cannot be reached": func(g *giver) { g.fails = status.Error(codes.Unavailable, "no route") },
-		"is always busy":    func(g *giver) { g.fails = status.Error(codes.ResourceExhausted, "busy") },
+		"does not fetch":             func(*giver) {},
+		"lies":                       func(g *giver) { g.has, g.lies = nil, true },
+		"hangs":                      func(g *giver) { g.hangs = true },
+		"cannot be reached":          func(g *giver) { g.fails = status.Error(codes.Unavailable, "no route") },
+		"gives a chunk now and then": func(g *giver) { g.has, g.per = nil, 20*time.Second },
+		"is always busy":             func(g *giver) { g.fails = status.Error(codes.ResourceExhausted, "busy") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
