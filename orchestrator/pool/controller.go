@@ -210,13 +210,16 @@ func (c *Controller) snapshot(view *store.View, pool *v1.Pool, now time.Time) (S
 
 // snapshotOf is snapshot without identities: enough to explain, not to create.
 func snapshotOf(view *store.View, pool *v1.Pool, now time.Time, known *curves) Snapshot {
-	s := Snapshot{Revision: view.Revision, Pool: pool, Desktops: view.DesktopsOfPool(pool.GetMeta().GetName()), Hosts: map[string]bool{}}
+	s := Snapshot{Revision: view.Revision, Pool: pool, Desktops: view.DesktopsOfPool(pool.GetMeta().GetName()), Hosts: map[string]bool{}, Down: map[string]bool{}}
 	s.Image, _ = store.Lookup[*v1.Image](view, pool.GetSpec().GetImage())
 	_, s.ZoneExists = store.Lookup[*v1.Zone](view, pool.GetSpec().GetZone())
 	s.Queue = queueOf(view, pool.GetMeta().GetName())
 	s.Clock = clockOf(view, pool)
 	for _, host := range store.All[*v1.Host](view) {
 		s.Hosts[host.GetMeta().GetName()] = true
+		if host.GetStatus().GetPhase() == v1.HostPhase_HOST_PHASE_DOWN {
+			s.Down[host.GetMeta().GetName()] = true
+		}
 	}
 	s.Events = attemptsAbout(view, nil, store.RefOf(pool))
 	for _, desktop := range s.Desktops {

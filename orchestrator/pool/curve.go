@@ -191,11 +191,14 @@ func (s *Snapshot) addDay(view *store.View, now time.Time, known *curves) {
 	sleeps := func(d *v1.Desktop) bool {
 		return isCold(now, d) || store.State(d) == v1.DesktopState_DESKTOP_STATE_SUSPENDED
 	}
-	if s.Curve == nil && !slices.ContainsFunc(s.Desktops, sleeps) && !someoneWaits(now, s.Desktops, view) {
+	waits := someoneWaits(now, s.Desktops, view)
+	if s.Curve == nil && !waits && !slices.ContainsFunc(s.Desktops, sleeps) {
 		return // nothing waits or is woken, and nothing is to be cooled
 	}
-	s.Rooms = room.Of(view)
-	s.Yields = yields(now, s.Rooms, neighboursIn(view))
+	s.Rooms = sync.OnceValue(func() []*room.Host { return room.Of(view) })
+	if waits {
+		s.Yields = yields(now, s.Rooms(), neighboursIn(view))
+	}
 	s.Plans = plansOf(view, s.Pool)
 }
 

@@ -3,6 +3,7 @@ package pool
 import (
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -85,7 +86,7 @@ func (w *world) checkedDay(t *rapid.T) {
 	before.weigh(nil)
 	promised := w.promisedMemory()
 	actions := Decide(w.now, snapshot)
-	snapshot.Rooms = w.rooms() // it books in them
+	snapshot.Rooms = sync.OnceValue(w.rooms) // it books in them
 	if again := Decide(w.now, snapshot); !slices.Equal(allNames(actions), allNames(again)) || !proto.Equal(actions.Status, again.Status) {
 		t.Fatal("Decide is not deterministic")
 	}

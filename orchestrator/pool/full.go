@@ -9,11 +9,8 @@ import (
 
 // isFree: the desktop is ready, nobody holds it, and anybody may claim it.
 func (d *decision) isFree(desktop *v1.Desktop) bool {
-	if h := d.host(desktop.GetIncarnation().GetHost()); h != nil && h.GetStatus().GetPhase() == v1.HostPhase_HOST_PHASE_DOWN {
-		return false
-	}
 	told := desktop.GetIncarnation().GetDesired() == v1.DesiredState_DESIRED_STATE_READY
-	return told && d.deletion(desktop) == nil && !isKept(desktop) && rankOf(desktop) == rankFree
+	return told && !d.Down[desktop.GetIncarnation().GetHost()] && d.deletion(desktop) == nil && !isKept(desktop) && rankOf(desktop) == rankFree
 }
 
 // fullness says that no desktop is free although more could be asked for: all are held or kept, users wait, or the seats

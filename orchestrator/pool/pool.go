@@ -60,6 +60,8 @@ type Snapshot struct {
 	Queue []*v1.Claim
 	// Hosts that exist, whatever their state.
 	Hosts map[string]bool
+	// Down are those of them that are not heard from.
+	Down map[string]bool
 	// Events about the pool and its desktops, oldest first.
 	Events []*v1.Event
 	// Identities for desktops to be created; no more are created than there are.
@@ -68,9 +70,10 @@ type Snapshot struct {
 	Curve []demand.Step
 	// Plans of the pool's warm-ups that are near.
 	Plans []*v1.Plan
-	// Rooms is what hosts have free, sorted by name; nil when nobody looked, then no host is full. Decide books what it
-	// promises in it.
-	Rooms []*room.Host
+	// Rooms says what hosts have free, sorted by name, the same accounts however often it is asked: Decide books what it
+	// promises in them. It is asked only when hosts matter, since it looks at all desktops. Nobody knows when it is nil or
+	// says nothing: then no host is full.
+	Rooms func() []*room.Host
 	// Yields are the desktops, of this pool or others, that make room for users who came back.
 	Yields []yield
 	// Clock is the time zone in which users are told times; nil means UTC.

@@ -88,7 +88,7 @@ func (d *decision) nextNeed(desktop *v1.Desktop) room.Need {
 // stay: then any will do that could run it some time. nil when there is none. It is one that placement would choose, too.
 func (d *decision) emptier(n room.Need, from *room.Host, leaves bool) *room.Host {
 	var best *room.Host
-	for _, h := range d.Rooms {
+	for _, h := range d.rooms() {
 		capacity := h.GetStatus().GetCapacity()
 		runs := capacity.GetKvm() || capacity.GetEmulation()
 		left := h.FreeMemoryMiB - h.ColdMiB - int64(n.MemoryMiB)

@@ -189,7 +189,8 @@ func (d *decision) trials() int {
 
 // host is the account of the host that a desktop lies on; nil when it is not known.
 func (d *decision) host(name string) *room.Host {
-	at, ok := slices.BinarySearchFunc(d.Rooms, name, func(h *room.Host, name string) int {
+	rooms := d.rooms()
+	at, ok := slices.BinarySearchFunc(rooms, name, func(h *room.Host, name string) int {
 		switch {
 		case h.Name() < name:
 			return -1
@@ -201,7 +202,15 @@ func (d *decision) host(name string) *room.Host {
 	if !ok {
 		return nil
 	}
-	return d.Rooms[at]
+	return rooms[at]
+}
+
+// rooms are the accounts of all hosts; none when nobody knows.
+func (d *decision) rooms() []*room.Host {
+	if d.Rooms == nil {
+		return nil
+	}
+	return d.Rooms()
 }
 
 // need is what a desktop asks of a host once it runs.

@@ -21,6 +21,9 @@ const shortPause = 30 * time.Second
 // none is ended and made anew where there is some: nothing of it runs, and nothing is lost. It is what is left to do when
 // the warm-up plan did not suffice, or users came whom nobody expected.
 func (d *decision) wake(surplus map[string]bool) {
+	if d.warm >= d.want && d.trials() <= 0 {
+		return
+	}
 	var crowded []*v1.Desktop
 	defer func() {
 		if d.warm < d.want && d.scheduled() {
@@ -118,10 +121,10 @@ func (d *decision) crowd(host string) int {
 // that was promised for later has its place.
 func (d *decision) fitsWhereItLies(desktop *v1.Desktop) bool {
 	inc := desktop.GetIncarnation()
-	h := d.host(inc.GetHost())
-	if inc.GetHost() == "" || d.Rooms == nil || isStray(d.now, desktop) {
+	if inc.GetHost() == "" || isStray(d.now, desktop) || d.rooms() == nil {
 		return true
 	}
+	h := d.host(inc.GetHost())
 	if h == nil || h.GetSpec().GetUnschedulable() && desktop.GetSpec().GetDataHost() == "" {
 		return false
 	}
@@ -197,7 +200,7 @@ func (d *decision) makeElsewhere(crowded []*v1.Desktop) {
 // roomElsewhere is a host that could run the desktop; nil when none that is known could.
 func (d *decision) roomElsewhere(desktop *v1.Desktop) *room.Host {
 	n := need(desktop, room.Runs)
-	for _, h := range d.Rooms {
+	for _, h := range d.rooms() {
 		capacity := h.GetStatus().GetCapacity()
 		runs := capacity.GetKvm() || capacity.GetEmulation()
 		if runs && !h.GetSpec().GetUnschedulable() && h.Zones[n.Zone] && h.Wakes(n) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -72,8 +73,8 @@ func (w *world) snapshot() Snapshot {
 	}
 	if w.pool.Spec.Schedule != nil {
 		s.Curve = demand.Curve(demand.Pool{Spec: w.pool.Spec, Calendar: w.office}, w.now, w.now.Add(horizon))
-		s.Plans, s.Rooms = w.plans, w.rooms()
-		s.Yields = yields(w.now, s.Rooms, w.neighbours())
+		s.Plans, s.Rooms = w.plans, sync.OnceValue(w.rooms)
+		s.Yields = yields(w.now, s.Rooms(), w.neighbours())
 	}
 	for n := range w.queue {
 		s.Queue = append(s.Queue, &v1.Claim{Meta: &v1.Meta{Name: fmt.Sprintf("%s-waiting%d", w.pool.Meta.Name, n)}})
