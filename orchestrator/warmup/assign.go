@@ -184,7 +184,7 @@ func (p *planner) offer(o *pool, h *host, w *wish) (offer, bool) {
 	if !ok {
 		return offer{}, false
 	}
-	of := offer{host: h, chosen: h.chosen, earliest: imageAt(o, s, h), Estimate: o.estimate(p.model, h, s.Digest)}
+	of := offer{host: h, chosen: h.chosen, earliest: imageAt(o, s, h), Estimate: p.estimate(o, h, s.Digest)}
 	earliest := later(of.earliest, room)
 	of.length = of.Mean + h.slack(w.From, of.Deviation)
 	last := w.From.Add(-of.Quantile)

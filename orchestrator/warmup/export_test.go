@@ -4,7 +4,7 @@ import "time"
 
 // Free are the least amounts of memory and vCPUs that a plan ever leaves free on each host.
 func Free(now time.Time, in Input) (memory, vcpus map[string]int64) {
-	p := newPlanner(now, in, false)
+	p := newPlanner(now, in, false, map[Boot]Estimate{})
 	p.plan()
 	memory, vcpus = map[string]int64{}, map[string]int64{}
 	for _, h := range p.hosts {

@@ -27,7 +27,7 @@ func (p *planner) reserve() {
 	})
 	for _, s := range all {
 		// Start times are whole seconds: what fits may overlap by one.
-		length := max(shortest, of[s].estimate(p.model, s.host, s.Digest).Mean-time.Second)
+		length := max(shortest, p.estimate(of[s], s.host, s.Digest).Mean-time.Second)
 		slot, at := s.host.latest(s.had, s.had, length)
 		if slot == nil {
 			continue
@@ -58,14 +58,14 @@ func (p *planner) keepStarts(o *pool) {
 		s := o.planned[i]
 		o.planned = slices.Delete(o.planned, i, i+1)
 		o.cold[s.host] = slices.DeleteFunc(o.cold[s.host], func(other *seat) bool { return other == s })
-		e := o.estimate(p.model, s.host, s.Digest)
+		e := p.estimate(o, s.host, s.Digest)
 		p.enlist(o, w, s, offer{host: s.host, slot: s.slot, at: s.had, earliest: s.earliest, length: max(shortest, e.Mean-time.Second), Estimate: e})
 	}
 }
 
 // keeps: the seat's start in the plan before meets the wish.
 func (p *planner) keeps(o *pool, s *seat, w *wish) bool {
-	e := o.estimate(p.model, s.host, s.Digest)
+	e := p.estimate(o, s.host, s.Digest)
 	if s.had.Add(e.Quantile).After(w.From) || s.had.Before(imageAt(o, s, s.host)) {
 		return false
 	}

@@ -17,6 +17,7 @@ type planner struct {
 	pools      []*pool
 	hosts      []*host
 	byName     map[string]*host
+	known      map[Boot]Estimate // what the model said, since many hosts and pools are alike
 }
 
 // pool is a pool in the making of the plan.
@@ -87,10 +88,10 @@ type job struct {
 // last is the latest time at which the job may start.
 func (j *job) last() time.Time { return j.deadline.Add(-j.Quantile) }
 
-func newPlanner(now time.Time, in Input, keeping bool) *planner {
+func newPlanner(now time.Time, in Input, keeping bool, known map[Boot]Estimate) *planner {
 	p := &planner{
 		now: now, until: in.Until, keep: cmp.Or(in.Keep, DefaultKeep), near: cmp.Or(in.Near, DefaultNear), model: in.Model,
-		keeping: keeping, byName: map[string]*host{},
+		keeping: keeping, byName: map[string]*host{}, known: known,
 	}
 	for _, h := range in.Hosts {
 		p.hosts = append(p.hosts, &host{
@@ -215,7 +216,7 @@ func (p *planner) enterRunning(o *pool, s *seat) {
 		o.warm = append(o.warm, s)
 	}
 	if s.host == nil { // told to run, and not placed yet
-		o.ready = append(o.ready, change{p.now.Add(o.estimate(p.model, nil, s.Digest).Mean), 1})
+		o.ready = append(o.ready, change{p.now.Add(p.estimate(o, nil, s.Digest).Mean), 1})
 		return
 	}
 	s.host.memory -= o.MemoryMiB
@@ -224,7 +225,7 @@ func (p *planner) enterRunning(o *pool, s *seat) {
 		o.ready = append(o.ready, change{p.now, 1})
 		return
 	}
-	e := o.estimate(p.model, s.host, s.Digest)
+	e := p.estimate(o, s.host, s.Digest)
 	began := s.StartAt
 	if began.IsZero() {
 		began = p.now
@@ -251,8 +252,8 @@ func (o *pool) deadlineOf(j *job) time.Time {
 	return j.at.Add(j.Quantile)
 }
 
-// estimate says how long a start on the host takes; nil stands for any.
-func (o *pool) estimate(m *Model, h *host, digest string) Estimate {
+// estimate says how long a start of the pool on the host takes; nil stands for any.
+func (p *planner) estimate(o *pool, h *host, digest string) Estimate {
 	if digest == "" {
 		digest = o.Digest
 	}
@@ -264,7 +265,11 @@ func (o *pool) estimate(m *Model, h *host, digest string) Estimate {
 	if h != nil {
 		boot.Class, boot.AtOnce = h.Class, h.boots
 	}
-	e := m.Estimate(boot)
+	e, asked := p.known[boot]
+	if !asked {
+		e = p.model.Estimate(boot)
+		p.known[boot] = e
+	}
 	if h != nil && h.ReadRate > 0 && e.ReadBytes > 0 {
 		// All boots of a wave read through the one store.
 		seconds := min(float64(e.ReadBytes)*float64(h.boots)/float64(h.ReadRate), cmp.Or(max(0, o.Readiness), defaultReadiness).Seconds())

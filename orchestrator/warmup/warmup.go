@@ -180,9 +180,10 @@ type HostUse struct {
 // Plan plans all pools. It is pure: equal arguments give equal plans. A plan that was made before, of which the seats have their
 // start times, is kept and only completed as long as a new one would be little better.
 func Plan(now time.Time, in Input) Output {
-	p := newPlanner(now, in, false)
+	known := map[Boot]Estimate{}
+	p := newPlanner(now, in, false, known)
 	p.plan()
-	if kept := newPlanner(now, in, true); kept.hasPlanned() {
+	if kept := newPlanner(now, in, true, known); kept.hasPlanned() {
 		kept.plan()
 		if kept.cost().near(p.cost()) {
 			p = kept
