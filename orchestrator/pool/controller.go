@@ -44,13 +44,15 @@ type term struct {
 	loop  *reconcile.Loop
 	empty map[string]map[string]emptiness // by pool and desktop; of the loop's goroutine alone
 	plans *reconcile.Loop
+	plan  *planner
 }
 
 // Run works until ctx ends and returns nil then. st is opened for WriterPool and guarded by leadership.
 func (c *Controller) Run(ctx context.Context, st *store.Store) error {
 	t := &term{Controller: c, store: st, empty: map[string]map[string]emptiness{}}
 	t.loop = reconcile.New("pool", c.log, t.reconcile)
-	t.plans = reconcile.New("plan", c.log, (&planner{term: t}).reconcile)
+	t.plan = &planner{term: t}
+	t.plans = reconcile.New("plan", c.log, t.plan.reconcile)
 	cancel := c.mirror.Subscribe(t.changed)
 	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
@@ -62,9 +64,7 @@ func (c *Controller) Run(ctx context.Context, st *store.Store) error {
 
 // changed queues the pools that a change may concern.
 func (t *term) changed(before, after *store.View, refs []store.Ref) {
-	if planChanged(refs) {
-		t.plans.Add(planKey)
-	}
+	t.plan.changed(before, after, refs)
 	existence := false         // of something that pools look at by its being there
 	hosts := map[string]bool{} // on which desktops changed
 	for _, ref := range refs {

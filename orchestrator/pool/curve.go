@@ -6,8 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"daybreak/orchestrator/calendar"
 	"daybreak/orchestrator/demand"
 	"daybreak/orchestrator/room"
@@ -52,10 +50,19 @@ func timeToReady(view *store.View, pool *v1.Pool, history *v1.History) time.Dura
 // classes are those that a history knows starts on and that hosts have on which the pool's desktops may start, whether those are well just
 // now or not; all that it knows when there is no such host. They are in the order of the history.
 func classes(view *store.View, pool *v1.Pool, history *v1.History) []string {
+	type kind struct {
+		model          string
+		cpus           uint32
+		memory         uint64
+		kvm, emulation bool
+	}
+	kinds := map[kind]bool{} // hosts that are alike are of one class, whose name is long
 	here := map[string]bool{}
 	for _, host := range store.All[*v1.Host](view) {
-		if slices.Contains(host.GetStatus().GetZones(), pool.GetSpec().GetZone()) && !host.GetSpec().GetUnschedulable() && host.GetMeta().GetDeletion() == nil {
-			here[warmup.HostClass(host.GetStatus().GetCapacity())] = true
+		c := host.GetStatus().GetCapacity()
+		k := kind{c.GetCpuModel(), c.GetCpus(), c.GetMemoryMib(), c.GetKvm(), c.GetEmulation()}
+		if !kinds[k] && slices.Contains(host.GetStatus().GetZones(), pool.GetSpec().GetZone()) && !host.GetSpec().GetUnschedulable() && host.GetMeta().GetDeletion() == nil {
+			kinds[k], here[warmup.HostClass(c)] = true, true
 		}
 	}
 	var known, usable []string
@@ -134,55 +141,6 @@ func calendarOf(view *store.View, pool *v1.Pool) *calendar.Resolved {
 		return nil
 	}
 	return resolved
-}
-
-// curves remembers what pools' schedules ask for, since they are asked for with every change of a desktop.
-type curves struct {
-	mu sync.Mutex
-	of map[string]*curve
-}
-
-// curve is valid as long as what it was made of is the same.
-type curve struct {
-	spec    *v1.PoolSpec
-	line    []*v1.Calendar
-	history *v1.History
-	digest  string
-	classes []string
-	from    time.Time
-	steps   []demand.Step
-}
-
-// get returns what a pool's schedule asks for from now on, for horizon at least; nil for a pool without a schedule.
-func (c *curves) get(view *store.View, pool *v1.Pool, now time.Time) []demand.Step {
-	name := pool.GetMeta().GetName()
-	if pool.GetSpec().GetSchedule() == nil {
-		return nil
-	}
-	history, _ := store.Lookup[*v1.History](view, name)
-	line, digest, usable := calendars(view, pool), digestOf(view, pool), classes(view, pool, history)
-	c.mu.Lock()
-	known := c.of[name]
-	c.mu.Unlock()
-	if known != nil && known.history == history && slices.Equal(known.line, line) && known.digest == digest && slices.Equal(known.classes, usable) &&
-		!now.Before(known.from) && now.Sub(known.from) < curveSlack && proto.Equal(known.spec, pool.GetSpec()) {
-		return known.steps
-	}
-	made := &curve{spec: pool.GetSpec(), line: line, history: history, digest: digest, classes: usable, from: now}
-	made.steps = demand.Curve(DemandOf(view, pool), now, now.Add(horizon+curveSlack))
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.of == nil {
-		c.of = map[string]*curve{}
-	}
-	c.of[name] = made
-	return made.steps
-}
-
-func (c *curves) forget(name string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.of, name)
 }
 
 // addDay puts in a snapshot what the day of its pool asks for.

@@ -8,7 +8,6 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"daybreak/orchestrator/demand"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -70,7 +69,10 @@ func TestPlanByClocksThatJump(t *testing.T) {
 		}
 		ops, _ := operations(Decide(now, s))
 		commit(store.WriterPool, ops...)
-		r := planDay(now, view(), func(v *store.View, p *v1.Pool, now time.Time) []demand.Step { return (&curves{}).get(v, p, now) })
+		var r dayRound
+		r.remember(now, view(), &curves{})
+		r.sweep(now, view())
+		r.plan(now, view(), &curves{})
 		for _, op := range r.starts {
 			told[op.Object.(*v1.Desktop).GetIncarnation().GetStartAt().AsTime()]++
 		}

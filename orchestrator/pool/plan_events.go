@@ -47,6 +47,11 @@ func (r *dayRound) tell(now time.Time, view *store.View, pool *v1.Pool, zone *ti
 	if (ahead || short) && !heard(ReasonPlanned, labelDate, next.GetDate(), short) {
 		r.event(now, pool, ReasonPlanned, labelDate, next.GetDate(), planText(now, next, zone), short)
 	}
+	for _, deadline := range deadlines(next) {
+		if due := deadline.Add(missGrace); due.After(now) {
+			r.lookAgain(due)
+		}
+	}
 	for _, deadline := range deadlines(stored) {
 		since, key := now.Sub(deadline), deadline.UTC().Format("20060102T150405Z")
 		if since < missGrace || since > missLatest || heard(ReasonMissed, labelDeadline, key, false) {

@@ -18,14 +18,15 @@ const usualFetchRate = 50 << 20
 // PlanInput is what a warm-up plan is made of: all pools with a schedule, and the hosts that they share, as the view has
 // them. Targets before until are looked at.
 func PlanInput(view *store.View, now, until time.Time) warmup.Input {
-	return planInput(view, now, until, func(pool *v1.Pool) []demand.Step {
+	in := warmup.Input{Until: until, Model: warmup.Learn(store.All[*v1.History](view), imagesOf(view))}
+	return planInput(view, now, in, room.Of(view), func(pool *v1.Pool) []demand.Step {
 		return demand.Curve(DemandOf(view, pool), now, until)
 	})
 }
 
-// planInput is PlanInput with the pools' curves from elsewhere.
-func planInput(view *store.View, now, until time.Time, curveOf func(*v1.Pool) []demand.Step) warmup.Input {
-	in := &input{Input: warmup.Input{Until: until}, view: view, now: now, rooms: room.Of(view), hosts: map[string]*hostOfPlan{}}
+// planInput is PlanInput with what is known already: the end and the model of in, what hosts have, and the pools' curves.
+func planInput(view *store.View, now time.Time, given warmup.Input, rooms []*room.Host, curveOf func(*v1.Pool) []demand.Step) warmup.Input {
+	in := &input{Input: given, view: view, now: now, rooms: rooms, hosts: map[string]*hostOfPlan{}}
 	for _, h := range in.rooms {
 		in.addHost(h)
 	}
@@ -39,7 +40,6 @@ func planInput(view *store.View, now, until time.Time, curveOf func(*v1.Pool) []
 			in.Hosts = append(in.Hosts, known.Host)
 		}
 	}
-	in.Model = warmup.Learn(store.All[*v1.History](view), imagesOf(view))
 	return in.Input
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"daybreak/orchestrator/demand"
+	"daybreak/orchestrator/room"
 	"daybreak/orchestrator/store"
 	"daybreak/orchestrator/warmup"
 	v1 "daybreak/proto/daybreak/v1"
@@ -16,10 +17,8 @@ import (
 // Of the plan's loop.
 const (
 	planKey = "plan" // its one key: a plan is about all pools, since they share hosts
-	// planEvery is how often plans are made anew when nothing changed, and claims are counted.
-	planEvery = time.Minute
-	// planPause is how long at least lies between two plans.
-	planPause = 5 * time.Second
+	// countEvery is how often claims are counted.
+	countEvery = time.Minute
 	// planAhead is how far ahead start times are told to hosts.
 	planAhead = 36 * time.Hour
 )
@@ -27,48 +26,57 @@ const (
 // planner is one term of the plan's loop.
 type planner struct {
 	*term
-	last time.Time // it planned
+	counted time.Time
+	pace    pace
 }
 
-// planChanged tells whether a change may make for another plan.
-func planChanged(refs []store.Ref) bool {
-	for _, ref := range refs {
-		switch ref.Kind {
-		case v1.Kind_KIND_POOL, v1.Kind_KIND_DESKTOP, v1.Kind_KIND_CALENDAR, v1.Kind_KIND_HOST, v1.Kind_KIND_IMAGE:
-			return true
-		}
+// changed queues another plan, when a change asks for one.
+func (p *planner) changed(before, after *store.View, refs []store.Ref) {
+	if p.pace.ask(urgencyOf(before, after, refs)) {
+		p.plans.Add(planKey)
 	}
-	return false
 }
 
 // reconcile writes what pools remember, plans the warm-ups that are near, and tells hosts when desktops start.
 func (p *planner) reconcile(ctx context.Context, _ string) (time.Duration, error) {
-	now := time.Now()
-	if since := now.Sub(p.last); since >= 0 && since < planPause {
-		return planPause - since, nil
+	now, view := time.Now(), p.mirror.View()
+	var round dayRound
+	if since := now.Sub(p.counted); since < 0 || since >= countEvery {
+		p.counted = now
+		round.remember(now, view, &p.curves)
+		round.sweep(now, view)
 	}
-	p.last = now
-	view := p.mirror.View()
-	round := planDay(now, view, p.curves.get)
+	if p.pace.wait(now) == 0 {
+		p.pace.begin(now)
+		near, next := round.plan(now, view, &p.curves)
+		p.pace.foresee(near, next)
+	}
+	if err := p.commit(ctx, round); err != nil {
+		p.pace.ask(atOnce)
+		return 0, err
+	}
+	return max(min(p.counted.Add(countEvery).Sub(now), p.pace.wait(now)), time.Millisecond), nil
+}
+
+// commit writes a round.
+func (p *planner) commit(ctx context.Context, round dayRound) error {
 	// Plans before start times: what a plan started is not cooled before its deadline.
 	revision, err := p.write(ctx, round.objects, "plans and histories")
 	if err != nil {
-		return 0, err
+		return err
 	}
 	last, err := p.write(ctx, round.starts, "start times")
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if _, err := p.write(ctx, round.events, "events about warm-ups"); err != nil {
-		return 0, err
+		return err
 	}
 	if len(round.starts) > 0 {
 		p.log.Info().Int("desktops", len(round.starts)).Msg("start times written")
 	}
-	if _, err := p.mirror.Wait(ctx, max(revision, last)); err != nil {
-		return 0, err
-	}
-	return planEvery, nil
+	_, err = p.mirror.Wait(ctx, max(revision, last))
+	return err
 }
 
 // write commits what can be; what somebody else changed meanwhile is planned anew. What the store will not have, such as an
@@ -94,26 +102,37 @@ type dayRound struct {
 	objects []store.Op // plans and histories
 	starts  []store.Op // start times of desktops
 	events  []store.Op
+	again   time.Time // when to look again even if nothing changes; zero means never
 }
 
-// planDay says what is to be written about the days of all pools. It is pure.
-func planDay(now time.Time, view *store.View, curveOf func(*store.View, *v1.Pool, time.Time) []demand.Step) dayRound {
-	var r dayRound
-	r.remember(now, view)
-	r.sweep(now, view)
+// plan says what is to be written about the warm-ups of all pools. near: a start is so near that what happens meanwhile matters
+// at once. next is when to plan again even if nothing changes; zero means some time. It is pure.
+func (r *dayRound) plan(now time.Time, view *store.View, known *curves) (near bool, next time.Time) {
 	if !slices.ContainsFunc(store.All[*v1.Pool](view), func(p *v1.Pool) bool { return p.GetSpec().GetSchedule() != nil }) {
-		return r
+		return false, time.Time{}
 	}
-	in := planInput(view, now, now.Add(planAhead), func(pool *v1.Pool) []demand.Step { return curveOf(view, pool, now) })
-	out := warmup.Plan(now, in)
-	rooms := roomsOf(view)
+	rooms := room.Of(view)
+	in := warmup.Input{Until: now.Add(planAhead), Model: known.learned(view)}
+	out := warmup.Plan(now, planInput(view, now, in, rooms, func(pool *v1.Pool) []demand.Step { return known.get(view, pool, now) }))
+	byName := map[string]*room.Host{}
+	for _, h := range rooms {
+		byName[h.Name()] = h
+	}
 	for _, plan := range out.Pools {
 		pool, ok := store.Lookup[*v1.Pool](view, plan.Name)
 		if !ok {
 			continue
 		}
-		r.startDesktops(now, view, pool, &plan, rooms)
-		r.writePlans(now, view, pool, plan)
+		near = near || isNear(now, plan)
+		r.startDesktops(now, view, pool, &plan, byName)
+		r.writePlans(now, view, pool, plan, known)
 	}
-	return r
+	return near, r.again
+}
+
+// lookAgain asks for another plan at a time.
+func (r *dayRound) lookAgain(at time.Time) {
+	if r.again.IsZero() || at.Before(r.again) {
+		r.again = at
+	}
 }

@@ -25,14 +25,6 @@ const (
 	keptPlans = 14
 )
 
-func roomsOf(view *store.View) map[string]*room.Host {
-	rooms := map[string]*room.Host{}
-	for _, h := range room.Of(view) {
-		rooms[h.Name()] = h
-	}
-	return rooms
-}
-
 // startDesktops tells cold desktops when they start, and takes back what is not planned any more. The plan gets the times
 // that desktops keep. A start is told only while its host could promise what it takes: one that needs what others give
 // back before is told when they have.
@@ -99,9 +91,9 @@ func toStart(desktop *v1.Desktop, at time.Time) *v1.Desktop {
 }
 
 // writePlans keeps the Plan objects of a pool, one for each civil date on which something starts or is missing.
-func (r *dayRound) writePlans(now time.Time, view *store.View, pool *v1.Pool, plan warmup.PoolPlan) {
+func (r *dayRound) writePlans(now time.Time, view *store.View, pool *v1.Pool, plan warmup.PoolPlan, known *curves) {
 	zone := time.UTC
-	if office := calendarOf(view, pool); office != nil {
+	if office := known.office(view, pool); office != nil {
 		zone = office.Zone()
 	}
 	last := calendar.DateOf(now.Add(planAhead).In(zone))

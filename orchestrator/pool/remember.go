@@ -2,6 +2,7 @@ package pool
 
 import (
 	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -24,7 +25,7 @@ const (
 )
 
 // remember keeps the pools' histories: who used or waited for desktops, and how starts went.
-func (r *dayRound) remember(now time.Time, view *store.View) {
+func (r *dayRound) remember(now time.Time, view *store.View, known *curves) {
 	began := map[string][]time.Time{}
 	for _, claim := range store.All[*v1.Claim](view) {
 		if desktop, _ := store.Lookup[*v1.Desktop](view, claim.GetDesktop()); awaitsUser(now, desktop) {
@@ -41,17 +42,17 @@ func (r *dayRound) remember(now time.Time, view *store.View) {
 		if pool.GetMeta().GetDeletion() != nil {
 			continue
 		}
-		stored, known := store.Lookup[*v1.History](view, name)
-		if known && stored.GetMeta().GetCreated().AsTime().Before(pool.GetMeta().GetCreated().AsTime()) {
+		stored, exists := store.Lookup[*v1.History](view, name)
+		if exists && stored.GetMeta().GetCreated().AsTime().Before(pool.GetMeta().GetCreated().AsTime()) {
 			continue // another pool's of that name; it is swept
 		}
-		days, changed := demand.Record(stored.GetDays(), calendarOf(view, pool), now, began[name])
+		days, changed := demand.Record(stored.GetDays(), known.office(view, pool), now, began[name])
 		boots, added := addBoots(view, pool, stored.GetBoots())
-		if known && !changed && !added {
+		if exists && !changed && !added {
 			continue
 		}
 		next := &v1.History{Meta: &v1.Meta{Name: name}, Days: days, Boots: boots}
-		if !known {
+		if !exists {
 			r.objects = append(r.objects, store.Create(next))
 			continue
 		}
@@ -68,13 +69,9 @@ func addBoots(view *store.View, pool *v1.Pool, samples []*v1.BootSample) ([]*v1.
 		digest, class string
 		ready         time.Time
 	}
-	known := make(map[key]int, len(samples))
-	for _, s := range samples {
-		known[key{s.GetDigest(), s.GetHostClass(), s.GetReady().AsTime()}]++
-	}
-	added := false
-	all := slices.Clone(samples)
-	full := len(samples) >= maxBootSamples || bytesOf(samples) > maxBootBytes-maxSampleBytes
+	taken := map[key]int{}
+	full := sync.OnceValue(func() bool { return len(samples) >= maxBootSamples || bytesOf(samples) > maxBootBytes-maxSampleBytes })
+	var added []*v1.BootSample
 	for _, desktop := range view.DesktopsOfPool(pool.GetMeta().GetName()) {
 		boot := store.Present(desktop).GetBoot()
 		host, ok := store.Lookup[*v1.Host](view, desktop.GetIncarnation().GetHost())
@@ -84,26 +81,38 @@ func addBoots(view *store.View, pool *v1.Pool, samples []*v1.BootSample) ([]*v1.
 		}
 		class := warmup.HostClass(host.GetStatus().GetCapacity())
 		k := key{desktop.GetIncarnation().GetDigest(), class, at}
-		forgotten := full && !at.After(samples[0].GetReady().AsTime())
-		if known[k] > 0 || forgotten {
-			known[k]--
+		if taken[k]++; taken[k] <= samplesOf(samples, k.digest, class, at) {
 			continue
 		}
-		added = true
-		all = append(all, &v1.BootSample{
+		if full() && !at.After(samples[0].GetReady().AsTime()) {
+			continue // it was forgotten
+		}
+		added = append(added, &v1.BootSample{
 			Digest: k.digest, HostClass: class, Took: durationpb.New(boot.GetTook().AsDuration()), AtOnce: boot.GetAtOnce(),
 			Ready: timestamppb.New(at), ReadBytes: boot.GetReadBytes(),
 		})
 	}
-	if !added {
+	if len(added) == 0 {
 		return samples, false
 	}
+	all := slices.Concat(samples, added)
 	slices.SortStableFunc(all, func(a, b *v1.BootSample) int { return a.GetReady().AsTime().Compare(b.GetReady().AsTime()) })
 	all = all[max(0, len(all)-maxBootSamples):]
 	for size := bytesOf(all); size > maxBootBytes; all = all[1:] {
 		size -= proto.Size(all[0])
 	}
 	return all, true
+}
+
+// samplesOf counts the samples, which are in the order of time, of a version on a kind of host that was ready then.
+func samplesOf(samples []*v1.BootSample, digest, class string, ready time.Time) (n int) {
+	i, _ := slices.BinarySearchFunc(samples, ready, func(s *v1.BootSample, at time.Time) int { return s.GetReady().AsTime().Compare(at) })
+	for ; i < len(samples) && samples[i].GetReady().AsTime().Equal(ready); i++ {
+		if samples[i].GetDigest() == digest && samples[i].GetHostClass() == class {
+			n++
+		}
+	}
+	return n
 }
 
 func bytesOf(samples []*v1.BootSample) (size int) {

@@ -71,7 +71,7 @@ func TestWhoIsAwayIsNoDemand(t *testing.T) {
 		c.change(w.desktops["sales-1"])
 		claim := &v1.Claim{Meta: &v1.Meta{Name: "c1"}, Pool: "sales", User: "hanako", Desktop: "sales-1", Since: timestamppb.New(w.now.Add(-20 * time.Hour))}
 		var r dayRound
-		r.remember(w.now, shown(t, w, claim))
+		r.remember(w.now, shown(t, w, claim), &curves{})
 		day := r.objects[0].Object.(*v1.History).GetDays()[0]
 		if got := day.Claimed[len(day.Claimed)-1]; got != c.want {
 			t.Errorf("a claim of a desktop that %s counts as %d", c.name, got)
