@@ -35,7 +35,11 @@ func TestDays(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute")
 	}
-	build := func(s *sim) { s.buildOffices(*dayHostsFlag, *dayPoolsFlag) }
+	build := func(s *sim) {
+		// What idle hosts say is most of what there is to simulate. What changes is told at once all the same.
+		s.reports.period, s.reports.grace = 30*time.Second, 90*time.Second
+		s.buildOffices(*dayHostsFlag, *dayPoolsFlag)
+	}
 	inWorld(t, *seedFlag, build, func(s *sim) {
 		d := &dayStory{sim: s, rng: rand.New(rand.NewPCG(*seedFlag, 9)), workers: map[*user]*worker{}}
 		if !d.play(days) {

@@ -113,7 +113,9 @@ func startPlane(s *sim, name string) *plane {
 	p := &plane{sim: s, name: name, up: true}
 	log := p.sim.log.With().Str("plane", p.name).Logger()
 	registry := prometheus.NewRegistry()
-	server, err := dispatch.NewServer(dispatch.Config{Epoch: 1, Leader: func() string { return "another" }}, identify, log, registry)
+	server, err := dispatch.NewServer(dispatch.Config{
+		Epoch: 1, Leader: func() string { return "another" }, Period: s.reports.period, Grace: s.reports.grace,
+	}, identify, log, registry)
 	if err != nil {
 		p.sim.t.Fatal(err)
 	}

@@ -56,6 +56,9 @@ type sim struct {
 	dice  *rand.Rand // draws all that depends on how the system is doing
 	group *errgroup.Group
 
+	// reports is how often hosts report and how long they may be silent; the zero value is what daybreakd has.
+	reports struct{ period, grace time.Duration }
+
 	backend *troubled
 	history *history
 	truth   *truth
