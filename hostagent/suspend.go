@@ -122,9 +122,9 @@ func (s situation) rouse(now time.Time) step {
 func (s situation) restore(now time.Time) step {
 	switch {
 	case errors.Is(s.trouble.err, ErrPermanent):
-		return s.fail("cannot be woken: %v", s.trouble.err)
+		return s.fail("cannot be woken, and what was open in it is lost: %v", s.trouble.err)
 	case s.late(now):
-		return s.fail("not awake within %s%s", s.limit(), s.because())
+		return s.fail("not awake within %s, and what was open in it is lost%s", s.limit(), s.because())
 	case s.rival != 0:
 		return s.stay(fmt.Sprintf("waiting until generation %d of this desktop has ended", s.rival)).listening()
 	case !s.told:

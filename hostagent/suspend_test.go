@@ -94,7 +94,11 @@ func TestDecideSuspend(t *testing.T) {
 			s.assignment.Incarnation.Readiness = &v1.Readiness{Deadline: durationpb.New(time.Minute)}
 		}, state: failed, message: "not awake within 1m0s: the guest agent does not answer"},
 		"cannot be restored": {s: at(suspended, wantReady), change: kept(func(s *situation) { s.trouble.err = fmt.Errorf("another CPU: %w", ErrPermanent) }), state: failed,
-			message: "cannot be woken: another CPU: cannot be done on this host"},
+			message: "cannot be woken, and what was open in it is lost: another CPU: cannot be done on this host"},
+		"cannot be restored in time": {s: at(suspended, wantReady), change: kept(func(s *situation) {
+			s.wakingSince, s.trouble.err = noon.Add(-time.Minute), errors.New("no memory")
+			s.assignment.Incarnation.Readiness = &v1.Readiness{Deadline: durationpb.New(time.Minute)}
+		}), state: failed, message: "not awake within 1m0s, and what was open in it is lost: no memory"},
 		"died while it was woken": {s: at(suspended, wantReady), change: func(s *situation) { s.domain = presenceAbsent }, state: failed,
 			message: "QEMU ended while the desktop was woken, and its memory is gone with it"},
 		"not on one list's word":          {s: at(suspended, wantReady), change: func(s *situation) { s.domain = presenceUnknown }, state: suspended, message: "waiting for the hypervisor to say whether the VM runs"},

@@ -78,6 +78,8 @@ func lentLine(desktop *v1.Desktop, user string) string {
 		text += "waking"
 	case state < v1.DesktopState_DESKTOP_STATE_READY:
 		text += "starting"
+	case store.Broken(state):
+		text += "failed, and made anew once it is released"
 	default:
 		text += "not ready any more"
 	}

@@ -156,7 +156,7 @@ func (d *decision) mending(desktop *v1.Desktop) string {
 	case d.deletion(desktop) != nil || d.surplus[desktop.GetMeta().GetName()]:
 		return d.sequel(desktop)
 	case desktop.GetClaim() != nil && !servedNobody(desktop):
-		return fmt.Sprintf("it is made anew once %s, who holds it, lets go of it", desktop.GetClaim().GetUser())
+		return fmt.Sprintf("it is made anew, with nothing of what was on it but its data disk, once %s, who holds it, lets go of it", desktop.GetClaim().GetUser())
 	case d.obstacle() == "" && d.budget() <= 0:
 		return "it is made anew when fewer of the pool are out of service (max_unavailable)"
 	}

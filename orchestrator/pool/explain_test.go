@@ -42,7 +42,7 @@ func TestExplainDesktop(t *testing.T) {
 		}, "sales-1 is not ready: it failed on host h1: not ready within 5m0s; it is made anew", nil},
 		{"failed and claimed", func(_ *world, d *v1.Desktop) {
 			d.Status.State, d.Claim = v1.DesktopState_DESKTOP_STATE_FAILED, &v1.DesktopClaim{User: "taro"}
-		}, "sales-1 is not ready: it failed on host h1: the host gave no reason; it is made anew once taro, who holds it, lets go of it", nil},
+		}, "sales-1 is not ready: it failed on host h1: the host gave no reason; it is made anew, with nothing of what was on it but its data disk, once taro, who holds it, lets go of it", nil},
 		{"failed without an image to run", func(w *world, d *v1.Desktop) {
 			d.Status.State, w.image.Status.Current = v1.DesktopState_DESKTOP_STATE_FAILED, 0
 		}, "it is made anew once this is mended: image office has no published version", nil},
