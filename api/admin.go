@@ -12,6 +12,7 @@ import (
 
 	"daybreak/api/pki"
 	"daybreak/images/sign"
+	"daybreak/orchestrator/pool"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 	"daybreak/proto/jointoken"
@@ -21,6 +22,8 @@ const (
 	tokenLife = time.Hour
 	// maxTokens bounds the tokens that wait to be used.
 	maxTokens = 1000
+	// maxStaying is the proto's bound of DrainHostResponse.staying.
+	maxStaying = 64
 )
 
 // Cluster is what the server says of itself and of its cluster.
@@ -121,8 +124,16 @@ func (s *adminService) DrainHost(ctx context.Context, request *v1.DrainHostReque
 	}
 	response := &v1.DrainHostResponse{}
 	for _, desktop := range desktops {
-		if desktop.GetIncarnation().GetHost() == request.GetHost() {
-			response.Desktops++
+		if desktop.GetIncarnation().GetHost() != request.GetHost() {
+			continue
+		}
+		response.Desktops++
+		owner, err := store.Get[*v1.Pool](ctx, s.store, desktop.GetSpec().GetPool())
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return nil, err
+		}
+		if why := pool.Staying(time.Now(), owner, desktop); request.GetDrain() && why != "" && len(response.Staying) < maxStaying {
+			response.Staying = append(response.Staying, desktop.GetMeta().GetName()+": "+why)
 		}
 	}
 	return response, nil

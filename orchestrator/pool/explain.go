@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -92,6 +93,9 @@ func explainDesktop(view *store.View, now time.Time, desktop *v1.Desktop) *v1.Ex
 	}
 	if user := desktop.GetSpec().GetDataUser(); user != "" {
 		answer.Details = append(answer.Details, fmt.Sprintf("its data disk is %s's: nobody else ever gets it", user))
+	}
+	if host, _ := store.Lookup[*v1.Host](view, inc.GetHost()); host.GetSpec().GetUnschedulable() {
+		answer.Details = append(answer.Details, "host "+inc.GetHost()+" is drained; "+cmp.Or(Staying(now, pool, desktop), "it leaves by itself"))
 	}
 	answer.Details = append(answer.Details, recount(view, desktop)...)
 	return answer

@@ -202,7 +202,9 @@ func (x *DrainHostRequest) GetDrain() bool {
 type DrainHostResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Desktops that are still on the host.
-	Desktops      uint32 `protobuf:"varint,1,opt,name=desktops,proto3" json:"desktops,omitempty"`
+	Desktops uint32 `protobuf:"varint,1,opt,name=desktops,proto3" json:"desktops,omitempty"`
+	// Those that do not leave by themselves, each with why and what makes it leave, for people. No more than 64.
+	Staying       []string `protobuf:"bytes,2,rep,name=staying,proto3" json:"staying,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -242,6 +244,13 @@ func (x *DrainHostResponse) GetDesktops() uint32 {
 		return x.Desktops
 	}
 	return 0
+}
+
+func (x *DrainHostResponse) GetStaying() []string {
+	if x != nil {
+		return x.Staying
+	}
+	return nil
 }
 
 // InfoRequest asks nothing in particular.
@@ -414,9 +423,10 @@ const file_daybreak_v1_admin_service_proto_rawDesc = "" +
 	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"G\n" +
 	"\x10DrainHostRequest\x12\x1d\n" +
 	"\x04host\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x04host\x12\x14\n" +
-	"\x05drain\x18\x02 \x01(\bR\x05drain\"/\n" +
+	"\x05drain\x18\x02 \x01(\bR\x05drain\"S\n" +
 	"\x11DrainHostResponse\x12\x1a\n" +
-	"\bdesktops\x18\x01 \x01(\rR\bdesktops\"\r\n" +
+	"\bdesktops\x18\x01 \x01(\rR\bdesktops\x12\"\n" +
+	"\astaying\x18\x02 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10@R\astaying\"\r\n" +
 	"\vInfoRequest\"\xc0\x02\n" +
 	"\fInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1d\n" +
