@@ -23,9 +23,9 @@ func TestCalendarRules(t *testing.T) {
 		{"good", &v1.CalendarSpec{TimeZone: "Asia/Tokyo", Hours: []*v1.OfficeHours{
 			{Days: days(monday, tuesday), Open: "08:30", Close: "12:00"}, {Days: days(monday), Open: "12:00", Close: "24:00"},
 		}, Holidays: []*v1.CalendarDay{{Date: "2028-02-29"}}, Blackouts: []*v1.CalendarDay{{Date: "2028-02-29"}}}, ""},
-		{"zone", &v1.CalendarSpec{TimeZone: "Asia/Tokio"}, `spec.time_zone: "Asia/Tokio"`},
-		{"machine's own zone", &v1.CalendarSpec{TimeZone: "Local"}, "spec.time_zone"},
-		{"path as zone", &v1.CalendarSpec{TimeZone: "../../etc/passwd"}, "spec.time_zone"},
+		{"zone", &v1.CalendarSpec{TimeZone: "Asia/Tokio"}, `spec.timeZone: "Asia/Tokio"`},
+		{"machine's own zone", &v1.CalendarSpec{TimeZone: "Local"}, "spec.timeZone"},
+		{"path as zone", &v1.CalendarSpec{TimeZone: "../../etc/passwd"}, "spec.timeZone"},
 		{"ends before it begins", &v1.CalendarSpec{TimeZone: "UTC", Hours: []*v1.OfficeHours{{Days: days(monday), Open: "22:00", Close: "06:00"}}}, "spec.hours[0].close: 06:00 is not after open 22:00"},
 		{"empty", &v1.CalendarSpec{TimeZone: "UTC", Hours: []*v1.OfficeHours{{Days: days(monday), Open: "08:00", Close: "08:00"}}}, "spec.hours[0].close"},
 		{"overlap", &v1.CalendarSpec{TimeZone: "UTC", Hours: []*v1.OfficeHours{
@@ -35,8 +35,8 @@ func TestCalendarRules(t *testing.T) {
 		{"31 April", &v1.CalendarSpec{TimeZone: "UTC", Blackouts: []*v1.CalendarDay{{Date: "2027-04-31"}}}, "spec.blackouts[0].date"},
 		{"twice", &v1.CalendarSpec{TimeZone: "UTC", Holidays: []*v1.CalendarDay{{Date: "2027-01-01"}, {Date: "2027-01-01"}}}, "spec.holidays[1].date: 2027-01-01 stands twice"},
 		{"25 o'clock", &v1.CalendarSpec{TimeZone: "UTC", Hours: []*v1.OfficeHours{{Days: days(monday), Open: "08:00", Close: "25:00"}}}, "spec.hours[0].close"},
-		{"unknown set", &v1.CalendarSpec{TimeZone: "UTC", HolidaySets: []string{"jp", "atlantis"}}, `spec.holiday_sets[1]: there is no built-in set "atlantis"`},
-		{"set twice", &v1.CalendarSpec{TimeZone: "UTC", HolidaySets: []string{"jp", "jp"}}, "spec.holiday_sets"},
+		{"unknown set", &v1.CalendarSpec{TimeZone: "UTC", HolidaySets: []string{"jp", "atlantis"}}, `spec.holidaySets[1]: there is no built-in set "atlantis"`},
+		{"set twice", &v1.CalendarSpec{TimeZone: "UTC", HolidaySets: []string{"jp", "jp"}}, "spec.holidaySets"},
 		{"one-off on no date", &v1.CalendarSpec{TimeZone: "UTC", Openings: []*v1.CalendarOpening{{Date: "2027-02-29", Open: "08:00", Close: "09:00"}}}, "spec.openings[0].date"},
 		{"one-off backwards", &v1.CalendarSpec{TimeZone: "UTC", Openings: []*v1.CalendarOpening{{Date: "2027-02-28", Open: "09:00", Close: "08:00"}}}, "spec.openings[0].close: 08:00 is not after open 09:00"},
 		{"one-off overlap", &v1.CalendarSpec{TimeZone: "UTC", Openings: []*v1.CalendarOpening{

@@ -31,7 +31,7 @@ func (s *objectService) Delete(ctx context.Context, request *v1.DeleteRequest) (
 func checkDelete(request *v1.DeleteRequest) error {
 	kind := request.GetKind()
 	if request.GetAttestHostOff() && kind != v1.Kind_KIND_HOST {
-		return invalid(mistake{"attest_host_off", "is for hosts only"})
+		return invalid(mistake{"attestHostOff", "is for hosts only"})
 	}
 	if request.GetData() != v1.DataDisposal_DATA_DISPOSAL_UNSPECIFIED && kind != v1.Kind_KIND_POOL && kind != v1.Kind_KIND_DESKTOP {
 		return invalid(mistake{"data", "is for pools and desktops only"})

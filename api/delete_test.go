@@ -64,7 +64,7 @@ func TestDeleteRefuses(t *testing.T) {
 		{"event", &v1.DeleteRequest{Kind: v1.Kind_KIND_EVENT, Name: "x"}, codes.InvalidArgument, []string{"events"}},
 		{"rollout", &v1.DeleteRequest{Kind: v1.Kind_KIND_ROLLOUT, Name: "x"}, codes.InvalidArgument, []string{"rollouts"}},
 		{"data of a zone", &v1.DeleteRequest{Kind: v1.Kind_KIND_ZONE, Name: "unused", Data: keep}, codes.InvalidArgument, []string{"data"}},
-		{"attested zone", &v1.DeleteRequest{Kind: v1.Kind_KIND_ZONE, Name: "unused", AttestHostOff: true}, codes.InvalidArgument, []string{"attest_host_off"}},
+		{"attested zone", &v1.DeleteRequest{Kind: v1.Kind_KIND_ZONE, Name: "unused", AttestHostOff: true}, codes.InvalidArgument, []string{"attestHostOff"}},
 		{"unknown disposal", &v1.DeleteRequest{Kind: v1.Kind_KIND_POOL, Name: "data", Data: 9}, codes.InvalidArgument, []string{"data"}},
 		{"negative revision", &v1.DeleteRequest{Kind: v1.Kind_KIND_POOL, Name: "data", Revision: -1}, codes.InvalidArgument, []string{"revision"}},
 	} {

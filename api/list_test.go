@@ -59,7 +59,7 @@ func TestList(t *testing.T) {
 	wantSame(t, r.listAll(&v1.ListRequest{Kind: v1.Kind_KIND_ZONE, Labels: map[string]string{"none": ""}}), []string(nil))
 	wantSame(t, r.listAll(&v1.ListRequest{Kind: v1.Kind_KIND_ZONE, PageToken: "zone-23x"}), []string{"zone-24"})
 	_, err := r.objects().List(t.Context(), &v1.ListRequest{Kind: v1.Kind_KIND_ZONE, PageSize: 1001})
-	wantCode(t, err, codes.InvalidArgument, "page_size")
+	wantCode(t, err, codes.InvalidArgument, "pageSize")
 	_, err = r.objects().List(t.Context(), &v1.ListRequest{Kind: 99})
 	wantCode(t, err, codes.InvalidArgument, "kind")
 }

@@ -88,7 +88,7 @@ func TestApplyRefuses(t *testing.T) {
 		words  []string
 	}{
 		{"other zone", with("sales", func(p *v1.Pool) { p.Spec.Zone = "internet" }), codes.InvalidArgument, []string{"spec.zone: cannot be changed", `"lgwan"`}},
-		{"shrunk disk", with("disks", func(p *v1.Pool) { p.Spec.Shape = &v1.Shape{DataDiskGib: 7} }), codes.InvalidArgument, []string{"spec.shape.data_disk_gib", "from 8 to 7"}},
+		{"shrunk disk", with("disks", func(p *v1.Pool) { p.Spec.Shape = &v1.Shape{DataDiskGib: 7} }), codes.InvalidArgument, []string{"spec.shape.dataDiskGib", "from 8 to 7"}},
 		{"no disk any more", with("disks", func(p *v1.Pool) {}), codes.InvalidArgument, []string{"from 8 to 0"}},
 		{"no zone", with("new", func(p *v1.Pool) { p.Spec.Zone = "none" }), codes.FailedPrecondition, []string{`zone "none" does not exist`}},
 		{"no calendar", with("new", func(p *v1.Pool) { p.Spec.Calendar = "none" }), codes.FailedPrecondition, []string{`calendar "none" does not exist`}},
@@ -107,7 +107,7 @@ func TestApplyRefuses(t *testing.T) {
 		{"revision of nothing", with("new", func(p *v1.Pool) { p.Meta.Revision = 1 }), codes.Aborted, []string{"pool new is gone"}},
 		{"another life", with("sales", func(p *v1.Pool) { p.Meta.Uid = "22222222-2222-4222-8222-222222222222" }), codes.Aborted, []string{"made anew"}},
 		{"host", &v1.Host{Meta: &v1.Meta{Name: "kvm9"}}, codes.FailedPrecondition, []string{"host kvm9 does not exist", "token create"}},
-		{"not a number", &v1.Host{Meta: &v1.Meta{Name: "kvm1"}, Spec: &v1.HostSpec{CpuOvercommit: math.NaN()}}, codes.InvalidArgument, []string{"spec.cpu_overcommit"}},
+		{"not a number", &v1.Host{Meta: &v1.Meta{Name: "kvm1"}, Spec: &v1.HostSpec{CpuOvercommit: math.NaN()}}, codes.InvalidArgument, []string{"spec.cpuOvercommit"}},
 		{"desktop", &v1.Desktop{Meta: &v1.Meta{Name: "sales-9"}}, codes.InvalidArgument, []string{"desktops cannot be applied"}},
 		{"claim", &v1.Claim{Meta: &v1.Meta{Name: "c"}, User: "u"}, codes.InvalidArgument, []string{"daybreak claim"}},
 		{"event", &v1.Event{Meta: &v1.Meta{Name: "e"}}, codes.InvalidArgument, []string{"events cannot"}},

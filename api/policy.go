@@ -9,13 +9,14 @@ import (
 	"daybreak/orchestrator/pool"
 	"daybreak/orchestrator/rollout"
 	v1 "daybreak/proto/daybreak/v1"
+	"daybreak/proto/rules"
 )
 
 // checkPolicy finds what the rules in the .proto cannot say of how a pool moves between versions.
 func checkPolicy(spec *v1.PoolSpec) []mistake {
 	var mistakes []mistake
 	if floor := spec.GetMinReady(); floor > 0 && floor >= spec.GetDesktops() {
-		mistakes = append(mistakes, mistake{"spec.min_ready", fmt.Sprintf(
+		mistakes = append(mistakes, mistake{"spec.minReady", fmt.Sprintf(
 			"%d is not less than spec.desktops, %d: no desktop could ever be given another version", floor, spec.GetDesktops())})
 	}
 	policy := spec.GetRollout()
@@ -40,8 +41,8 @@ func checkNotice(window *v1.Window, inUse *v1.InUse) []mistake {
 	if length == 0 || notice < length {
 		return nil
 	}
-	return []mistake{{"spec.rollout.in_use.notice", fmt.Sprintf(
-		"%v is not less than the window, which is open for %v: no announced restart would ever come", notice, length)}}
+	return []mistake{{"spec.rollout.inUse.notice", fmt.Sprintf(
+		"%s is not less than the window, which is open for %s: no announced restart would ever come", rules.Duration(notice), rules.Duration(length))}}
 }
 
 // checkWaves looks at the order of waves. One as large as the one before it, in a small pool, is left out when the rollout
@@ -82,7 +83,7 @@ func checkWindow(window *v1.Window, calendarName string) []mistake {
 		mistakes = append(mistakes, mistake{"spec.rollout.window.to", fmt.Sprintf(
 			"%s is also when it begins; leave the window out if the pool may be changed at any time", window.GetTo())})
 	}
-	const field = "spec.rollout.window.time_zone"
+	const field = "spec.rollout.window.timeZone"
 	switch zone := window.GetTimeZone(); {
 	case calendarName != "" && zone != "":
 		mistakes = append(mistakes, mistake{field, fmt.Sprintf("leave it out: the window is in the time zone of calendar %q", calendarName)})

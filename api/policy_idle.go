@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	v1 "daybreak/proto/daybreak/v1"
+	"daybreak/proto/rules"
 )
 
 // checkUse finds what the rules in the .proto cannot say of how users get desktops, keep them and lose them. name is the
@@ -31,7 +32,7 @@ func checkUse(name string, spec *v1.PoolSpec) []mistake {
 	}
 	for i, desktop := range idle.GetKeepDesktops() {
 		if !strings.HasPrefix(desktop, name+"-") {
-			mistakes = append(mistakes, mistake{fmt.Sprintf("spec.idle.keep_desktops[%d]", i), fmt.Sprintf(
+			mistakes = append(mistakes, mistake{fmt.Sprintf("spec.idle.keepDesktops[%d]", i), fmt.Sprintf(
 				"%q is no desktop of this pool: they are named %s-1, %s-2 and so on", desktop, name, name)})
 		}
 	}
@@ -42,7 +43,7 @@ func checkIdleRule(field string, rule *v1.IdleRule, dedicated bool) []mistake {
 	var mistakes []mistake
 	if grace, after := rule.GetGrace().AsDuration(), rule.GetAfter().AsDuration(); grace > after {
 		mistakes = append(mistakes, mistake{field + ".grace", fmt.Sprintf(
-			"%v is longer than %s.after, %v: who is warned for longer than they were away is warned all day", grace, field, after)})
+			"%s is longer than %s.after, %s: who is warned for longer than they were away is warned all day", rules.Duration(grace), field, rules.Duration(after))})
 	}
 	if dedicated && rule.GetAction() == v1.IdleAction_IDLE_ACTION_RELEASE {
 		mistakes = append(mistakes, mistake{field + ".action", "release gives nothing back in a dedicated pool, whose desktops stay their users': use suspend or shut_down"})

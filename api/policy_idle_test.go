@@ -34,7 +34,7 @@ func TestCheckUse(t *testing.T) {
 		"release":                {&v1.PoolSpec{Idle: &v1.IdlePolicy{Open: rule(time.Hour, 0, release)}}, "", ""},
 		"release what is theirs": {&v1.PoolSpec{Claims: dedicated, Idle: &v1.IdlePolicy{Open: rule(time.Hour, 0, release)}}, "spec.idle.open.action", "dedicated"},
 		"desktop":                {&v1.PoolSpec{Idle: &v1.IdlePolicy{Open: half, KeepDesktops: []string{"sales-1"}}}, "", ""},
-		"another's desktop":      {&v1.PoolSpec{Idle: &v1.IdlePolicy{Open: half, KeepDesktops: []string{"sales-1", "sale-2"}}}, "spec.idle.keep_desktops[1]", "sales-1"},
+		"another's desktop":      {&v1.PoolSpec{Idle: &v1.IdlePolicy{Open: half, KeepDesktops: []string{"sales-1", "sale-2"}}}, "spec.idle.keepDesktops[1]", "sales-1"},
 		"never, dedicated":       {&v1.PoolSpec{Claims: dedicated, Refresh: never}, "", ""},
 		"never, floating":        {&v1.PoolSpec{Refresh: never}, "spec.refresh.mode", "first user"},
 	} {

@@ -44,7 +44,7 @@ func checkPoolChange(before, after *v1.PoolSpec) error {
 		return invalid(mistake{"spec.zone", fmt.Sprintf("cannot be changed (it is %q): desktops never move between zones; make another pool", before.GetZone())})
 	}
 	if had, wants := before.GetShape().GetDataDiskGib(), after.GetShape().GetDataDiskGib(); wants < had {
-		return invalid(mistake{"spec.shape.data_disk_gib", fmt.Sprintf("cannot shrink from %d to %d: the disks hold users' data", had, wants)})
+		return invalid(mistake{"spec.shape.dataDiskGib", fmt.Sprintf("cannot shrink from %d to %d: the disks hold users' data", had, wants)})
 	}
 	return nil
 }

@@ -43,13 +43,13 @@ func TestScheduleRefused(t *testing.T) {
 		{"no such time", pool(&v1.Schedule{Spans: []*v1.TargetSpan{span("25:00", "26:00", "5")}}), []string{"spec.schedule.spans[0].from"}},
 		{"above the seats", pool(&v1.Schedule{Open: "21"}), []string{"spec.schedule.open: 21 is more than spec.desktops, 20"}},
 		{"no target", pool(&v1.Schedule{Open: "lots"}), []string{"spec.schedule.open"}},
-		{"a share above all", pool(&v1.Schedule{SpareBuffer: "110%"}), []string{"spec.schedule.spare_buffer"}},
-		{"costs without learning", pool(&v1.Schedule{SpareBuffer: "1", WaitCost: 5}), []string{"spec.schedule.wait_cost: has no effect"}},
-		{"costs that are no number", pool(&v1.Schedule{WaitCost: math.NaN()}), []string{"spec.schedule.wait_cost"}},
-		{"infinite costs", pool(&v1.Schedule{IdleCost: math.Inf(1)}), []string{"spec.schedule.idle_cost"}},
+		{"a share above all", pool(&v1.Schedule{SpareBuffer: "110%"}), []string{"spec.schedule.spareBuffer"}},
+		{"costs without learning", pool(&v1.Schedule{SpareBuffer: "1", WaitCost: 5}), []string{"spec.schedule.waitCost: has no effect"}},
+		{"costs that are no number", pool(&v1.Schedule{WaitCost: math.NaN()}), []string{"spec.schedule.waitCost"}},
+		{"infinite costs", pool(&v1.Schedule{IdleCost: math.Inf(1)}), []string{"spec.schedule.idleCost"}},
 		{"in the past", pool(extra(now.Add(-2*time.Hour), now.Add(-time.Hour))), []string{"spec.schedule.extra[0].until", "is in the past"}},
 		{"until before from", pool(extra(now.Add(2*time.Hour), now.Add(time.Hour))), []string{"spec.schedule.extra[0].until", "is not after from"}},
-		{"min_ready above", func() *v1.Pool { p := pool(&v1.Schedule{}); p.Spec.MinReady = 20; return p }(), []string{"spec.min_ready", "not less than"}},
+		{"min_ready above", func() *v1.Pool { p := pool(&v1.Schedule{}); p.Spec.MinReady = 20; return p }(), []string{"spec.minReady", "not less than"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			before := r.everything()

@@ -171,7 +171,7 @@ func TestAgentsAreKnownByTheirCertificate(t *testing.T) {
 		t.Errorf("%v, %v", first, err)
 	}
 	_, err = v1.NewAgentServiceClient(r.asHost("kvm1", host.Meta.Uid)).Report(t.Context(), &v1.ReportRequest{SessionId: "short"})
-	wantCode(t, err, codes.InvalidArgument, "session_id")
+	wantCode(t, err, codes.InvalidArgument, "sessionId")
 }
 
 // TestScreenshotElsewhere: a daybreakd that does not lead says who does.

@@ -1,15 +1,14 @@
 package api
 
 import (
-	"errors"
-	"fmt"
 	"strings"
 
-	"buf.build/go/protovalidate"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	"daybreak/proto/rules"
 )
 
 // maxViolations is how many mistakes one answer names.
@@ -24,21 +23,13 @@ type mistake struct {
 
 // validate checks a message against the rules in its .proto.
 func validate(message proto.Message) error {
-	err := protovalidate.Validate(message)
-	if err == nil {
-		return nil
-	}
-	var broken *protovalidate.ValidationError
-	if !errors.As(err, &broken) {
-		return fmt.Errorf("validate %s: %w", message.ProtoReflect().Descriptor().Name(), err)
+	found, err := rules.Check(message)
+	if err != nil || len(found) == 0 {
+		return err
 	}
 	var mistakes []mistake
-	for _, violation := range broken.Violations {
-		text := violation.Proto.GetMessage()
-		if text == "" {
-			text = "breaks rule " + violation.Proto.GetRuleId()
-		}
-		mistakes = append(mistakes, mistake{field: fieldPath(protovalidate.FieldPathString(violation.Proto.GetField())), text: text})
+	for _, m := range found {
+		mistakes = append(mistakes, mistake{field: fieldPath(m.Field), text: m.Text})
 	}
 	return invalid(mistakes...)
 }

@@ -38,7 +38,7 @@ in whatever order they stand. All files are read and checked before anything is 
   # pool.yaml
   kind: pool
   meta: {name: sales}
-  spec: {image: debian, zone: internet, desktops: 6, shape: {vcpus: 2, memory_mib: 2048}}`,
+  spec: {image: debian, zone: internet, desktops: 6, shape: {vcpus: 2, memoryMib: 2048}}`,
 		Args: none,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if len(files) == 0 {

@@ -84,7 +84,7 @@ func checkOrder(order *v1.BuildOrder) error {
 		return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), ErrInvalid)
 	}
 	if order.GetShape().GetDataDiskGib() != 0 {
-		return wrong("shape.data_disk_gib: a build has no data disk")
+		return wrong("shape.dataDiskGib: a build has no data disk")
 	}
 	if order.GetKind() == v1.BuildKind_BUILD_KIND_CHECK {
 		if len(order.GetScript()) > 0 || len(order.GetFiles()) > 0 || order.GetInteractive() || order.GetOffline() || order.GetUnsealed() {

@@ -238,7 +238,7 @@ func TestLine(t *testing.T) {
 	bad := chain(2)
 	bad[1].Spec.TimeZone = "Mars/Olympus"
 	_, err = calendar.Resolve(bad[0], among(bad...))
-	wantMistake(t, err, "spec.time_zone", "Mars/Olympus")
+	wantMistake(t, err, "spec.timeZone", "Mars/Olympus")
 	if !strings.Contains(err.Error(), `calendar "c2"`) {
 		t.Errorf("the calendar with the mistake is not named: %v", err)
 	}
@@ -260,9 +260,9 @@ func TestCheck(t *testing.T) {
 		field, words string
 		spec         *v1.CalendarSpec
 	}{
-		{"spec.time_zone", `"Local" is no time zone`, &v1.CalendarSpec{TimeZone: "Local"}},
-		{"spec.time_zone", `"" is no time zone`, &v1.CalendarSpec{}},
-		{"spec.holiday_sets[1]", `no built-in set "xx" of holidays; there are "jp"`, &v1.CalendarSpec{TimeZone: "UTC", HolidaySets: []string{"jp", "xx"}}},
+		{"spec.timeZone", `"Local" is no time zone`, &v1.CalendarSpec{TimeZone: "Local"}},
+		{"spec.timeZone", `"" is no time zone`, &v1.CalendarSpec{}},
+		{"spec.holidaySets[1]", `no built-in set "xx" of holidays; there are "jp"`, &v1.CalendarSpec{TimeZone: "UTC", HolidaySets: []string{"jp", "xx"}}},
 		{"spec.openings[0].date", "2027-02-29", &v1.CalendarSpec{TimeZone: "UTC", Openings: []*v1.CalendarOpening{opening("2027-02-29", "08:00", "09:00")}}},
 		{"spec.openings[0].close", "08:00 is not after open 09:00", &v1.CalendarSpec{TimeZone: "UTC", Openings: []*v1.CalendarOpening{opening("2027-02-28", "09:00", "08:00")}}},
 		{"spec.openings[0]", "11:59-13:00 overlaps spec.openings[2], 08:00-12:00", &v1.CalendarSpec{TimeZone: "UTC", Openings: []*v1.CalendarOpening{

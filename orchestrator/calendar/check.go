@@ -28,7 +28,7 @@ func (m Mistakes) Error() string {
 func Check(spec *v1.CalendarSpec) Mistakes {
 	var mistakes Mistakes
 	if zone := spec.GetTimeZone(); !IsZone(zone) {
-		mistakes = append(mistakes, Mistake{"spec.time_zone", fmt.Sprintf("%q is no time zone; write an IANA name such as \"Asia/Tokyo\"", zone)})
+		mistakes = append(mistakes, Mistake{"spec.timeZone", fmt.Sprintf("%q is no time zone; write an IANA name such as \"Asia/Tokyo\"", zone)})
 	}
 	return slices.Concat(mistakes, checkHours(spec.GetHours()), checkDays("spec.holidays", spec.GetHolidays()),
 		checkDays("spec.blackouts", spec.GetBlackouts()), checkSets(spec.GetHolidaySets()), checkOpenings(spec.GetOpenings()))

@@ -104,7 +104,7 @@ func civil(midnight time.Time) Date { return DateOf(midnight.Add(2 * time.Hour))
 func checkSets(sets []string) (mistakes Mistakes) {
 	for i, set := range sets {
 		if !slices.Contains(HolidaySets(), set) {
-			mistakes = append(mistakes, Mistake{fmt.Sprintf("spec.holiday_sets[%d]", i),
+			mistakes = append(mistakes, Mistake{fmt.Sprintf("spec.holidaySets[%d]", i),
 				fmt.Sprintf("there is no built-in set %q of holidays; there are %s; other days can be listed in spec.holidays (\"daybreak calendar import\")", set, quoted(HolidaySets()))})
 		}
 	}

@@ -43,7 +43,7 @@ func checkTargets(s *v1.Schedule, seats int) (mistakes []Mistake) {
 	}
 	look("spec.schedule.open", s.GetOpen())
 	look("spec.schedule.closed", s.GetClosed())
-	look("spec.schedule.spare_buffer", s.GetSpareBuffer())
+	look("spec.schedule.spareBuffer", s.GetSpareBuffer())
 	for i, span := range s.GetSpans() {
 		look(fmt.Sprintf("spec.schedule.spans[%d].target", i), span.GetTarget())
 	}
@@ -99,9 +99,9 @@ func checkCosts(s *v1.Schedule) []Mistake {
 	for _, cost := range []struct {
 		name  string
 		value float64
-	}{{"wait_cost", s.GetWaitCost()}, {"idle_cost", s.GetIdleCost()}} {
+	}{{"waitCost", s.GetWaitCost()}, {"idleCost", s.GetIdleCost()}} {
 		if cost.value != 0 {
-			return []Mistake{{"spec.schedule." + cost.name, "has no effect, since no target and no spare_buffer is \"learned\": leave it out"}}
+			return []Mistake{{"spec.schedule." + cost.name, "has no effect, since no target and no spareBuffer is \"learned\": leave it out"}}
 		}
 	}
 	return nil

@@ -49,7 +49,7 @@ func (s Step) Wanted(held, seats int) int {
 // different from the one before.
 func Curve(p Pool, from, to time.Time) []Step {
 	seats, floor := int(p.Spec.GetDesktops()), floorOf(p.Spec)
-	all := Step{From: from, Target: seats, Buffer: floor, Reason: "no schedule: all desktops, always", BufferReason: "min_ready"}
+	all := Step{From: from, Target: seats, Buffer: floor, Reason: "no schedule: all desktops, always", BufferReason: "minReady"}
 	if p.Spec.GetSchedule() == nil {
 		return []Step{all}
 	}

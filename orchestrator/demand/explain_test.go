@@ -27,7 +27,7 @@ func TestExplain(t *testing.T) {
 		{"no calendar", demand.Pool{Spec: learned}, []string{
 			"its schedule asks for 20 of 20 desktops: all desktops, since the calendar that the schedule follows cannot be read"}},
 		{"as written", demand.Pool{Spec: &v1.PoolSpec{Desktops: 20, Schedule: &v1.Schedule{SpareBuffer: "2"}}, Calendar: tokyo}, []string{
-			"its schedule asks for 20 of 20 desktops: opening hours, 100%", "and for 2 beside those in use: spare_buffer, 2"}},
+			"its schedule asks for 20 of 20 desktops: opening hours, 100%", "and for 2 beside those in use: spareBuffer, 2"}},
 		{"two days", demand.Pool{Spec: learned, Calendar: tokyo, History: young}, []string{
 			"its schedule asks for 8 of 20 desktops: opening hours, the most on 2 working days so far: 8 of 20",
 			"in use at 08:30: 8 on 2026-11-20, 7 on 2026-11-19; until 14 days were watched the most of all counts",

@@ -86,7 +86,7 @@ func TestLearned(t *testing.T) {
 		{"the first election", past(tokyo, date("2026-11-22"), 70, busy), nil, "2026-11-29T09:00:00+09:00", 20, "open for the election, 100%, since there is nothing to learn from yet"},
 		{"the day after an election", past(tokyo, date("2026-11-29"), 70, busy), nil, "2026-11-30T09:00:00+09:00", 4, "opening hours, learned from 7 Mondays: 4 of 20"},
 		{"min_ready holds", past(tokyo, date("2026-11-22"), 70, steady), func(s *v1.PoolSpec) { s.MinReady = 9 }, "2026-11-25T09:00:00+09:00", 9,
-			"opening hours, learned from 9 Wednesdays: 6 of 20, but min_ready is 9"},
+			"opening hours, learned from 9 Wednesdays: 6 of 20, but minReady is 9"},
 		{"no more than the seats", past(tokyo, date("2026-11-22"), 70, steady), func(s *v1.PoolSpec) { s.Desktops = 4 }, "2026-11-25T09:00:00+09:00", 4,
 			"opening hours, learned from 9 Wednesdays: 6 of 4, but there are 4 seats"},
 	} {

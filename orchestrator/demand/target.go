@@ -61,14 +61,14 @@ func (a *agenda) step(t time.Time) Step {
 	s.Target, s.Reason = a.target(t)
 	s.Target, s.Reason = a.extra(t, s.Target, s.Reason)
 	if s.Target < floor {
-		s.Target, s.Reason = floor, fmt.Sprintf("%s, but min_ready is %d", s.Reason, floor)
+		s.Target, s.Reason = floor, fmt.Sprintf("%s, but minReady is %d", s.Reason, floor)
 	}
 	if s.Target > seats {
 		s.Target, s.Reason = seats, fmt.Sprintf("%s, but there are %d seats", s.Reason, seats)
 	}
 	s.Buffer, s.BufferReason = a.buffer(t)
 	if s.Buffer < floor {
-		s.Buffer, s.BufferReason = floor, fmt.Sprintf("%s, but min_ready is %d", s.BufferReason, floor)
+		s.Buffer, s.BufferReason = floor, fmt.Sprintf("%s, but minReady is %d", s.BufferReason, floor)
 	}
 	s.Buffer = min(s.Buffer, seats)
 	s.Reason, s.BufferReason = store.Cut(s.Reason, maxReason), store.Cut(s.BufferReason, maxReason)
@@ -149,7 +149,7 @@ func (a *agenda) buffer(t time.Time) (int, string) {
 	word, seats := bufferWord(a.pool.Spec.GetSchedule()), int(a.pool.Spec.GetDesktops())
 	if word != learned {
 		n, _ := count(word, seats)
-		return n, "spare_buffer, " + word
+		return n, "spareBuffer, " + word
 	}
 	n, _ := count(bufferDefault, seats)
 	if found, ok := a.learn(t, arrivalsWithin(a.pool.readyIn())); ok && !(found.young && found.need < n) {

@@ -58,11 +58,11 @@ func (c *Claimer) underLimit(ctx context.Context, pool *v1.Pool, user string) ([
 		refs = refs[n:]
 	}
 	if len(has) >= limit {
-		return nil, fmt.Errorf("claim a desktop of pool %s: %q holds or waits for %s, of pool %s, and this pool lends to users who have fewer than %d (max_per_user): %w",
+		return nil, fmt.Errorf("claim a desktop of pool %s: %q holds or waits for %s, of pool %s, and this pool lends to users who have fewer than %d (maxPerUser): %w",
 			pool.GetMeta().GetName(), user, plural(len(has), "desktop"), strings.Join(has, ", "), limit, ErrUserLimit)
 	}
 	if len(pins) > maxLimited {
-		return nil, fmt.Errorf("claim a desktop of pool %s: %d pools have max_per_user, more than the %d that can be asked at once: take it from some: %w",
+		return nil, fmt.Errorf("claim a desktop of pool %s: %d pools have maxPerUser, more than the %d that can be asked at once: take it from some: %w",
 			pool.GetMeta().GetName(), len(pins)+1, maxLimited+1, ErrUserLimit)
 	}
 	return pins, nil

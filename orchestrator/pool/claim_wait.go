@@ -177,7 +177,7 @@ func (w *waiting) join(ctx context.Context, now time.Time) (*v1.Claim, error) {
 	}
 	_, others := placeOf(view, w.pool, w.user, now)
 	if most := mostQueued(object); w.place == nil && others >= most {
-		return nil, fmt.Errorf("wait for a desktop of pool %s: %s already, and it lets no more than %d (max_queued): %w", w.pool, waitPhrase(others), most, ErrQueueFull)
+		return nil, fmt.Errorf("wait for a desktop of pool %s: %s already, and it lets no more than %d (maxQueued): %w", w.pool, waitPhrase(others), most, ErrQueueFull)
 	}
 	pins, err := w.underLimit(ctx, object, w.user)
 	if err != nil {

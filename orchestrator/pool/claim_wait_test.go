@@ -291,7 +291,7 @@ func TestLimitPerUser(t *testing.T) {
 	_, err = s.claimer.Claim(t.Context(), "sales", "x", "", time.Now())
 	_, again := s.claimer.Claim(t.Context(), "pool1", "x", "", time.Now())
 	_, third := s.claimer.Claim(t.Context(), "pool2", "x", "", time.Now())
-	if err := errors.Join(err, again); err != nil || !strings.Contains(fmt.Sprint(third), `"x" holds or waits for 2 desktops, of pool pool1, sales, and this pool lends to users who have fewer than 2 (max_per_user)`) {
+	if err := errors.Join(err, again); err != nil || !strings.Contains(fmt.Sprint(third), `"x" holds or waits for 2 desktops, of pool pool1, sales, and this pool lends to users who have fewer than 2 (maxPerUser)`) {
 		t.Errorf("%v, %v", err, third)
 	}
 }

@@ -162,7 +162,7 @@ func (d *decision) mending(desktop *v1.Desktop) string {
 	case desktop.GetClaim() != nil && !servedNobody(desktop):
 		return fmt.Sprintf("it is made anew, with nothing of what was on it but its data disk, once %s, who holds it, lets go of it", desktop.GetClaim().GetUser())
 	case d.obstacle() == "" && d.budget() <= 0:
-		return "it is made anew when fewer of the pool are out of service (max_unavailable)"
+		return "it is made anew when fewer of the pool are out of service (maxUnavailable)"
 	}
 	return "it is made anew" + d.obstacle()
 }

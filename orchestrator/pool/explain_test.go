@@ -156,13 +156,13 @@ func TestExplainVersions(t *testing.T) {
 		{"later wave", "sales-3", rolling(1), nil, "it waits for a later wave; 1 is admitted so far"},
 		{"window", "sales-3", &v1.Release{Version: 1, Next: 2, Admitted: 3, Rollout: "sales-1"}, nil,
 			"when the rollout goes on (waits for 22:00)"},
-		{"min_ready", "sales-3", rolling(3), func(w *world) { w.pool.Spec.MinReady = 5 }, "more than min_ready=5 ready desktops are free"},
+		{"min_ready", "sales-3", rolling(3), func(w *world) { w.pool.Spec.MinReady = 5 }, "more than minReady=5 ready desktops are free"},
 		{"budget", "sales-3", rolling(6), func(w *world) {
 			for _, name := range []string{"sales-4", "sales-5"} {
 				w.change(name, func(d *v1.Desktop) { d.Incarnation.Desired = v1.DesiredState_DESIRED_STATE_DELETED })
 			}
 			w.pool.Spec.MinReady = 0
-		}, "fewer than max_unavailable=2 are out of service"},
+		}, "fewer than maxUnavailable=2 are out of service"},
 		{"logoff", "sales-1", rolling(3), nil, "image office: when taro releases it"},
 		{"deadline", "sales-1", func() *v1.Release {
 			r := rolling(3)

@@ -138,9 +138,9 @@ func (d *decision) patience(desktop *v1.Desktop) string {
 func (d *decision) nextToMove(desktop *v1.Desktop) string {
 	switch {
 	case rankOf(desktop) == rankFree && d.spare(nil) <= 0:
-		return fmt.Sprintf("it waits until more than min_ready=%d ready desktops are free", d.Pool.GetSpec().GetMinReady())
+		return fmt.Sprintf("it waits until more than minReady=%d ready desktops are free", d.Pool.GetSpec().GetMinReady())
 	case d.budget() <= 0:
-		return fmt.Sprintf("it waits until fewer than max_unavailable=%d are out of service", d.limit())
+		return fmt.Sprintf("it waits until fewer than maxUnavailable=%d are out of service", d.limit())
 	}
 	return "now"
 }

@@ -127,7 +127,7 @@ func (w *world) waits() string {
 		word string
 	}{
 		{s.GetPhase() == phaseHalted, "halted"}, {r.GetSpec().GetPaused(), "paused"}, {s.GetInUse() > 0, "in use"},
-		{w.pool.GetSpec().GetMinReady() > 0, "min_ready"}, {true, "in its user's hands"},
+		{w.pool.GetSpec().GetMinReady() > 0, "minReady"}, {true, "in its user's hands"},
 	} {
 		if sign.is && strings.Contains(s.GetMessage(), sign.word) {
 			return sign.word

@@ -359,7 +359,7 @@ func TestMinReadyHolds(t *testing.T) {
 	w.publish(healthy)
 	w.settle(time.Hour)
 	w.expect(t, "at the floor", map[uint32]int{1: 4})
-	w.says(t, "min_ready=3")
+	w.says(t, "minReady=3")
 	w.release(0)
 	w.settle(time.Hour)
 	w.check(t, 2, phaseDone)

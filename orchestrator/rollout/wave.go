@@ -146,7 +146,7 @@ func (d *decision) left(c census) []string {
 			plural(n, "desktop"), some(names(c.stuck))))
 	}
 	if floor := d.Pool.GetSpec().GetMinReady(); c.movable > 0 && c.free <= int(floor) && floor > 0 {
-		parts = append(parts, fmt.Sprintf("more than min_ready=%d ready desktops must be free, %d are", floor, c.free))
+		parts = append(parts, fmt.Sprintf("more than minReady=%d ready desktops must be free, %d are", floor, c.free))
 	}
 	if c.movable > 0 {
 		return parts

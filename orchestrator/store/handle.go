@@ -8,12 +8,12 @@ import (
 	"strings"
 	"time"
 
-	"buf.build/go/protovalidate"
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	v1 "daybreak/proto/daybreak/v1"
+	"daybreak/proto/rules"
 )
 
 // Store is one writer's handle: it reads everything and writes what its writer owns. Safe for concurrent use.
@@ -136,15 +136,13 @@ func (s *Store) checkOp(op Op, current Object) (Op, error) {
 
 // checkRules checks an object against the rules in its proto, and names every field that breaks one.
 func checkRules(o Object) error {
-	err := protovalidate.Validate(o)
-	var broken *protovalidate.ValidationError
-	if !errors.As(err, &broken) {
+	mistakes, err := rules.Check(o)
+	if err != nil || len(mistakes) == 0 {
 		return err
 	}
 	var words []string
-	for _, v := range broken.Violations {
-		field := protovalidate.FieldPathString(v.Proto.GetField())
-		words = append(words, strings.TrimPrefix(field+": "+v.Proto.GetMessage(), ": "))
+	for _, m := range mistakes {
+		words = append(words, strings.TrimPrefix(m.Field+": "+m.Text, ": "))
 	}
 	return fmt.Errorf("%s: %w", strings.Join(words, "; "), ErrInvalid)
 }

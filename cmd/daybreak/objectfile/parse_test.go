@@ -80,9 +80,9 @@ func TestMistakes(t *testing.T) {
 		{"a wrong kind", "kind: pod\nmeta: {name: a}\n", `x.yaml:1:7: kind: "pod" is no kind of object`},
 		{"kind twice", "kind: zone\nkind: host\nmeta: {name: a}\n", "x.yaml:2:1: kind: stands twice"},
 		{"unknown field", head + "  desktop: 6\n", "x.yaml:6:3: spec.desktop: there is no such field; there are image, version, zone, desktops,"},
-		{"unknown field in the shape", head + "  shape:\n    ram: 5\n", "x.yaml:7:5: spec.shape.ram: there is no such field; there are vcpus, memory_mib,"},
+		{"unknown field in the shape", head + "  shape:\n    ram: 5\n", "x.yaml:7:5: spec.shape.ram: there is no such field; there are vcpus, memoryMib,"},
 		{"a key twice", head + "  image: windows\n", "x.yaml:6:3: spec.image: stands twice"},
-		{"a key in both spellings", head + "  shape: {memory_mib: 1, memoryMib: 1}\n", "x.yaml:6:26: spec.shape.memory_mib: stands twice, as memory_mib and memoryMib"},
+		{"a key in both spellings", head + "  shape: {memory_mib: 1, memoryMib: 1}\n", "x.yaml:6:26: spec.shape.memoryMib: stands twice, as memory_mib and memoryMib"},
 		{"text for a number", head + "  desktops: six\n", `x.yaml:6:13: spec.desktops: want a whole number, in plain decimal digits, found "six"`},
 		{"a number in quotes", head + "  desktops: '6'\n", "x.yaml:6:13: spec.desktops: want a whole number"},
 		{"octal", head + "  desktops: 0755\n", "x.yaml:6:13: spec.desktops: want a whole number"},
@@ -96,13 +96,13 @@ func TestMistakes(t *testing.T) {
 		{"a list for a number", head + "  desktops: [6]\n", "x.yaml:6:13: spec.desktops: want a number, found a list"},
 		{"a number for text", "kind: zone\nmeta: {name: 5}\n", `x.yaml:2:14: meta.name: want a text: put it in quotes, found "5"`},
 		{"yes for a bool", "kind: host\nmeta: {name: a}\nspec: {unschedulable: yes}\n", "x.yaml:3:23: spec.unschedulable: want true or false"},
-		{"not a number", "kind: host\nmeta: {name: a}\nspec: {cpu_overcommit: .nan}\n", "x.yaml:3:24: spec.cpu_overcommit: want a number"},
+		{"not a number", "kind: host\nmeta: {name: a}\nspec: {cpu_overcommit: .nan}\n", "x.yaml:3:24: spec.cpuOvercommit: want a number"},
 		{"a bad name", "kind: zone\nmeta: {name: Internet Zone}\n", `x.yaml:2:14: meta.name: must be a name of lower-case letters, digits and hyphens, at most 63, with a letter or digit at both ends, found "Internet Zone"`},
 		{"a path for a name", "kind: zone\nmeta: {name: ../../etc}\n", "x.yaml:2:14: meta.name: must be a name"},
 		{"no name", "kind: zone\nmeta: {}\n", "x.yaml:2:7: meta.name: must be a name"},
 		{"no meta", "kind: zone\nspec: {}\n", "x.yaml:1:1: meta: "},
 		{"a pool's long name", "kind: pool\nmeta: {name: " + strings.Repeat("a", 41) + "}\nspec: {image: a, zone: b}\n", "x.yaml:2:14: meta.name: at most 40 characters"},
-		{"a control character", "kind: zone\nmeta: {name: a}\nspec: {display_name: \"a\\x1b[31m\"}\n", `x.yaml:3:22: spec.display_name: must not hold control characters or line breaks, found "a\x1b[31m"`},
+		{"a control character", "kind: zone\nmeta: {name: a}\nspec: {display_name: \"a\\x1b[31m\"}\n", `x.yaml:3:22: spec.displayName: must not hold control characters or line breaks, found "a\x1b[31m"`},
 		{"a duration without unit", head + "  readiness: {deadline: 300}\n", `x.yaml:6:25: spec.readiness.deadline: want a time with its unit, like 300s, 5m or 1h30m, found "300"`},
 		{"a negative duration", head + "  readiness: {deadline: -5s}\n", "x.yaml:6:25: spec.readiness.deadline: must be greater than 0s"},
 		{"a wave", head + "  rollout: {waves: [\"1\", half]}\n", `x.yaml:6:26: spec.rollout.waves[1]: must be a number of desktops like 10, or a share of the pool like 25%`},
@@ -154,7 +154,7 @@ func TestAt(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{
-		"spec.zone": "x.yaml:5:9", "spec.shape.vcpus": "x.yaml:7:12", "spec.shape.memory_mib": "x.yaml:7:5",
+		"spec.zone": "x.yaml:5:9", "spec.shape.vcpus": "x.yaml:7:12", "spec.shape.memoryMib": "x.yaml:7:5",
 		"spec.calendar": "x.yaml:4:3", "": "x.yaml:1:1", "nowhere[3].x": "x.yaml:1:1",
 	} {
 		if got := documents[0].At(path).String(); got != want {

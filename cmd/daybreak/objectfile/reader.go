@@ -2,11 +2,12 @@ package objectfile
 
 import (
 	"fmt"
-	"sort"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"daybreak/proto/rules"
 )
 
 // reader fills messages from YAML nodes and collects what is wrong.
@@ -48,7 +49,7 @@ func describe(node *yaml.Node) string {
 		if isNull(node) {
 			return "nothing"
 		}
-		return quoted(node.Value)
+		return rules.Quoted(node.Value)
 	}
 	return "something else"
 }
@@ -96,7 +97,7 @@ func (r *reader) message(node *yaml.Node, m protoreflect.Message, path string) {
 			r.mistake(at, join(path, printable(key)), "there is no such field; there are %s", fieldNames(m.Descriptor()))
 			return
 		}
-		name := join(path, field.TextName())
+		name := join(path, field.JSONName())
 		if set[field.Number()] {
 			r.mistake(at, name, "stands twice, as %s and %s", field.TextName(), field.JSONName())
 			return
@@ -112,7 +113,7 @@ func (r *reader) message(node *yaml.Node, m protoreflect.Message, path string) {
 func fieldNames(d protoreflect.MessageDescriptor) string {
 	var names []string
 	for i := range d.Fields().Len() {
-		names = append(names, d.Fields().Get(i).TextName())
+		names = append(names, d.Fields().Get(i).JSONName())
 	}
 	if len(names) == 0 {
 		return "(none)"
@@ -120,24 +121,12 @@ func fieldNames(d protoreflect.MessageDescriptor) string {
 	return strings.Join(names, ", ")
 }
 
-// quoted shows a text on one line, whatever is in it.
-func quoted(text string) string {
-	return fmt.Sprintf("%q", shorten(text))
-}
-
 // printable is a name as it stands in a path: quoted when it is not of plain letters.
 func printable(key string) string {
-	if q := quoted(key); q != `"`+key+`"` || key == "" {
+	if q := rules.Quoted(key); q != `"`+key+`"` || key == "" {
 		return q
 	}
 	return key
-}
-
-func shorten(text string) string {
-	if runes := []rune(text); len(runes) > 40 {
-		return string(runes[:40]) + "…"
-	}
-	return text
 }
 
 func (r *reader) field(node *yaml.Node, m protoreflect.Message, field protoreflect.FieldDescriptor, path string) {
@@ -189,21 +178,4 @@ func (r *reader) dictionary(node *yaml.Node, entries protoreflect.Map, field pro
 			entries.Set(protoreflect.ValueOfString(key).MapKey(), value)
 		}
 	})
-}
-
-// enumNames lists what may be written for an enum: its values' own parts, in lower case.
-func enumNames(enum protoreflect.EnumDescriptor) (names []string, numbers map[string]protoreflect.EnumNumber) {
-	numbers = map[string]protoreflect.EnumNumber{}
-	values := enum.Values()
-	prefix := strings.TrimSuffix(string(values.Get(0).Name()), "UNSPECIFIED")
-	for i := range values.Len() {
-		full := string(values.Get(i).Name())
-		short := strings.ToLower(strings.TrimPrefix(full, prefix))
-		numbers[strings.ToLower(full)], numbers[short] = values.Get(i).Number(), values.Get(i).Number()
-		if values.Get(i).Number() != 0 {
-			names = append(names, short)
-		}
-	}
-	sort.SliceStable(names, func(i, j int) bool { return numbers[names[i]] < numbers[names[j]] })
-	return names, numbers
 }

@@ -12,6 +12,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"daybreak/proto/rules"
 )
 
 // wellKnown returns how a message that is written as a scalar is read, nil for all others.
@@ -60,7 +62,7 @@ func wanted(field protoreflect.FieldDescriptor) string {
 	case protoreflect.BoolKind:
 		return "true or false"
 	case protoreflect.EnumKind:
-		names, _ := enumNames(field.Enum())
+		names, _ := rules.EnumNames(field.Enum())
 		return "one of " + strings.Join(names, ", ")
 	case protoreflect.MessageKind:
 		_, complaint := wellKnown(field.Message())("")
@@ -86,7 +88,7 @@ func scalar(node *yaml.Node, field protoreflect.FieldDescriptor) (value protoref
 		}
 		return protoreflect.ValueOfBool(strings.ToLower(text) == "true"), ""
 	case protoreflect.EnumKind:
-		names, numbers := enumNames(field.Enum())
+		names, numbers := rules.EnumNames(field.Enum())
 		number, ok := numbers[strings.ToLower(text)]
 		if !ok {
 			return value, "want one of " + strings.Join(names, ", ")
