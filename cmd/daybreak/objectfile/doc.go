@@ -6,7 +6,7 @@
 //
 // Field names and values are those of the API's messages, strictly: what is unknown, twice, of the wrong type or out of
 // range is a mistake, named with file, line, column and field. Kinder than protojson in two things: enums may be written
-// short and in lower case (monday), durations as Go has them (5m).
+// short and in lower case (monday), durations as Go has them, with days (5m, 7d).
 //
 // Here: reading and checking. Not here: sending anything anywhere. Only cmd/daybreak calls it.
 package objectfile

@@ -70,6 +70,15 @@ spec:
 		}})
 }
 
+func TestDays(t *testing.T) {
+	for text, want := range map[string]time.Duration{"2d": 48 * time.Hour, "1d12h": 36 * time.Hour, "0d5m": 5 * time.Minute} {
+		wantObjects(t, "kind: pool\nmeta: {name: a}\nspec: {image: b, zone: c, idle: {open: {after: "+text+", action: suspend}}}\n",
+			&v1.Pool{Meta: &v1.Meta{Name: "a"}, Spec: &v1.PoolSpec{Image: "b", Zone: "c", Idle: &v1.IdlePolicy{
+				Open: &v1.IdleRule{After: durationpb.New(want), Action: v1.IdleAction_IDLE_ACTION_SUSPEND},
+			}}})
+	}
+}
+
 func TestMistakes(t *testing.T) {
 	const head = "kind: pool\nmeta: {name: sales}\nspec:\n  image: debian\n  zone: internet\n"
 	for _, test := range []struct{ name, text, want string }{
@@ -103,7 +112,10 @@ func TestMistakes(t *testing.T) {
 		{"no meta", "kind: zone\nspec: {}\n", "x.yaml:1:1: meta: "},
 		{"a pool's long name", "kind: pool\nmeta: {name: " + strings.Repeat("a", 41) + "}\nspec: {image: a, zone: b}\n", "x.yaml:2:14: meta.name: at most 40 characters"},
 		{"a control character", "kind: zone\nmeta: {name: a}\nspec: {display_name: \"a\\x1b[31m\"}\n", `x.yaml:3:22: spec.displayName: must not hold control characters or line breaks, found "a\x1b[31m"`},
-		{"a duration without unit", head + "  readiness: {deadline: 300}\n", `x.yaml:6:25: spec.readiness.deadline: want a time with its unit, like 300s, 5m or 1h30m, found "300"`},
+		{"a duration without unit", head + "  readiness: {deadline: 300}\n", `x.yaml:6:25: spec.readiness.deadline: want a time with its unit, like 300s, 5m, 1h30m or 7d, found "300"`},
+		{"too many days", head + "  readiness: {deadline: 9999999999d}\n", "want a time with its unit"},
+		{"days backwards", head + "  readiness: {deadline: 1d-5s}\n", "want a time with its unit"},
+		{"too long", head + "  idle: {open: {after: 31d, action: suspend}}\n", "x.yaml:6:24: spec.idle.open.after: must be greater than or equal to 1m and less than or equal to 30d"},
 		{"a negative duration", head + "  readiness: {deadline: -5s}\n", "x.yaml:6:25: spec.readiness.deadline: must be greater than 0s"},
 		{"a wave", head + "  rollout: {waves: [\"1\", half]}\n", `x.yaml:6:26: spec.rollout.waves[1]: must be a number of desktops like 10, or a share of the pool like 25%`},
 		{"a target", head + "  schedule: {open: 150%}\n", `x.yaml:6:20: spec.schedule.open: must be a number of desktops like 10, a share of the seats like 50%, or learned, found "150%"`},

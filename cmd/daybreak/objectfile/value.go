@@ -21,9 +21,9 @@ func wellKnown(d protoreflect.MessageDescriptor) func(text string) (protoreflect
 	switch d.FullName() {
 	case "google.protobuf.Duration":
 		return func(text string) (protoreflect.Message, string) {
-			value, err := time.ParseDuration(text)
-			if err != nil {
-				return nil, "want a time with its unit, like 300s, 5m or 1h30m"
+			value, ok := duration(text)
+			if !ok {
+				return nil, "want a time with its unit, like 300s, 5m, 1h30m or 7d"
 			}
 			return durationpb.New(value).ProtoReflect(), ""
 		}
@@ -37,6 +37,27 @@ func wellKnown(d protoreflect.MessageDescriptor) func(text string) (protoreflect
 		}
 	}
 	return nil
+}
+
+// duration reads what Go does, and days in front of it, since that is how bounds are told: "7d", "1d12h".
+func duration(text string) (time.Duration, bool) {
+	const most = 100_000 // what the type holds
+	whole, rest, dayed := strings.Cut(text, "d")
+	if !dayed {
+		value, err := time.ParseDuration(text)
+		return value, err == nil
+	}
+	days, err := strconv.ParseUint(whole, 10, 32)
+	if err != nil || days > most {
+		return 0, false
+	}
+	value := time.Duration(0)
+	if rest != "" {
+		if value, err = time.ParseDuration(rest); err != nil || value < 0 || value > most*time.Hour {
+			return 0, false
+		}
+	}
+	return time.Duration(days)*24*time.Hour + value, true
 }
 
 // value reads a scalar of a field's type.
