@@ -56,21 +56,21 @@ func (s *objectService) checkPoolRefs(ctx context.Context, before, after *v1.Poo
 	if before.GetZone() != after.GetZone() {
 		zone, err := store.Get[*v1.Zone](ctx, s.store, after.GetZone())
 		if err != nil {
-			return nil, missing(err, "zone %q does not exist: apply a Zone of that name first", after.GetZone())
+			return nil, missing(err, "spec.zone: zone %q does not exist: apply a Zone of that name first", after.GetZone())
 		}
 		pinned = append(pinned, store.Update(zone))
 	}
 	if after.GetCalendar() != "" && before.GetCalendar() != after.GetCalendar() {
 		calendar, err := store.Get[*v1.Calendar](ctx, s.store, after.GetCalendar())
 		if err != nil {
-			return nil, missing(err, "calendar %q does not exist: apply a Calendar of that name first", after.GetCalendar())
+			return nil, missing(err, "spec.calendar: calendar %q does not exist: apply a Calendar of that name first", after.GetCalendar())
 		}
 		pinned = append(pinned, store.Update(calendar))
 	}
 	if before.GetImage() != after.GetImage() || before.GetVersion() != after.GetVersion() {
 		image, err := store.Get[*v1.Image](ctx, s.store, after.GetImage())
 		if err != nil {
-			return nil, missing(err, "image %q does not exist: import it first with \"daybreak image import %s FILE\"", after.GetImage(), after.GetImage())
+			return nil, missing(err, "spec.image: image %q does not exist: import it first with \"daybreak image import %s FILE\"", after.GetImage(), after.GetImage())
 		}
 		if err := checkVersion(image, after.GetVersion()); err != nil {
 			return nil, err
