@@ -15,9 +15,14 @@ import (
 // checkPolicy finds what the rules in the .proto cannot say of how a pool moves between versions.
 func checkPolicy(spec *v1.PoolSpec) []mistake {
 	var mistakes []mistake
-	if floor := spec.GetMinReady(); floor > 0 && floor >= spec.GetDesktops() {
+	switch floor, seats := spec.GetMinReady(), spec.GetDesktops(); {
+	case floor == 0:
+	case seats == 0:
+		mistakes = append(mistakes, mistake{"spec.desktops", fmt.Sprintf(
+			"is 0, and spec.minReady wants %d ready: write how many seats the pool has, or leave spec.minReady out too for a pool without any", floor)})
+	case floor >= seats:
 		mistakes = append(mistakes, mistake{"spec.minReady", fmt.Sprintf(
-			"%d is not less than spec.desktops, %d: no desktop could ever be given another version", floor, spec.GetDesktops())})
+			"%d is not less than spec.desktops, %d: no desktop could ever be given another version; lower it, or give the pool more desktops", floor, seats)})
 	}
 	policy := spec.GetRollout()
 	mistakes = append(mistakes, checkWaves(policy.GetWaves(), int(spec.GetDesktops()))...)

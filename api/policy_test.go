@@ -32,7 +32,7 @@ func TestCheckPolicy(t *testing.T) {
 		"no policy":                {&v1.PoolSpec{}, "", ""},
 		"min_ready":                {&v1.PoolSpec{Desktops: 5, MinReady: 4}, "", ""},
 		"min_ready too high":       {&v1.PoolSpec{Desktops: 5, MinReady: 5}, "spec.minReady", "not less than"},
-		"min_ready of none":        {&v1.PoolSpec{MinReady: 1}, "spec.minReady", "not less than"},
+		"min_ready of none":        {&v1.PoolSpec{MinReady: 1}, "spec.desktops", "is 0, and spec.minReady wants 1"},
 		"waves":                    {waves(100, "1", "10%", "50%", "100%"), "", ""},
 		"waves of few":             {waves(3, "1", "10%", "50%"), "", ""},
 		"waves of one":             {waves(1, "1"), "", ""},
