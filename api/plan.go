@@ -84,7 +84,10 @@ func (d planDay) on(date calendar.Date) (*v1.PlanResponse, error) {
 		return nil, err
 	}
 	today := calendar.DateOf(d.now.In(d.zone))
+	made := d.pool.GetMeta().GetCreated().AsTime().In(d.zone)
 	switch last := today.Add(calendar.Horizon); {
+	case date.Compare(calendar.DateOf(made)) < 0:
+		return nil, status.Errorf(codes.NotFound, "there is no plan of pool %s for %v: the pool was made later, on %s", d.name(), date, made.Format("2006-01-02 at 15:04 MST"))
 	case date.Compare(today) < 0:
 		return nil, status.Errorf(codes.NotFound, "there is no plan of pool %s for %v, which is over: plans are kept for two weeks, and none is made afterwards", d.name(), date)
 	case date.Compare(last) > 0:
