@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"daybreak/orchestrator/calendar"
+	"daybreak/orchestrator/demand"
 	"daybreak/orchestrator/pool"
 	"daybreak/orchestrator/store"
 	"daybreak/orchestrator/warmup"
@@ -16,7 +17,7 @@ import (
 )
 
 const (
-	// searched is how many days are looked through for the next one on which something starts.
+	// searched is how many days the schedule is read ahead for the next one on which something starts.
 	searched = 14
 	// before is how long before a date far ahead a dry run begins: what the pool does on it depends on what ran before.
 	before = 24 * time.Hour
@@ -38,12 +39,12 @@ func (s *planService) Plan(ctx context.Context, request *v1.PlanRequest) (*v1.Pl
 	if !ok {
 		return nil, fmt.Errorf("plan: %w: pool %s", store.ErrNotFound, request.GetPool())
 	}
-	day := planDay{view: view, pool: object, now: time.Now()}
-	if resolved := pool.DemandOf(view, object).Calendar; resolved != nil {
-		day.zone = resolved.Zone()
+	day := planDay{view: view, pool: object, demand: pool.DemandOf(view, object), now: time.Now()}
+	if day.demand.Calendar != nil {
+		day.zone = day.demand.Calendar.Zone()
 	}
 	if request.GetDate() == "" {
-		return day.next(ctx)
+		return day.next()
 	}
 	date, err := calendar.ParseDate(request.GetDate())
 	if err != nil {
@@ -54,10 +55,11 @@ func (s *planService) Plan(ctx context.Context, request *v1.PlanRequest) (*v1.Pl
 
 // planDay answers questions about one pool as one view has it.
 type planDay struct {
-	view *store.View
-	pool *v1.Pool
-	now  time.Time
-	zone *time.Location // nil when the pool's calendar cannot be read
+	view   *store.View
+	pool   *v1.Pool
+	demand demand.Pool
+	now    time.Time
+	zone   *time.Location // nil when the pool's calendar cannot be read
 }
 
 func (d planDay) name() string { return d.pool.GetMeta().GetName() }
@@ -96,25 +98,25 @@ func (d planDay) on(date calendar.Date) (*v1.PlanResponse, error) {
 	return d.answer(d.dryRun(date), true), nil
 }
 
-// next is the plan of the first date on which something is still to start, or of today when nothing is.
-func (d planDay) next(ctx context.Context) (*v1.PlanResponse, error) {
+// next is the plan of the first date on which something is still to start, or of today when nothing is: of days to come, it
+// is the first on which the schedule asks for more than before.
+func (d planDay) next() (*v1.PlanResponse, error) {
 	if err := d.planned(); err != nil {
 		return nil, err
 	}
-	today := calendar.DateOf(d.now.In(d.zone))
-	for ahead := range searched {
-		if err := ctx.Err(); err != nil {
-			return nil, status.FromContextError(err).Err()
-		}
-		found, err := d.on(today.Add(ahead))
-		if err != nil {
-			return nil, err
-		}
-		if d.starts(found.GetPlan()) {
-			return found, nil
+	date := calendar.DateOf(d.now.In(d.zone))
+	today, err := d.on(date)
+	if err != nil || d.starts(today.GetPlan()) {
+		return today, err
+	}
+	midnight := date.Add(1).At(0, d.zone)
+	curve := demand.Curve(d.demand, midnight.Add(-time.Minute), midnight.Add(searched*24*time.Hour))
+	for i := 1; i < len(curve); i++ {
+		if curve[i].Target > curve[i-1].Target {
+			return d.on(calendar.DateOf(curve[i].From.In(d.zone)))
 		}
 	}
-	return d.on(today)
+	return today, nil
 }
 
 // starts: something is still to start, or is missing.

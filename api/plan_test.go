@@ -82,6 +82,37 @@ func TestPlanDryRun(t *testing.T) {
 	}
 }
 
+// The next plan is that of the next day on which the schedule asks for more: a wish on a closed day, a span on some weekday.
+func TestPlanNext(t *testing.T) {
+	r := newRig(t)
+	r.openDaily(4, 8)
+	client := v1.NewPlanServiceClient(r.as(v1.Role_ROLE_VIEWER))
+	tokyo := time.FixedZone("JST", 9*3600)
+	noon := func(days int) time.Time {
+		date := inTokyo(days)
+		return time.Date(date.Year, date.Month, date.Day, 12, 0, 0, 0, tokyo)
+	}
+	weekday := v1.Weekday((int(inTokyo(5).Weekday())+6)%7 + 1)
+	for _, row := range []struct {
+		name     string
+		schedule *v1.Schedule
+		days     int
+	}{
+		{"nothing ever", &v1.Schedule{Open: "0", SpareBuffer: "0"}, 0},
+		{"a wish", &v1.Schedule{Open: "0", SpareBuffer: "0", Extra: []*v1.ExtraTarget{
+			{From: timestamppb.New(noon(3)), Until: timestamppb.New(noon(4)), Target: 2}}}, 3},
+		{"a weekday", &v1.Schedule{Open: "0", SpareBuffer: "0", Spans: []*v1.TargetSpan{
+			{Days: []v1.Weekday{weekday}, From: "00:00", To: "10:00", Target: "2"}}}, 5},
+	} {
+		edit(r, store.WriterAPI, "counter", func(p *v1.Pool) { p.Spec.Schedule = row.schedule })
+		r.caughtUp()
+		answer, err := client.Plan(t.Context(), &v1.PlanRequest{Pool: "counter"})
+		if err != nil || answer.GetPlan().GetDate() != inTokyo(row.days).String() || len(answer.GetPlan().GetStarts()) == 0 != (row.days == 0) {
+			t.Errorf("%s: %v, %v; want %v", row.name, answer, err, inTokyo(row.days))
+		}
+	}
+}
+
 // What is stored is told as it is, with what became of it.
 func TestPlanStored(t *testing.T) {
 	r := newRig(t)
