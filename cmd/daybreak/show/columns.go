@@ -55,7 +55,7 @@ func columnNames(kind v1.Kind) (narrow, wide []string) {
 	case v1.Kind_KIND_PLAN:
 		return cut("NAME|POOL|DATE|STARTS|FIRST|LAST|READY|SHORT|MADE"), cut("TARGETS|WHY SHORT")
 	case v1.Kind_KIND_HISTORY:
-		return cut("POOL|DAYS|SINCE|MOST CLAIMED|STARTS|A START TOOK"), cut("VERSIONS|HOST CLASSES")
+		return cut("POOL|DAYS|SINCE|MOST USERS|STARTS|A START TOOK"), cut("VERSIONS|HOST CLASSES")
 	}
 	return []string{"NAME"}, nil
 }

@@ -136,7 +136,7 @@ func countUsers(n uint32) string {
 func History(out io.Writer, h *v1.History, now time.Time) error {
 	p := &page{now: now}
 	p.head(h.GetMeta())
-	days := Table{Header: []string{"DATE", "MOST CLAIMED", "ARRIVALS", "WATCHED"}}
+	days := Table{Header: []string{"DATE", "MOST USERS", "ARRIVALS", "WATCHED"}}
 	for _, day := range h.GetDays()[max(0, len(h.GetDays())-14):] {
 		var most, arrivals uint32
 		for _, n := range day.GetClaimed() {
