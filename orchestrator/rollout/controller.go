@@ -184,10 +184,10 @@ func windowOf(view *store.View, pool *v1.Pool) (w *calendar.Window, why string) 
 		}
 		found, err := lookup(name)
 		if err != nil {
-			return nil, fmt.Sprintf("calendar %s does not exist", name)
+			return nil, fmt.Sprintf("calendar %q does not exist", name)
 		}
 		if resolved, err = calendar.Resolve(found, lookup); err != nil {
-			return nil, fmt.Sprintf("calendar %s: %v", name, err)
+			return nil, fmt.Sprintf("calendar %q cannot be read: %v", name, err)
 		}
 	}
 	w, err := calendar.NewWindow(spec, resolved)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -171,6 +172,32 @@ func TestControllerHearsOfFailures(t *testing.T) {
 		if f := r.GetStatus().GetFailures(); len(f) != 1 || f[0].GetMessage() != "the guest did not answer" || f[0].GetHost() != "kvm1" {
 			t.Errorf("failures %v", f)
 		}
+	})
+}
+
+// A rollout whose window hangs on a calendar that is not there, or cannot be read, waits and says so.
+func TestControllerTellsOfCalendars(t *testing.T) {
+	inPlant(t, func(p loopRig) {
+		_, err := store.Modify(t.Context(), p.api, "sales", func(o *v1.Pool) error {
+			o.Spec.Calendar, o.Spec.Rollout = "office", &v1.RolloutPolicy{Window: &v1.Window{From: "22:00", To: "05:00"}}
+			return nil
+		})
+		must(t, err)
+		p.desktop("sales-1", 1, 1, ready)
+		p.desktop("sales-2", 1, 1, ready)
+		p.current(2)
+		p.host(func(h *v1.Host) { h.Status.Images = append(h.Status.Images, digest("debian-2")) })
+		says := func(want string) {
+			t.Helper()
+			r, err := store.Get[*v1.Rollout](t.Context(), p.mine, "sales-1")
+			must(t, err)
+			if got := r.GetStatus().GetMessage(); !strings.Contains(got, want) {
+				t.Errorf("%q, want %q", got, want)
+			}
+		}
+		says(`waits for its window, which cannot be told: calendar "office" does not exist`)
+		p.create(p.api, &v1.Calendar{Meta: &v1.Meta{Name: "office"}, Spec: &v1.CalendarSpec{TimeZone: "Asia/Tokio"}})
+		says(`calendar "office" cannot be read: spec.timeZone: "Asia/Tokio" is no time zone`)
 	})
 }
 
