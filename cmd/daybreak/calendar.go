@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -95,9 +94,9 @@ func (d dates) within(today calendar.Date) (from, to calendar.Date, err error) {
 	return from, to, nil
 }
 
-// fetchCalendar gets a calendar, and resolves it with its ancestors.
-func fetchCalendar(ctx context.Context, conn grpc.ClientConnInterface, name string) (*v1.Calendar, *calendar.Resolved, error) {
-	fetch := func(name string) (*v1.Calendar, error) {
+// lookupCalendar gets calendars from the server.
+func lookupCalendar(ctx context.Context, conn grpc.ClientConnInterface) calendar.Lookup {
+	return func(name string) (*v1.Calendar, error) {
 		o, err := get(ctx, conn, v1.Kind_KIND_CALENDAR, name)
 		if err != nil {
 			return nil, err
@@ -108,6 +107,11 @@ func fetchCalendar(ctx context.Context, conn grpc.ClientConnInterface, name stri
 		}
 		return found, nil
 	}
+}
+
+// fetchCalendar gets a calendar, and resolves it with its ancestors.
+func fetchCalendar(ctx context.Context, conn grpc.ClientConnInterface, name string) (*v1.Calendar, *calendar.Resolved, error) {
+	fetch := lookupCalendar(ctx, conn)
 	found, err := fetch(name)
 	if err != nil {
 		return nil, nil, err
@@ -149,7 +153,7 @@ func (a *app) preview(name string, resolved *calendar.Resolved, wanted dates, no
 	table := show.Table{Header: []string{"DATE", "DAY", "HOURS", "WHY"}}
 	for day := range resolved.Days(from, to) {
 		answer.Days = append(answer.Days, jsonDay(day))
-		table.Rows = append(table.Rows, []string{day.Date.String(), day.Date.Weekday().String()[:3], hoursOf(day), why(day)})
+		table.Rows = append(table.Rows, show.Day(day))
 	}
 	if format == formatJSON {
 		text, err := json.Marshal(answer)
@@ -173,61 +177,7 @@ func jsonDay(day calendar.Day) previewDay {
 		d.Blackout = &day.BlackoutName
 	}
 	if len(day.Openings) == 0 {
-		d.Closed = closedBecause(day)
+		d.Closed = show.ClosedBecause(day)
 	}
 	return d
-}
-
-func closedBecause(day calendar.Day) string {
-	if day.Holiday && !day.Special {
-		return labelled("holiday", day.HolidayName)
-	}
-	return "no office hours"
-}
-
-// hoursOf is "08:30-12:00, 13:00-24:00" or "closed".
-func hoursOf(day calendar.Day) string {
-	var parts []string
-	for _, o := range day.Openings {
-		end := o.Close.Format("15:04")
-		if calendar.DateOf(o.Close) != day.Date {
-			end = "24:00"
-		}
-		parts = append(parts, o.Open.Format("15:04")+"-"+end)
-	}
-	if len(parts) == 0 {
-		return "closed"
-	}
-	return strings.Join(parts, ", ")
-}
-
-// why is what is special about a day.
-func why(day calendar.Day) string {
-	var parts []string
-	switch {
-	case len(day.Openings) == 0:
-		parts = append(parts, closedBecause(day))
-	case day.Special:
-		named := ""
-		for _, o := range day.Openings {
-			if named == "" {
-				named = o.Name
-			}
-		}
-		parts = append(parts, labelled("one-off opening", named))
-		if day.Holiday {
-			parts = append(parts, labelled("although a holiday", day.HolidayName))
-		}
-	}
-	if day.Blackout {
-		parts = append(parts, labelled("blackout", day.BlackoutName))
-	}
-	return strings.Join(parts, "; ")
-}
-
-func labelled(label, name string) string {
-	if name == "" {
-		return label
-	}
-	return label + ": " + name
 }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"daybreak/cmd/daybreak/show"
+	"daybreak/orchestrator/calendar"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -24,7 +25,8 @@ func (a *app) describeCommand() *cobra.Command {
 		Short: "Show all about one object, and what happened to it",
 		Example: `  daybreak describe desktop sales-3    host, incarnation, when it reached which state, why it is not ready
   daybreak describe pool sales         and the desktops of it that are not ready
-  daybreak describe host kvm1          and what runs there`,
+  daybreak describe host kvm1          and what runs there
+  daybreak describe calendar office    its week, its next openings and holidays`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if _, name, err := parseRef(append(args, "")[:max(1, len(args))]); len(args) == 0 || len(args) > 2 || err == nil && name == "" {
 				return wrongUsage("want KIND NAME")
@@ -78,6 +80,17 @@ func (a *app) describe(ctx context.Context, conn *grpc.ClientConn, kind v1.Kind,
 			return err
 		}
 		return show.Host(a.out, o, desktops, events, now)
+	case *v1.Calendar:
+		lookup := lookupCalendar(ctx, conn)
+		line, err := calendar.Line(o, lookup)
+		if err != nil {
+			return err
+		}
+		resolved, err := calendar.Resolve(o, lookup)
+		if err != nil {
+			return err
+		}
+		return show.Calendar(a.out, line, resolved, events, now)
 	case *v1.History:
 		return show.History(a.out, o, now)
 	}

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"daybreak/cmd/daybreak/show"
+	"daybreak/orchestrator/calendar"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -268,6 +269,39 @@ func TestDescriptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "descriptions.txt", out.Bytes())
+}
+
+func TestCalendar(t *testing.T) {
+	office := &v1.Calendar{Meta: &v1.Meta{Name: "office"}, Spec: &v1.CalendarSpec{
+		TimeZone: "Asia/Tokyo", HolidaySets: []string{"jp"},
+		Hours: []*v1.OfficeHours{
+			{Days: []v1.Weekday{1, 2, 3, 4, 5}, Open: "13:00", Close: "17:15"}, {Days: []v1.Weekday{1, 2, 3, 4, 5}, Open: "08:30", Close: "12:00"},
+			{Days: []v1.Weekday{4}, Open: "17:15", Close: "19:00"},
+		},
+		Blackouts: []*v1.CalendarDay{{Date: "2026-11-27", Name: "決算"}},
+	}}
+	branch := &v1.Calendar{Meta: &v1.Meta{Name: "branch"}, Spec: &v1.CalendarSpec{
+		TimeZone: "Asia/Tokyo", Parent: "office", Holidays: []*v1.CalendarDay{{Date: "2026-11-30", Name: "moving"}},
+		Openings: []*v1.CalendarOpening{{Date: "2026-11-29", Open: "07:00", Close: "20:00", Name: "選挙"}},
+	}}
+	never := &v1.Calendar{Meta: &v1.Meta{Name: "never"}, Spec: &v1.CalendarSpec{TimeZone: "UTC"}}
+	lookup := func(string) (*v1.Calendar, error) { return office, nil }
+	var out bytes.Buffer
+	for _, c := range []*v1.Calendar{office, branch, never} {
+		line, err := calendar.Line(c, lookup)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resolved, err := calendar.Resolve(c, lookup)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := show.Calendar(&out, line, resolved, nil, tokyo()); err != nil {
+			t.Fatal(err)
+		}
+		out.WriteString("\n----\n")
+	}
+	golden(t, "calendars.txt", out.Bytes())
 }
 
 // Messages may be empty everywhere: nothing may be assumed to be set.
