@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 
+	"daybreak/cmd/daybreak/show"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -93,6 +95,9 @@ func (a *app) getCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				if chosen.kind == v1.Kind_KIND_CLAIM && (format == formatTable || format == formatWide) {
+					return a.printClaims(c.Context(), conn, chosen, objects, format == formatWide)
+				}
 				return a.printObjects(chosen.kind, objects, format, chosen.name != "")
 			})
 		},
@@ -101,6 +106,18 @@ func (a *app) getCommand() *cobra.Command {
 	formatFlag(c, &format, formatTable, formatWide, formatJSON, formatYAML)
 	c.Flags().BoolVarP(&watch, "watch", "w", false, "go on and show every change")
 	return c
+}
+
+// printClaims prints claims with the places of those that wait, for which all claims must be known.
+func (a *app) printClaims(ctx context.Context, conn grpc.ClientConnInterface, chosen selection, objects []store.Object, wide bool) error {
+	all := objects
+	if chosen.name != "" || len(chosen.labels) > 0 {
+		var err error
+		if all, err = list(ctx, conn, &v1.ListRequest{Kind: v1.Kind_KIND_CLAIM, About: chosen.about}); err != nil {
+			return err
+		}
+	}
+	return show.NewWriter(a.out).Table(show.Claims(objects, all, wide, time.Now()))
 }
 
 // fetch asks for what was selected.

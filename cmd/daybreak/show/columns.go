@@ -1,6 +1,7 @@
 package show
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -104,6 +105,37 @@ func name(o store.Object) string {
 
 func age(o store.Object, now time.Time) string {
 	return Age(now, o.GetMeta().GetCreated())
+}
+
+// Claims is Objects for claims, with the places in their queues of those that wait. all has every claim of their pools.
+func Claims(claims, all []store.Object, wide bool, now time.Time) Table {
+	t := Objects(v1.Kind_KIND_CLAIM, claims, wide, now)
+	place := places(all)
+	for i, o := range claims {
+		if c, ok := o.(*v1.Claim); ok && place[name(c)] > 0 {
+			t.Rows[i][2] = fmt.Sprintf("waiting, place %d", place[name(c)])
+		}
+	}
+	return t
+}
+
+// places numbers the claims that wait in each pool, in the order in which they are served: who waits longest is first.
+func places(all []store.Object) map[string]int {
+	var queue []*v1.Claim
+	for _, o := range all {
+		if c, ok := o.(*v1.Claim); ok && c.GetDesktop() == "" {
+			queue = append(queue, c)
+		}
+	}
+	slices.SortFunc(queue, func(a, b *v1.Claim) int {
+		return cmp.Or(a.GetQueued().AsTime().Compare(b.GetQueued().AsTime()), cmp.Compare(name(a), name(b)))
+	})
+	place, last := map[string]int{}, map[string]int{}
+	for _, c := range queue {
+		last[c.GetPool()]++
+		place[name(c)] = last[c.GetPool()]
+	}
+	return place
 }
 
 // claimRow shows who holds what since when, or since when they wait.

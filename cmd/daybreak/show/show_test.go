@@ -271,6 +271,30 @@ func TestDescriptions(t *testing.T) {
 	golden(t, "descriptions.txt", out.Bytes())
 }
 
+// Who waits sees the place in their own pool's queue, whatever else is listed.
+func TestClaimsTellPlaces(t *testing.T) {
+	waiting := func(claim, pool string, since time.Duration) store.Object {
+		return &v1.Claim{Meta: meta(claim, since), Pool: pool, User: claim, Queued: before(since)}
+	}
+	holds := &v1.Claim{Meta: meta("d", time.Hour), Pool: "sales", User: "d", Desktop: "sales-1", Since: before(time.Hour), Queued: before(2 * time.Hour)}
+	all := []store.Object{waiting("a", "sales", time.Minute), waiting("b", "sales", 2*time.Minute), waiting("c", "tax", time.Second), holds, waiting("e", "sales", time.Minute)}
+	for _, test := range []struct {
+		claims []store.Object
+		want   []string
+	}{
+		{all, []string{"waiting, place 2", "waiting, place 1", "waiting, place 1", "sales-1", "waiting, place 3"}},
+		{all[4:], []string{"waiting, place 3"}},
+	} {
+		var got []string
+		for _, row := range show.Claims(test.claims, all, true, tokyo()).Rows {
+			got = append(got, row[2])
+		}
+		if diff := cmp.Diff(test.want, got); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
+
 func TestCalendar(t *testing.T) {
 	office := &v1.Calendar{Meta: &v1.Meta{Name: "office"}, Spec: &v1.CalendarSpec{
 		TimeZone: "Asia/Tokyo", HolidaySets: []string{"jp"},
