@@ -6,10 +6,12 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"daybreak/orchestrator/calendar"
+	"daybreak/orchestrator/pool"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -144,6 +146,19 @@ func TestPlanStored(t *testing.T) {
 	if last := points[len(points)-1]; last.GetReady() != 2 || last.GetPlanned() != 2 || last.GetWanted() != 2 {
 		t.Error(points)
 	}
+}
+
+// Of a day that is over, on which the pool was there, nothing is left after two weeks.
+func TestPlanForgotten(t *testing.T) {
+	r := newRig(t)
+	r.openDaily(4, 8)
+	view := r.mirror.View()
+	found, _ := store.Lookup[*v1.Pool](view, "counter")
+	old := proto.CloneOf(found)
+	old.Meta.Created = timestamppb.New(time.Now().AddDate(-1, 0, 0))
+	day := planDay{view: view, pool: old, demand: pool.DemandOf(view, old), now: time.Now(), zone: time.FixedZone("JST", 9*3600)}
+	_, err := day.on(inTokyo(-20))
+	wantCode(t, err, codes.NotFound, "which is over: plans are kept for two weeks")
 }
 
 func TestPlanRefusals(t *testing.T) {
