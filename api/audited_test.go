@@ -50,7 +50,7 @@ func TestAudit(t *testing.T) {
 		{wrap(newPool("sales")), [2]audit.Record{
 			{Phase: "intent", Who: "user/someone", Method: "ObjectService/Apply", Object: "pool/sales"},
 			{Phase: "result", Who: "user/someone", Method: "ObjectService/Apply", Object: "pool/sales", Code: "FailedPrecondition",
-				Error: `image "micro" does not exist: import it first with "daybreak image import micro FILE"`},
+				Error: `spec.image: image "micro" does not exist: import it first with "daybreak image import micro FILE"`},
 		}},
 	} {
 		before := len(r.audited())

@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -12,6 +14,7 @@ import (
 
 	"daybreak/orchestrator/pool"
 	v1 "daybreak/proto/daybreak/v1"
+	"daybreak/proto/rules"
 )
 
 // errWaitAgain: the place in the queue stays for a minute and a half.
@@ -31,6 +34,14 @@ type Claimer interface {
 	Defer(ctx context.Context, pool, user string, now time.Time) (desktop *v1.Desktop, left uint32, err error)
 }
 
+// checkUser refuses a name that looks like another's: with the space of a careless paste the same person would be two users.
+func checkUser(user string) error {
+	if strings.TrimSpace(user) == user {
+		return nil
+	}
+	return invalid(mistake{"user", fmt.Sprintf("%s begins or ends with a space: leave it out", rules.Quoted(user))})
+}
+
 // claimService gives desktops to users and takes them back.
 type claimService struct {
 	v1.UnimplementedClaimServiceServer
@@ -40,6 +51,9 @@ type claimService struct {
 
 // Claim binds a ready desktop of the pool to the user.
 func (s *claimService) Claim(ctx context.Context, request *v1.ClaimRequest) (*v1.ClaimResponse, error) {
+	if err := checkUser(request.GetUser()); err != nil {
+		return nil, err
+	}
 	desktop, err := s.claims.Claim(ctx, request.GetPool(), request.GetUser(), request.GetRequestId(), time.Now())
 	if err != nil {
 		return nil, err
@@ -49,6 +63,9 @@ func (s *claimService) Claim(ctx context.Context, request *v1.ClaimRequest) (*v1
 
 // Wait claims a desktop and streams how far that is.
 func (s *claimService) Wait(request *v1.ClaimRequest, stream grpc.ServerStreamingServer[v1.WaitResponse]) error {
+	if err := checkUser(request.GetUser()); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
 	group, ctx := errgroup.WithContext(ctx)

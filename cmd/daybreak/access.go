@@ -60,7 +60,7 @@ Roles: a viewer may look; an operator may also claim, release and take screensho
 	c.Flags().StringVar(&host, "host", "", "name of the host that may join")
 	c.Flags().StringVar(&user, "user", "", "name of the person that may log in")
 	c.Flags().StringVar(&role, "role", "", "the person's role: admin, operator or viewer")
-	c.Flags().DurationVar(&ttl, "ttl", time.Hour, "how long the token can be used, at most 24h")
+	lengthFlag(c.Flags(), &ttl, "ttl", time.Hour, "how long the token can be used, at most 24h")
 	_ = c.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"admin", "operator", "viewer"}, cobra.ShellCompDirectiveNoFileComp))
 	formatFlag(c, &format, "", formatJSON)
 	return c

@@ -62,7 +62,7 @@ is ready. Whoever interrupts it leaves the queue.`,
 	}
 	c.Flags().StringVar(&user, "user", "", "who gets the desktop")
 	c.Flags().BoolVar(&noWait, "no-wait", false, "fail at once when no desktop is ready, and do not wait for one that wakes")
-	c.Flags().DurationVar(&timeout, "timeout", 10*time.Minute, "how long to wait for a ready desktop")
+	lengthFlag(c.Flags(), &timeout, "timeout", 10*time.Minute, "how long to wait for a ready desktop")
 	formatFlag(c, &format, "", formatTable, formatWide, formatJSON, formatYAML)
 	return c
 }
@@ -193,7 +193,7 @@ an earlier word back.`,
 		},
 	}
 	c.Flags().StringVar(&user, "user", "", "whose desktop is busy")
-	c.Flags().DurationVar(&busy, "for", 0, "how long, from now on")
+	lengthFlag(c.Flags(), &busy, "for", 0, "how long, from now on, at most 30d")
 	return c
 }
 

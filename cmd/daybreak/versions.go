@@ -204,7 +204,7 @@ when the grace has passed since they became so, and so does what is left of brok
 		},
 	}
 	c.Flags().BoolVar(&request.DryRun, "dry-run", false, "only say what would be removed")
-	c.Flags().DurationVar(&grace, "grace", 7*24*time.Hour, "keep what was written or given up later than so long ago")
+	lengthFlag(c.Flags(), &grace, "grace", 7*24*time.Hour, "keep what was written or given up later than so long ago")
 	formatFlag(c, &format, "", formatJSON)
 	return c
 }

@@ -45,7 +45,7 @@ that is. When the time is over it says what is missing and why, and ends with st
 		},
 	}
 	c.Flags().StringVar(&what, "for", "ready", "what to wait for: ready")
-	c.Flags().DurationVar(&timeout, "timeout", 10*time.Minute, "how long to wait at most")
+	lengthFlag(c.Flags(), &timeout, "timeout", 10*time.Minute, "how long to wait at most")
 	_ = c.RegisterFlagCompletionFunc("for", cobra.FixedCompletions([]string{"ready"}, cobra.ShellCompDirectiveNoFileComp))
 	return c
 }

@@ -17,6 +17,7 @@ import (
 	"daybreak/cmd/daybreak/show"
 	"daybreak/orchestrator/calendar"
 	v1 "daybreak/proto/daybreak/v1"
+	"daybreak/proto/rules"
 )
 
 const (
@@ -63,11 +64,8 @@ some replaces them. --clear takes all of them back.`,
 			if (length == 0) == (until == "") {
 				return wrongUsage("say for how long: either --for or --until")
 			}
-			if length < 0 {
-				return wrongUsage("--for %v is no length of time that comes", length)
-			}
 			if length > longestWarm {
-				return wrongUsage("--for %v is too long: at most 14 days (336h); what lasts longer belongs into the pool's spec.schedule", length)
+				return wrongUsage("--for %s is too long: at most 14 days; what lasts longer belongs into the pool's spec.schedule", rules.Duration(length))
 			}
 			return a.withConn(func(conn *grpc.ClientConn) error { return a.warm(c.Context(), conn, args[0], wish, length, until) })
 		},
@@ -79,7 +77,7 @@ some replaces them. --clear takes all of them back.`,
 		}
 		return wrongUsage("%v", err)
 	})
-	c.Flags().DurationVar(&length, "for", 0, "how long, such as 90m, at most 336h (14 days)")
+	lengthFlag(c.Flags(), &length, "for", 0, "how long, such as 90m, at most 14d")
 	c.Flags().StringVar(&until, "until", "", `the end: "21:00" (when it is that next), "2026-11-29 20:00" or RFC 3339`)
 	c.Flags().BoolVar(&clear, "clear", false, "take all passing wishes back")
 	c.Flags().StringVar(&note, "note", "", "why, for those who read the schedule")

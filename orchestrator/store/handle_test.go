@@ -134,7 +134,7 @@ func TestCommitRefuses(t *testing.T) {
 		{"another place for the same life", store.WriterPlacement, []store.Op{changed(placed, func(d *v1.Desktop) { d.Incarnation.Host = "kvm2" })}, store.ErrInvalid, "needs a new generation"},
 		{"a deletion taken back", store.WriterAPI, []store.Op{changedPool(doomed, func(p *v1.Pool) { p.Meta.Deletion = nil })}, store.ErrInvalid, "cannot be taken back"},
 		{"a broken rule", store.WriterAPI, []store.Op{changedPool(pool, func(p *v1.Pool) { p.Spec.Desktops = 9999 })}, store.ErrInvalid,
-			"update pool sales: spec.desktops: must be less than or equal to 5000: invalid object"},
+			"update pool sales: spec.desktops: must be at most 5000: invalid object"},
 		{"two broken rules", store.WriterAPI, []store.Op{changedPool(pool, func(p *v1.Pool) { p.Spec.Desktops, p.Spec.Zone = 9999, "Zone" })}, store.ErrInvalid, "; spec."},
 		{"a stale revision", store.WriterAPI, []store.Op{changedPool(pool, func(p *v1.Pool) { p.Meta.Revision--; p.Spec.Desktops = 9 })}, store.ErrConflict, "update pool sales"},
 		{"no revision", store.WriterAPI, []store.Op{changedPool(pool, func(p *v1.Pool) { p.Meta.Revision = 0 })}, store.ErrInvalid, "needs the revision"},

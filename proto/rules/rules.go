@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 
@@ -93,12 +94,19 @@ func words(violation *protovalidate.Violation) string {
 	case id == "enum.not_in" && field != nil && field.Enum() != nil:
 		names, _ := EnumNames(field.Enum())
 		return "must be set: one of " + strings.Join(names, ", ")
+	case id == "required":
+		return "must be set"
+	case id == "string.min_len" && violation.FieldValue.String() == "", id == "repeated.min_items" && violation.FieldValue.List().Len() == 0:
+		return "must not be empty"
+	case id == "repeated.unique":
+		return "must not hold the same twice"
 	case strings.HasPrefix(id, "duration."):
 		text = durations(text)
 	}
+	text = strings.NewReplacer("greater than or equal to ", "at least ", "less than or equal to ", "at most ", "greater than ", "more than ").Replace(text)
 	if value := violation.FieldValue; value.IsValid() && field != nil && !field.IsList() && !field.IsMap() {
 		if shown, ok := value.Interface().(string); ok && shown != "" {
-			text += ", found " + Quoted(shown)
+			text += ", found " + Found(shown)
 		}
 	}
 	return text
@@ -138,6 +146,30 @@ func Duration(length time.Duration) string {
 	return text + rest
 }
 
+// ParseDuration reads what Duration writes: Go's lengths of time, and days in front of them, "7d" or "1d12h".
+func ParseDuration(text string) (time.Duration, bool) {
+	const most = 100_000 // days, or hours, that the type holds
+	whole, rest, dayed := strings.Cut(text, "d")
+	if !dayed {
+		value, err := time.ParseDuration(text)
+		return value, err == nil
+	}
+	days, err := strconv.ParseUint(whole, 10, 32)
+	if err != nil || days > most {
+		return 0, false
+	}
+	value := time.Duration(0)
+	if rest != "" {
+		if value, err = time.ParseDuration(rest); err != nil || value < 0 || value > most*time.Hour {
+			return 0, false
+		}
+	}
+	return time.Duration(days)*24*time.Hour + value, true
+}
+
+// WantDuration says what ParseDuration takes.
+const WantDuration = "want a time with its unit, like 300s, 5m, 1h30m or 7d"
+
 // Quoted shows a text on one line, whatever is in it, shortened.
 func Quoted(text string) string {
 	const most = 40
@@ -145,6 +177,19 @@ func Quoted(text string) string {
 		text = string(runes[:most]) + "…"
 	}
 	return fmt.Sprintf("%q", text)
+}
+
+// Found is Quoted for what somebody wrote that is not as it should be. It points out what a word processor or a Japanese keyboard
+// put there: the eye hardly sees it.
+func Found(text string) string {
+	shown := Quoted(text)
+	switch {
+	case strings.ContainsAny(text, "“”„‟‘’‚‛「」＂＇"):
+		return shown + ` (with quotation marks that YAML does not know as such: write " or ')`
+	case strings.ContainsFunc(text, func(r rune) bool { return r >= '！' && r <= '～' || r == '\u3000' }):
+		return shown + " (in full-width characters: write half-width ones)"
+	}
+	return shown
 }
 
 // EnumNames lists what may be written for an enum: its values' own parts, in lower case.

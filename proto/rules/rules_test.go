@@ -2,6 +2,7 @@ package rules_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,24 +28,43 @@ func TestCheck(t *testing.T) {
 		want    []rules.Mistake
 	}{
 		"nothing wrong": {good(), nil},
-		"a count":       {pool(func(s *v1.PoolSpec) { s.MinReady = 5001 }), []rules.Mistake{{"spec.minReady", "must be less than or equal to 5000"}}},
+		"a count":       {pool(func(s *v1.PoolSpec) { s.MinReady = 5001 }), []rules.Mistake{{"spec.minReady", "must be at most 5000"}}},
 		"a target": {pool(func(s *v1.PoolSpec) { s.Schedule = &v1.Schedule{SpareBuffer: "half"} }),
 			[]rules.Mistake{{"spec.schedule.spareBuffer", `must be a number of desktops like 10, a share of the seats like 50%, or learned, found "half"`}}},
 		"a duration": {pool(func(s *v1.PoolSpec) {
 			s.Idle = &v1.IdlePolicy{Closed: &v1.IdleRule{After: durationpb.New(time.Second), Action: v1.IdleAction_IDLE_ACTION_SUSPEND}}
-		}), []rules.Mistake{{"spec.idle.closed.after", "must be greater than or equal to 1m and less than or equal to 30d"}}},
+		}), []rules.Mistake{{"spec.idle.closed.after", "must be at least 1m and at most 30d"}}},
 		"no action": {pool(func(s *v1.PoolSpec) {
 			s.Idle = &v1.IdlePolicy{Open: &v1.IdleRule{After: durationpb.New(time.Hour)}}
 		}), []rules.Mistake{{"spec.idle.open.action", "must be set: one of suspend, shut_down, release"}}},
 		"a rule that names its field":    {pool(func(s *v1.PoolSpec) { s.Refresh = &v1.RefreshPolicy{Days: 4} }), []rules.Mistake{{"spec.refresh.days", "set it with mode after_days, and only then"}}},
 		"a rule that names its path":     {pool(func(s *v1.PoolSpec) { s.Calendar, s.Schedule = "", &v1.Schedule{} }), []rules.Mistake{{"spec.calendar", "a schedule follows a calendar; name one"}}},
 		"a path in a request's envelope": {&v1.ApplyRequest{Object: &v1.Object{Kind: &v1.Object_Pool{Pool: pool(func(s *v1.PoolSpec) { s.Calendar, s.Schedule = "", &v1.Schedule{} })}}}, []rules.Mistake{{"object.pool.spec.calendar", "a schedule follows a calendar; name one"}}},
+		"nothing that is needed": {pool(func(s *v1.PoolSpec) {
+			s.Idle = &v1.IdlePolicy{Open: &v1.IdleRule{Action: v1.IdleAction_IDLE_ACTION_SUSPEND}}
+		}), []rules.Mistake{{"spec.idle.open.after", "must be set"}}},
+		"an empty text":  {pool(func(s *v1.PoolSpec) { s.Idle = &v1.IdlePolicy{KeepUsers: []string{""}} }), []rules.Mistake{{"spec.idle.keepUsers[0]", "must not be empty"}}},
+		"the same twice": {pool(func(s *v1.PoolSpec) { s.Idle = &v1.IdlePolicy{KeepUsers: []string{"a", "a"}} }), []rules.Mistake{{"spec.idle.keepUsers", "must not hold the same twice"}}},
+		"no days":        {&v1.Calendar{Meta: &v1.Meta{Name: "a"}, Spec: &v1.CalendarSpec{TimeZone: "UTC", Hours: []*v1.OfficeHours{{Open: "08:30", Close: "09:00"}}}}, []rules.Mistake{{"spec.hours[0].days", "must not be empty"}}},
 		"a key of a map": {&v1.Zone{Meta: &v1.Meta{Name: "a", Labels: map[string]string{"a_b c": "x"}}},
 			[]rules.Mistake{{`meta.labels["a_b c"]`, "must be of letters, digits, dots, slashes, hyphens and underscores, at most 63, with a letter or digit at both ends"}}},
 	} {
 		got, err := rules.Check(test.message)
 		if err != nil || !slices.Equal(got, test.want) {
 			t.Errorf("%s: %q, %v; want %q", name, got, err, test.want)
+		}
+	}
+}
+
+// What a word processor or a Japanese keyboard wrote is pointed out.
+func TestFound(t *testing.T) {
+	for text, want := range map[string]string{
+		"half": `"half"`, "窓口": `"窓口"`, "“50%”": `"“50%”" (with quotation marks that YAML does not know as such: write " or ')`,
+		"８：００": `"８：００" (in full-width characters: write half-width ones)`, "08:30　": "\"08:30\\u3000\" (in full-width characters: write half-width ones)",
+		"a\x1b[2J": `"a\x1b[2J"`, strings.Repeat("あ", 41): `"` + strings.Repeat("あ", 40) + `…"`,
+	} {
+		if got := rules.Found(text); got != want {
+			t.Errorf("%s, want %s", got, want)
 		}
 	}
 }
@@ -57,6 +77,9 @@ func TestDuration(t *testing.T) {
 	} {
 		if got := rules.Duration(length); got != want {
 			t.Errorf("%d: %s, want %s", length, got, want)
+		}
+		if back, ok := rules.ParseDuration(want); !ok || back != length {
+			t.Errorf("%s is read as %v, %v", want, back, ok)
 		}
 	}
 }

@@ -49,7 +49,10 @@ func describe(node *yaml.Node) string {
 		if isNull(node) {
 			return "nothing"
 		}
-		return rules.Quoted(node.Value)
+		if node.ShortTag() != "!!str" { // what YAML takes for something else than text must not look as if it stood in quotes
+			return node.Value
+		}
+		return rules.Found(node.Value)
 	}
 	return "something else"
 }
@@ -83,7 +86,7 @@ func (r *reader) each(node *yaml.Node, path string, do func(key string, at, valu
 // message fills m from a mapping.
 func (r *reader) message(node *yaml.Node, m protoreflect.Message, path string) {
 	if node.Kind != yaml.MappingNode {
-		r.mistake(node, path, "want an object with the fields %s; found %s", fieldNames(m.Descriptor()), describe(node))
+		r.mistake(node, path, "want an object, {field: value, …}, with the fields %s; found %s", fieldNames(m.Descriptor()), describe(node))
 		return
 	}
 	fields := m.Descriptor().Fields()
@@ -146,7 +149,7 @@ func (r *reader) field(node *yaml.Node, m protoreflect.Message, field protorefle
 
 func (r *reader) list(node *yaml.Node, list protoreflect.List, field protoreflect.FieldDescriptor, path string) {
 	if node.Kind != yaml.SequenceNode {
-		r.mistake(node, path, "want a list, found %s", describe(node))
+		r.mistake(node, path, "want a list, like [a, b]; found %s", describe(node))
 		return
 	}
 	for i, item := range node.Content {

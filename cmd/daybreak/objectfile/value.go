@@ -21,9 +21,9 @@ func wellKnown(d protoreflect.MessageDescriptor) func(text string) (protoreflect
 	switch d.FullName() {
 	case "google.protobuf.Duration":
 		return func(text string) (protoreflect.Message, string) {
-			value, ok := duration(text)
+			value, ok := rules.ParseDuration(text)
 			if !ok {
-				return nil, "want a time with its unit, like 300s, 5m, 1h30m or 7d"
+				return nil, rules.WantDuration
 			}
 			return durationpb.New(value).ProtoReflect(), ""
 		}
@@ -37,27 +37,6 @@ func wellKnown(d protoreflect.MessageDescriptor) func(text string) (protoreflect
 		}
 	}
 	return nil
-}
-
-// duration reads what Go does, and days in front of it, since that is how bounds are told: "7d", "1d12h".
-func duration(text string) (time.Duration, bool) {
-	const most = 100_000 // what the type holds
-	whole, rest, dayed := strings.Cut(text, "d")
-	if !dayed {
-		value, err := time.ParseDuration(text)
-		return value, err == nil
-	}
-	days, err := strconv.ParseUint(whole, 10, 32)
-	if err != nil || days > most {
-		return 0, false
-	}
-	value := time.Duration(0)
-	if rest != "" {
-		if value, err = time.ParseDuration(rest); err != nil || value < 0 || value > most*time.Hour {
-			return 0, false
-		}
-	}
-	return time.Duration(days)*24*time.Hour + value, true
 }
 
 // value reads a scalar of a field's type.
@@ -160,7 +139,7 @@ func number(node *yaml.Node, field protoreflect.FieldDescriptor) (value protoref
 	if signed {
 		parsed, err := strconv.ParseInt(text, 10, bits)
 		if err != nil {
-			return value, "want a whole number " + bounds(bits, signed)
+			return value, "want a whole number nearer to 0"
 		}
 		if bits == 32 {
 			return protoreflect.ValueOfInt32(int32(parsed)), ""
@@ -169,7 +148,7 @@ func number(node *yaml.Node, field protoreflect.FieldDescriptor) (value protoref
 	}
 	parsed, err := strconv.ParseUint(text, 10, bits)
 	if err != nil {
-		return value, "want a whole number " + bounds(bits, signed)
+		return value, outside(text)
 	}
 	if bits == 32 {
 		return protoreflect.ValueOfUint32(uint32(parsed)), ""
@@ -177,14 +156,10 @@ func number(node *yaml.Node, field protoreflect.FieldDescriptor) (value protoref
 	return protoreflect.ValueOfUint64(parsed), ""
 }
 
-func bounds(bits int, signed bool) string {
-	switch {
-	case !signed && bits == 32:
-		return "from 0 to 4294967295"
-	case !signed:
-		return "from 0 to 18446744073709551615"
-	case bits == 32:
-		return "from -2147483648 to 2147483647"
+// outside says why a whole number does not fit a field that has no sign.
+func outside(text string) string {
+	if strings.HasPrefix(text, "-") {
+		return "want a whole number, 0 or more"
 	}
-	return "from -9223372036854775808 to 9223372036854775807"
+	return "want a smaller number"
 }
