@@ -10,6 +10,9 @@
 // that hold one of its pool, the latest such place that is free; when places in time, memory or desktops run out, pools
 // get equal shares of what they want, and what is missing is told as a Shortfall. Places are counted from deadlines, not
 // from now: the same facts a minute later give the same starts.
+//
+// Full waves take as long as Bound says, and once the margin by which 99 of 100 are sure: nothing when all starts take as long; with a mean of
+// 41 s of which 99 of 100 are within 63 s it makes 3 waves 1.24 times the bound, 5 waves 1.15, 10 waves 1.09 and 20 waves 1.05.
 package warmup
 
 import (
