@@ -129,10 +129,30 @@ func TestUsersAreNoCanaries(t *testing.T) {
 		}
 		w.change(users[0], func(d *v1.Desktop) { d.Incarnation.Host = "removed" })
 		w.let(c.release)
-		w.round()
-		if got := w.desktops[users[0]].Incarnation.Version; got != c.want {
-			t.Errorf("%s: the next life of a desktop that is held has version %d, want %d", c.what, got, c.want)
+		var lives []int64
+		for range 3 { // no host takes it
+			w.round()
+			inc := w.desktops[users[0]].Incarnation
+			if lives = append(lives, inc.Generation); inc.Version != c.want || inc.Generation != lives[0] {
+				t.Errorf("%s: lives %v of a desktop that is held, now with version %d, want %d and one life", c.what, lives, inc.Version, c.want)
+			}
 		}
+	}
+}
+
+// Whoever was told to restart with the next version gets it, also as the first.
+func TestToldUserGetsTheNextVersion(t *testing.T) {
+	w := settled(t, 2, reminding, published, func(w *world) { w.pool.Spec.MinReady = 1 })
+	w.claim("sales-1", "taro")
+	w.let(rolling(1))
+	w.round()
+	w.now = w.now.Add(time.Hour)
+	if a := w.round(); len(a.Retire) != 1 {
+		t.Fatalf("retired %v", changedNames(a.Retire))
+	}
+	w.settle(20)
+	if got := w.running(2); len(got) != 1 || got[0] != "sales-1" {
+		t.Errorf("version 2 runs on %v, want sales-1", got)
 	}
 }
 

@@ -37,6 +37,8 @@ func (d *decision) move(surplus map[string]bool, budget int) map[string]bool {
 		}
 		cold := isCold(d.now, desktop) && desktop.GetClaim() == nil // not in service
 		switch {
+		case desktop.GetIncarnation().GetHost() == "" && desktop.GetClaim() != nil && t == d.next && d.unproven():
+			continue // it has waited long enough for a host
 		case desktop.GetIncarnation().GetHost() == "":
 			d.uncount(desktop)
 			d.renew(desktop)

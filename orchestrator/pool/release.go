@@ -111,7 +111,7 @@ func (d *decision) targetFor(desktop *v1.Desktop) *target {
 	if d.runs(desktop, d.next) {
 		others--
 	}
-	if others < int(d.Pool.GetRelease().GetAdmitted()) && d.open(d.next) && !(d.open(d.base) && d.unproven(desktop)) {
+	if others < int(d.Pool.GetRelease().GetAdmitted()) && d.open(d.next) && !(d.lostUnder(desktop) && d.open(d.base) && d.unproven()) {
 		return d.next
 	}
 	if d.open(d.base) {
@@ -120,12 +120,9 @@ func (d *decision) targetFor(desktop *v1.Desktop) *target {
 	return nil
 }
 
-// unproven: somebody holds the desktop and was told of no restart, nothing has shown yet that the next version gets ready, and
-// one that nobody holds can show it.
-func (d *decision) unproven(desktop *v1.Desktop) bool {
-	if desktop.GetClaim() == nil || desktop.GetClaim().GetRestartAt() != nil || d.Pool.GetRelease().GetRollback() {
-		return false
-	}
+// unproven: nothing has shown yet that the next version gets ready, and a desktop that nobody holds can show it. Until then it
+// is not for those who hold one, unless they were told of it, or all go back to it.
+func (d *decision) unproven() bool {
 	unclaimed := false
 	for _, other := range d.Desktops {
 		if d.runs(other, d.next) && store.State(other) == v1.DesktopState_DESKTOP_STATE_READY {
@@ -133,7 +130,14 @@ func (d *decision) unproven(desktop *v1.Desktop) bool {
 		}
 		unclaimed = unclaimed || other.GetClaim() == nil && other.GetSpec().GetOwner() == ""
 	}
-	return unclaimed
+	return unclaimed && !d.Pool.GetRelease().GetRollback()
+}
+
+// lostUnder: somebody holds the desktop, and no decision ended its life: it failed, or its host was removed.
+func (d *decision) lostUnder(desktop *v1.Desktop) bool {
+	_, failed := store.Reached(desktop, v1.DesktopState_DESKTOP_STATE_FAILED)
+	host := desktop.GetIncarnation().GetHost()
+	return desktop.GetClaim() != nil && (failed || host != "" && !d.Hosts[host])
 }
 
 // give makes the count of lives of the next version right after a life was decided; desktop is as it was, nil if new.
