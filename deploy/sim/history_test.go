@@ -50,7 +50,13 @@ type history struct {
 	moves, restarts int
 	phases          map[v1.RolloutPhase]int // how often rollouts came to them
 	slow            func() bool             // the control plane hears late of what is stored
+	moment          time.Time               // of the last transaction
+	within          int                     // how many there were in that moment
 }
+
+// mostAtOnce is how many transactions one moment may see: all desktops of the largest simulation change several times when
+// many hosts come back.
+const mostAtOnce = 20_000
 
 func newHistory(problem func(invariant, format string, args ...any), slow func() bool) *history {
 	return &history{
@@ -71,6 +77,7 @@ func (h *history) read(batch store.Batch) error {
 		return fmt.Errorf("history has a hole after revision %d", h.revision)
 	}
 	h.revision = batch.Revision
+	h.checkPace(batch)
 	touched := map[string]bool{}
 	for _, ref := range batch.Deleted {
 		switch ref.Kind {
@@ -124,6 +131,18 @@ func (h *history) read(batch store.Batch) error {
 		h.checkClaim(name)
 	}
 	return nil
+}
+
+// checkPace: nobody goes round in circles. Time stands still in a bubble while anybody works, so that loops which undo each
+// other's decisions would write for ever, and no other check would come to its turn.
+func (h *history) checkPace(batch store.Batch) {
+	if now := time.Now(); !now.Equal(h.moment) {
+		h.moment, h.within = now, 0
+	}
+	h.within++
+	if h.within > mostAtOnce {
+		panic(fmt.Sprintf("%s: %d transactions within one moment; the last one wrote %v", clock(), h.within, batch.Changed))
+	}
 }
 
 // removeHost forgets a host; what ran there is out of service.
