@@ -291,15 +291,17 @@ func (w *worker) settle(now time.Time, e entry, p *progress, s situation, decide
 		}
 	}
 	hasData := s.data || a.inventory.hasData(e.life.UID) && !s.dataTrashed
-	err := a.book.update(e.life, now, func(status *v1.DesktopStatus) {
-		status.State, status.Message, status.PausedIo = decided.state, decided.message, decided.paused
-		status.ProgressPercent, status.DataDisk = decided.percent, hasData
-		if e.status.GetState() == v1.DesktopState_DESKTOP_STATE_STARTING && decided.state == v1.DesktopState_DESKTOP_STATE_READY && p.atOnce > 0 {
-			status.Boot = bootReport(now, e, p)
+	if !says(e.status, decided, hasData) {
+		err := a.book.update(e.life, now, func(status *v1.DesktopStatus) {
+			status.State, status.Message, status.PausedIo = decided.state, decided.message, decided.paused
+			status.ProgressPercent, status.DataDisk = decided.percent, hasData
+			if e.status.GetState() == v1.DesktopState_DESKTOP_STATE_STARTING && decided.state == v1.DesktopState_DESKTOP_STATE_READY && p.atOnce > 0 {
+				status.Boot = bootReport(now, e, p)
+			}
+		})
+		if err != nil {
+			return err
 		}
-	})
-	if err != nil {
-		return err
 	}
 	switch {
 	case decided.state == v1.DesktopState_DESKTOP_STATE_STARTING, decided.waking:
@@ -318,6 +320,12 @@ func (w *worker) settle(now time.Time, e entry, p *progress, s situation, decide
 		a.observer.hurry()
 	}
 	return nil
+}
+
+// says: the status tells already what was decided, as it does nearly always.
+func says(status *v1.DesktopStatus, decided step, hasData bool) bool {
+	return status.GetState() == decided.state && status.GetMessage() == decided.message && status.GetPausedIo() == decided.paused &&
+		status.GetProgressPercent() == decided.percent && status.GetDataDisk() == hasData
 }
 
 // bootReport is how a start went that has just come to its end.

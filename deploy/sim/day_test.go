@@ -36,8 +36,8 @@ func TestDays(t *testing.T) {
 		t.Skip("takes half a minute")
 	}
 	build := func(s *sim) {
-		// What idle hosts say is most of what there is to simulate. What changes is told at once all the same.
-		s.reports.period, s.reports.grace = 30*time.Second, 90*time.Second
+		// What idle hosts say would be most of what there is to simulate. What changes is told at once all the same.
+		s.reports.period, s.reports.grace = 50*time.Second, 2*time.Minute
 		s.buildOffices(*dayHostsFlag, *dayPoolsFlag)
 	}
 	inWorld(t, *seedFlag, build, func(s *sim) {
