@@ -26,6 +26,8 @@ const (
 	// slack is how late a start may be that waited for the one before it in its host's slot: a plan promises 99 of 100 of each start,
 	// not of a row of them.
 	slack = time.Minute
+	// typhoon is a Wednesday on which hardly anybody comes, although the office opens.
+	typhoon = "2000-01-26"
 )
 
 // TestDays lets offices open and close: people come in the morning and go, hosts and daybreakds fail, and each minute the
@@ -133,30 +135,43 @@ func (d *dayStory) open(today time.Time) bool {
 	return today.Weekday() != time.Saturday && today.Weekday() != time.Sunday
 }
 
-// plan draws who comes today: four of ten logons lie in the middle sixth of the hour in which the office opens.
+// plan draws who comes today: more on Mondays, and hardly anybody on the day of the typhoon.
 func (d *dayStory) plan(today time.Time) {
 	for _, u := range d.users {
 		delete(d.workers, u)
 		share := 0.8
-		if today.Weekday() == time.Monday {
+		switch {
+		case today.Format(time.DateOnly) == typhoon:
+			share = 0.15
+		case today.Weekday() == time.Monday:
 			share = 0.9
 		}
 		if !d.open(today) || d.rng.Float64() > share {
 			continue
 		}
-		come := today.Add(opening + 25*time.Minute + time.Duration(d.rng.IntN(600))*time.Second)
-		switch r := d.rng.Float64(); {
-		case r > 0.7:
-			come = today.Add(opening + time.Duration(d.rng.IntN(6*3600))*time.Second)
-		case r > 0.4:
-			come = today.Add(opening + time.Duration(d.rng.IntN(3600))*time.Second)
-		}
+		come := d.arrival(today)
 		leave := today.Add(closing + time.Duration(d.rng.IntN(3600)-1800)*time.Second)
 		if d.rng.IntN(5) == 0 {
 			leave = come.Add(time.Duration(20+d.rng.IntN(120)) * time.Minute)
 		}
 		d.workers[u] = &worker{come: come, leave: leave}
 	}
+}
+
+// arrival draws when somebody comes: four of ten logons lie in the middle sixth of the hour in which the office opens, three
+// in the rest of that hour, and three in the hours after it.
+func (d *dayStory) arrival(today time.Time) time.Time {
+	const middle, sixth = 25 * 60, 10 * 60
+	second := middle + d.rng.IntN(sixth)
+	switch r := d.rng.Float64(); {
+	case r > 0.7:
+		second = 3600 + d.rng.IntN(5*3600)
+	case r > 0.4:
+		if second = d.rng.IntN(3600 - sixth); second >= middle {
+			second += sixth
+		}
+	}
+	return today.Add(opening + time.Duration(second)*time.Second)
 }
 
 // work lets everybody who is due claim or release.
@@ -205,7 +220,7 @@ func (d *dayStory) trouble(now time.Time, clock time.Duration) {
 	if calm || d.rng.Float64() > dayStep.Hours()/3 {
 		return
 	}
-	faults := []func(*sim) (string, func(), time.Duration){agentCrash, planeCrash, leaderMoves, linkFails, powerFails, domainsDie}
+	faults := []func(*sim) (string, func(), time.Duration){agentCrash, planeCrash, leaderMoves, linkFails, powerFails, domainsDie, storeOfHostIsFull}
 	what, undo, after := faults[d.rng.IntN(len(faults))](d.sim)
 	if what == "" {
 		return

@@ -17,6 +17,8 @@ type truth struct {
 	mu       sync.Mutex
 	machines map[hostagent.Life]hostagent.Machine
 	since    map[hostagent.Life]time.Time
+	// watched are those of machines that are not known to have ended.
+	watched map[hostagent.Life]bool
 	// dead are the lives whose VM a fault ended, stops those that the product did.
 	dead  map[hostagent.Life]bool
 	stops map[hostagent.Life]bool
@@ -24,7 +26,7 @@ type truth struct {
 
 func newTruth(s *sim) *truth {
 	return &truth{
-		sim: s, machines: map[hostagent.Life]hostagent.Machine{}, since: map[hostagent.Life]time.Time{},
+		sim: s, machines: map[hostagent.Life]hostagent.Machine{}, since: map[hostagent.Life]time.Time{}, watched: map[hostagent.Life]bool{},
 		dead: map[hostagent.Life]bool{}, stops: map[hostagent.Life]bool{},
 	}
 }
@@ -54,7 +56,7 @@ func (t *truth) started(n *node, m hostagent.Machine) {
 	}
 	t.mu.Lock()
 	_, known := t.machines[m.Life]
-	t.machines[m.Life] = m
+	t.machines[m.Life], t.watched[m.Life] = m, true
 	again := known && (t.dead[m.Life] || t.stops[m.Life])
 	if !known || again {
 		t.since[m.Life] = time.Now()
@@ -140,7 +142,7 @@ func (t *truth) look() {
 		if booting > maxBoots {
 			t.sim.problem("6", "%d VMs boot at once on %s, %d may", booting, n.name, maxBoots)
 		}
-		for _, wrong := range n.host.Tally().Wrongs {
+		for _, wrong := range n.host.Wrongs() {
 			t.sim.problem("1", "%s: %s", n.name, wrong)
 		}
 	}
@@ -157,11 +159,15 @@ func (t *truth) boots(n *node, life hostagent.Life) bool {
 func (t *truth) lookAtVanished(running map[hostagent.Life]bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for life := range t.machines {
-		if !running[life] && !t.dead[life] && !t.stops[life] {
+	for life := range t.watched {
+		if running[life] {
+			continue
+		}
+		if !t.dead[life] && !t.stops[life] {
 			t.sim.problem("10", "the VM of %s generation %d is gone and nobody ended it", life.Desktop, life.Generation)
 			t.dead[life] = true
 		}
+		delete(t.watched, life)
 	}
 }
 

@@ -371,6 +371,13 @@ func (h *Host) Tally() Tally {
 	}
 }
 
+// Wrongs are those of the Tally, without counting the rest.
+func (h *Host) Wrongs() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return append([]string(nil), h.tally.Wrongs...)
+}
+
 func (h *Host) wrong(format string, args ...any) {
 	h.tally.Wrongs = append(h.tally.Wrongs, fmt.Sprintf(format, args...))
 }
