@@ -153,7 +153,7 @@ func (s *Snapshot) addDay(view *store.View, now time.Time, known *curves) {
 	if s.Curve == nil && !waits && !slices.ContainsFunc(s.Desktops, sleeps) {
 		return // nothing waits or is woken, and nothing is to be cooled
 	}
-	s.Rooms = sync.OnceValue(func() []*room.Host { return room.Of(view) })
+	s.Rooms = sync.OnceValue(func() []*room.Host { return known.rooms.Of(view) })
 	if waits {
 		s.Yields = yields(now, s.Rooms(), neighboursIn(view))
 	}

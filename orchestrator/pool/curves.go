@@ -9,18 +9,20 @@ import (
 
 	"daybreak/orchestrator/calendar"
 	"daybreak/orchestrator/demand"
+	"daybreak/orchestrator/room"
 	"daybreak/orchestrator/store"
 	"daybreak/orchestrator/warmup"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
 // curves remembers what pools' schedules ask for, since they are asked for with every change of a desktop, and what that and
-// plans are made of: calendars, and how long starts take.
+// plans are made of: calendars, what hosts have free, and how long starts take.
 type curves struct {
 	mu      sync.Mutex
 	of      map[string]*curve
 	offices map[string]*knownOffice
 	model   *model
+	rooms   room.Book
 }
 
 // historyPause is how long a curve holds while its pool's history goes on: what is learned of a day is of the days before it.

@@ -111,7 +111,7 @@ func (r *dayRound) plan(now time.Time, view *store.View, known *curves) (near bo
 	if !slices.ContainsFunc(store.All[*v1.Pool](view), func(p *v1.Pool) bool { return p.GetSpec().GetSchedule() != nil }) {
 		return false, time.Time{}
 	}
-	rooms := room.Of(view)
+	rooms := known.rooms.Of(view)
 	in := warmup.Input{Until: now.Add(planAhead), Model: known.learned(view)}
 	out := warmup.Plan(now, planInput(view, now, in, rooms, func(pool *v1.Pool) []demand.Step { return known.get(view, pool, now) }))
 	byName := map[string]*room.Host{}
