@@ -17,6 +17,7 @@ import (
 	"daybreak/cmd/daybreak/show"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
+	"daybreak/proto/rules"
 )
 
 // againPace is how long a wait whose line broke takes a breath before it goes on: less than a place in the queue is kept.
@@ -114,9 +115,9 @@ func (a *app) claimAndWait(ctx context.Context, conn *grpc.ClientConn, request *
 				text = ": " + last.GetMessage()
 			}
 			if last.GetDesktop() != nil {
-				return nil, fmt.Errorf("%s has a desktop of pool %q, which is not ready after %s%s", request.GetUser(), request.GetPool(), timeout, text)
+				return nil, fmt.Errorf("%s has a desktop of pool %q, which is not ready after %s%s", request.GetUser(), request.GetPool(), rules.Duration(timeout), text)
 			}
-			return nil, fmt.Errorf("no desktop of pool %q for %s after %s%s", request.GetPool(), request.GetUser(), timeout, text)
+			return nil, fmt.Errorf("no desktop of pool %q for %s after %s%s", request.GetPool(), request.GetUser(), rules.Duration(timeout), text)
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
 		case status.Code(err) != codes.Unavailable || last.GetMessage() == "": // before anything was heard the address may be wrong

@@ -13,6 +13,7 @@ import (
 	"daybreak/cmd/daybreak/show"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
+	"daybreak/proto/rules"
 )
 
 func (a *app) waitCommand() *cobra.Command {
@@ -77,7 +78,7 @@ func (a *app) waitReady(ctx context.Context, conn *grpc.ClientConn, name string,
 		fmt.Fprintf(a.out, "pool/%s is ready: %d of %d desktops, after %s\n", name, last.ready, last.seats, show.Span(time.Since(began).Truncate(time.Second)))
 		return nil
 	case errors.Is(context.Cause(ctx), errTimeout):
-		return fmt.Errorf("pool %q is not ready after %s: %s%s", name, timeout, last.line(), last.missing())
+		return fmt.Errorf("pool %q is not ready after %s: %s%s", name, rules.Duration(timeout), last.line(), last.missing())
 	}
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	v1 "daybreak/proto/daybreak/v1"
+	"daybreak/proto/rules"
 )
 
 // Mistake is a field of a calendar that is not right, and why. Field is the path as people write it: "spec.hours[0].close".
@@ -28,7 +29,7 @@ func (m Mistakes) Error() string {
 func Check(spec *v1.CalendarSpec) Mistakes {
 	var mistakes Mistakes
 	if zone := spec.GetTimeZone(); !IsZone(zone) {
-		mistakes = append(mistakes, Mistake{"spec.timeZone", fmt.Sprintf("%q is no time zone; write an IANA name such as \"Asia/Tokyo\"", zone)})
+		mistakes = append(mistakes, Mistake{"spec.timeZone", fmt.Sprintf("%s is no time zone; write an IANA name such as \"Asia/Tokyo\"", rules.Found(zone))})
 	}
 	return slices.Concat(mistakes, checkHours(spec.GetHours()), checkDays("spec.holidays", spec.GetHolidays()),
 		checkDays("spec.blackouts", spec.GetBlackouts()), checkSets(spec.GetHolidaySets()), checkOpenings(spec.GetOpenings()))

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"time"
+
+	"daybreak/proto/rules"
 )
 
 // Date is a civil date: a square on the wall calendar, in no time zone.
@@ -23,7 +25,7 @@ func DateOf(t time.Time) Date {
 func ParseDate(text string) (Date, error) {
 	t, err := time.Parse(time.DateOnly, text)
 	if err != nil {
-		return Date{}, fmt.Errorf("%q is not a date of the calendar; write one as 2026-11-23", text)
+		return Date{}, fmt.Errorf("%s is not a date of the calendar; write one as 2026-11-23", rules.Found(text))
 	}
 	return DateOf(t), nil
 }

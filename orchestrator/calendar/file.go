@@ -15,6 +15,8 @@ import (
 
 	ics "github.com/arran4/golang-ical"
 	"golang.org/x/text/encoding/japanese"
+
+	"daybreak/proto/rules"
 )
 
 // What a file of days may be at most.
@@ -100,7 +102,7 @@ func looseDate(text string) (Date, error) {
 			return ParseDate(fmt.Sprintf("%04d-%02d-%02d", year, month, day))
 		}
 	}
-	return Date{}, fmt.Errorf("%q is not a date; write one as 2026-11-23 or 2026/11/23", short(text))
+	return Date{}, fmt.Errorf("%s is not a date; write one as 2026-11-23 or 2026/11/23", rules.Found(text))
 }
 
 // ReadICS reads the all-day events of an iCalendar file; of one over several days, each day. timed is how many events with

@@ -55,6 +55,7 @@ func TestReadCSVRefuses(t *testing.T) {
 		{"29 February", "date,name\n2027/2/29,x\n", `line 2: "2027-02-29" is not a date`},
 		{"words", "date,name\n2027/2/28,x\ntomorrow,y\n", `line 3: "tomorrow" is not a date`},
 		{"American", "12/29/2026,x\n", `line 1: "12/29/2026" is not a date`},
+		{"full-width digits", "２０２６/１/１,x\n", `line 1: "２０２６/１/１" (in full-width characters: write half-width ones) is not a date`},
 		{"huge number", "2027/99999999999999999999/1,x\n", "is not a date"},
 		{"open quote", "2027/2/28,\"x\n", "line"},
 		{"binary", "\xff\xfe\x00\x80", "neither UTF-8 nor Shift_JIS"},

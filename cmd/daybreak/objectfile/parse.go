@@ -88,8 +88,17 @@ func syntax(name string, err error) error {
 		}
 		text = strings.TrimPrefix(text, found[0])
 	}
-	if strings.Contains(text, "cannot start any token") || strings.Contains(text, "tab character") {
-		text += " (YAML is indented by spaces, not by tabs)"
+	for _, hint := range []struct{ sign, words string }{
+		{"cannot start any token", "YAML is indented by spaces, not by tabs"},
+		{"tab character", "YAML is indented by spaces, not by tabs"},
+		{"could not find expected ':'", "after a field's name stand a half-width colon and a space"},
+		{"mapping values are not allowed", "is it indented as the lines around it are?"},
+		{"UTF-8", "the file must be in UTF-8: save it as such"},
+	} {
+		if strings.Contains(text, hint.sign) {
+			text += " (" + hint.words + ")"
+			break
+		}
 	}
 	return Mistakes{{Place: place, Text: "this is not YAML: " + text}}
 }

@@ -97,7 +97,7 @@ func (r *reader) message(node *yaml.Node, m protoreflect.Message, path string) {
 			field = fields.ByJSONName(key)
 		}
 		if field == nil {
-			r.mistake(at, join(path, printable(key)), "there is no such field; there are %s", fieldNames(m.Descriptor()))
+			r.mistake(at, join(path, printable(key)), "there is no such field; %s", instead(key, m.Descriptor()))
 			return
 		}
 		name := join(path, field.JSONName())
@@ -111,6 +111,17 @@ func (r *reader) message(node *yaml.Node, m protoreflect.Message, path string) {
 			r.field(value, m, field, name)
 		}
 	})
+}
+
+// instead is the field that an unknown name stands for but for its spelling, or else all that there are.
+func instead(key string, d protoreflect.MessageDescriptor) string {
+	plain := func(name string) string { return strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(name)) }
+	for i := range d.Fields().Len() {
+		if name := d.Fields().Get(i).JSONName(); plain(name) == plain(key) {
+			return "it is written " + name
+		}
+	}
+	return "there are " + fieldNames(d)
 }
 
 func fieldNames(d protoreflect.MessageDescriptor) string {
