@@ -59,7 +59,7 @@ func ReadCSV(text []byte) ([]FileDay, error) {
 		cell := strings.TrimSpace(record[0])
 		date, err := looseDate(cell)
 		if err != nil {
-			if first && !strings.ContainsAny(cell, "0123456789") || strings.Trim(strings.Join(record, ""), " \t") == "" {
+			if first && !strings.ContainsFunc(cell, unicode.IsDigit) || strings.Trim(strings.Join(record, ""), " \t") == "" {
 				continue // the heading, or a line of a spreadsheet with nothing in it
 			}
 			return nil, fmt.Errorf("%w: line %d: %w", ErrFile, line, err)
