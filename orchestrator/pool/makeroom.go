@@ -11,7 +11,8 @@ import (
 	v1 "daybreak/proto/daybreak/v1"
 )
 
-// yield is a desktop that is to make room on its host for one whose user came back.
+// yield is a desktop that is to make room on its host: for one whose user came back, or, if waiting is nil, since the room was promised
+// to others at the same moment.
 type yield struct{ desktop, waiting *v1.Desktop }
 
 // neighbours are the desktops of all pools, as far as hosts bring them together.
@@ -39,54 +40,65 @@ func comesBack(now time.Time, desktop *v1.Desktop) bool {
 	return desktop.GetClaim() != nil && asleep && desktop.GetIncarnation().GetHost() != "" && isDue(now, desktop)
 }
 
-// isSpare: it runs, or is about to, nobody holds it, and nobody ever did.
+// isSpare: it runs, or is promised to, nobody holds it, and nobody ever did.
 func isSpare(desktop *v1.Desktop) bool {
-	state, inc := store.State(desktop), desktop.GetIncarnation()
-	runs := state == v1.DesktopState_DESKTOP_STATE_STARTING || state == v1.DesktopState_DESKTOP_STATE_READY
-	return runs && inc.GetDesired() != v1.DesiredState_DESIRED_STATE_DELETED && desktop.GetClaim() == nil && inc.GetUsedBy() == "" &&
+	inc := desktop.GetIncarnation()
+	return store.State(desktop) <= v1.DesktopState_DESKTOP_STATE_READY && room.PhaseOf(desktop) == room.Runs &&
+		inc.GetDesired() != v1.DesiredState_DESIRED_STATE_DELETED && desktop.GetClaim() == nil && inc.GetUsedBy() == "" &&
 		desktop.GetSpec().GetDataHost() == "" && desktop.GetMeta().GetDeletion() == nil
 }
 
-// yields are the spares that make room, of whatever pool, on hosts which promised more memory than they have while users wait for it
-// who came back: theirs sleep there and wake nowhere else, and any host will do for a spare. They are the least needed: of the pool
-// that has most of them ready beyond its min_ready. Each pool's round finds the same and ends its own.
+// isBegun: the life has taken memory of its host, as far as anybody knows.
+func isBegun(desktop *v1.Desktop) bool {
+	return store.State(desktop) > v1.DesktopState_DESKTOP_STATE_PREPARED
+}
+
+// yields are the spares that make room, of whatever pool, on hosts which promised more memory than they have: those that have not begun,
+// and, while users wait for it who came back, those that run: theirs sleep there and wake nowhere else, and any host will do for a
+// spare. They are the least needed: of the pool that has most of them ready beyond its min_ready. Each pool's round finds the same and
+// ends its own.
 func yields(now time.Time, rooms []*room.Host, near neighbours) []yield {
 	var all []yield
 	free := map[string]int{} // by pool: ready spares beyond min_ready
 	for _, h := range rooms {
-		if !promisedTooMuch(h) {
-			continue
+		if promisedTooMuch(h) {
+			all = append(all, yieldsOn(now, h, free, near)...)
 		}
-		desktops := near.on(h.Name())
-		var waiting, spares []*v1.Desktop
-		lack := int64(0)
-		for _, desktop := range desktops {
-			switch {
-			case comesBack(now, desktop):
-				waiting = append(waiting, desktop)
-				lack += int64(desktop.GetIncarnation().GetShape().GetMemoryMib())
-			case isSpare(desktop):
-				spares = append(spares, desktop)
-			}
+	}
+	return all
+}
+
+func yieldsOn(now time.Time, h *room.Host, free map[string]int, near neighbours) (all []yield) {
+	var waiting, spares []*v1.Desktop
+	lack, waited := -h.FreeMemoryMiB, int64(0)
+	for _, desktop := range near.on(h.Name()) {
+		memory := int64(desktop.GetIncarnation().GetShape().GetMemoryMib())
+		pool, _ := near.pool(desktop.GetSpec().GetPool())
+		switch {
+		case endsBySelf(now, pool, desktop):
+			lack -= memory
+		case comesBack(now, desktop):
+			waiting = append(waiting, desktop)
+			waited += memory
+		case isSpare(desktop):
+			spares = append(spares, desktop)
 		}
-		if len(waiting) == 0 {
-			continue
+	}
+	for waited = min(waited, lack); lack > 0 && len(spares) > 0; {
+		least := slices.MinFunc(spares, func(a, b *v1.Desktop) int { return lessNeeded(a, b, free, near) })
+		spares = slices.DeleteFunc(spares, func(d *v1.Desktop) bool { return d == least })
+		y, memory := yield{desktop: least}, int64(least.GetIncarnation().GetShape().GetMemoryMib())
+		switch {
+		case waited > 0:
+			y.waiting = waiting[0]
+		case isBegun(least):
+			return all
 		}
-		lack = min(lack, -h.FreeMemoryMiB)
-		for _, desktop := range desktops {
-			if pool, _ := near.pool(desktop.GetSpec().GetPool()); endsBySelf(now, pool, desktop) {
-				lack -= int64(desktop.GetIncarnation().GetShape().GetMemoryMib())
-			}
+		if store.State(least) == v1.DesktopState_DESKTOP_STATE_READY {
+			free[least.GetSpec().GetPool()]--
 		}
-		for lack > 0 && len(spares) > 0 {
-			least := slices.MinFunc(spares, func(a, b *v1.Desktop) int { return lessNeeded(a, b, free, near) })
-			spares = slices.DeleteFunc(spares, func(d *v1.Desktop) bool { return d == least })
-			lack -= int64(least.GetIncarnation().GetShape().GetMemoryMib())
-			if store.State(least) == v1.DesktopState_DESKTOP_STATE_READY {
-				free[least.GetSpec().GetPool()]--
-			}
-			all = append(all, yield{least, waiting[0]})
-		}
+		lack, waited = lack-memory, waited-memory
+		all = append(all, y)
 	}
 	return all
 }
@@ -99,7 +111,9 @@ func endsBySelf(now time.Time, pool *v1.Pool, desktop *v1.Desktop) bool {
 // lessNeeded orders spares of a host, those that can be spared first. free is what is known of their pools.
 func lessNeeded(a, b *v1.Desktop, free map[string]int, near neighbours) int {
 	ready := func(d *v1.Desktop) int { return int(store.State(d)) }
+	begun := func(d *v1.Desktop) int { return map[bool]int{true: 1}[isBegun(d)] }
 	return cmp.Or(
+		cmp.Compare(begun(a), begun(b)),
 		cmp.Compare(freeOf(b.GetSpec().GetPool(), free, near), freeOf(a.GetSpec().GetPool(), free, near)),
 		cmp.Compare(a.GetSpec().GetPool(), b.GetSpec().GetPool()), cmp.Compare(ready(a), ready(b)), bySeat(b, a))
 }
@@ -119,36 +133,47 @@ func freeOf(name string, free map[string]int, near neighbours) int {
 	return n
 }
 
-// makeRoom ends the pool's desktops among those that make room for users who came back.
+// makeRoom ends the pool's desktops among those that make room on their hosts.
 func (d *decision) makeRoom(surplus map[string]bool) {
 	for _, desktop := range d.rest {
 		name, inc := desktop.GetMeta().GetName(), desktop.GetIncarnation()
-		waiting := d.yieldsFor(desktop)
-		if waiting == nil || surplus[name] || d.stopped[name] || d.targetFor(desktop) == nil {
+		if surplus[name] || d.stopped[name] || d.targetFor(desktop) == nil {
 			continue
 		}
 		if d.full() {
 			return
+		}
+		why, ok := d.yieldsFor(desktop)
+		if !ok {
+			continue
 		}
 		d.stopped[name] = true
 		d.uncount(desktop)
 		d.countEnding(desktop)
 		d.actions.Retire = append(d.actions.Retire, Change{
 			Desktop: retired(desktop, v1.DataDisposal_DATA_DISPOSAL_UNSPECIFIED), Reason: ReasonMadeElsewhere,
-			Message: fmt.Sprintf("generation %d, which nobody used, makes room on host %s, where %s waits for the memory of %s",
-				inc.GetGeneration(), inc.GetHost(), waiting.GetClaim().GetUser(), waiting.GetMeta().GetName()),
+			Message: fmt.Sprintf("generation %d, which nobody used, makes room on host %s, %s", inc.GetGeneration(), inc.GetHost(), why),
 		})
 	}
 }
 
-// yieldsFor is the desktop that another makes room for; nil when it need not.
-func (d *decision) yieldsFor(desktop *v1.Desktop) *v1.Desktop {
-	for _, y := range d.Yields {
-		if y.desktop.GetMeta().GetName() == desktop.GetMeta().GetName() {
-			return y.waiting
-		}
+// yieldsFor says why a desktop makes room, at the end of a sentence; false when it need not, or has nowhere to go and nobody waits for it.
+func (d *decision) yieldsFor(desktop *v1.Desktop) (string, bool) {
+	i := slices.IndexFunc(d.Yields, func(y yield) bool { return y.desktop.GetMeta().GetName() == desktop.GetMeta().GetName() })
+	if i < 0 {
+		return "", false
 	}
-	return nil
+	if waiting := d.Yields[i].waiting; waiting != nil {
+		return fmt.Sprintf("where %s waits for the memory of %s", waiting.GetClaim().GetUser(), waiting.GetMeta().GetName()), true
+	}
+	other := d.roomElsewhere(desktop)
+	if other == nil {
+		return "", false
+	}
+	n := need(desktop, room.Runs)
+	n.State = v1.DesktopState_DESKTOP_STATE_PLACED
+	other.Enter(n)
+	return fmt.Sprintf("which promised the same memory twice; host %s has room for it", other.Name()), true
 }
 
 // someoneWaits tells whether users came back to any of the hosts of desktops, as far as is seen without an account.

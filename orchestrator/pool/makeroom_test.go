@@ -6,6 +6,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -93,4 +95,45 @@ func TestSparesOfOtherPoolsMakeRoom(t *testing.T) {
 		}
 		h.explains(name, "is being woken", "it waits for memory there: host h1 has promised 1009 MiB more than it has; counter-2, which nobody uses, makes room")
 	})
+}
+
+// Memory that two loops promised at once is given back by who has not begun, if there is some elsewhere.
+func TestMemoryThatWasPromisedTwice(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*v1.Desktop)
+		seats  uint32
+		ends   int
+	}{
+		{"is about to start", nil, 7, 1},
+		{"runs", func(d *v1.Desktop) { d.Status.State = v1.DesktopState_DESKTOP_STATE_READY }, 7, 0},
+		{"has nowhere to go", nil, 8, 0},
+	} {
+		w := newWorld(c.seats)
+		withSchedule("UTC", office(), 4)(w)
+		w.until(t, "2027-04-05 09:00")
+		second := w.names()[1]
+		other := w.desktops[second].Incarnation.Host
+		w.change(second, func(d *v1.Desktop) {
+			d.Incarnation.Host = w.desktops[w.names()[0]].Incarnation.Host
+			d.Status.State = v1.DesktopState_DESKTOP_STATE_PREPARED
+			if c.change != nil {
+				c.change(d)
+			}
+		})
+		if c.seats == 8 { // a life that took its place meanwhile
+			w.desktops["other-1"] = proto.CloneOf(w.desktops[w.names()[0]])
+			w.change("other-1", func(d *v1.Desktop) { d.Meta.Name, d.Incarnation.Host = "other-1", other })
+			w.pool.Spec.Desktops++
+		}
+		a := Decide(w.now, w.snapshot())
+		if len(a.Retire) != c.ends {
+			t.Errorf("one that %s: %v end", c.name, changedNames(a.Retire))
+		}
+		for _, change := range a.Retire {
+			if !strings.Contains(change.Message, "which promised the same memory twice; host "+other+" has room for it") {
+				t.Errorf("told %q", change.Message)
+			}
+		}
+	}
 }
