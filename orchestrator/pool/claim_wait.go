@@ -310,12 +310,13 @@ func progressOf(view *store.View, d *v1.Desktop) string {
 		return "stands still" + onHost(view, inc.GetHost()) + ", whose store is full or failing"
 	case state == v1.DesktopState_DESKTOP_STATE_READY && inc.GetDesired() == v1.DesiredState_DESIRED_STATE_READY:
 		return ""
-	case state == v1.DesktopState_DESKTOP_STATE_SUSPENDED:
-		return "is being woken" + onHost(view, inc.GetHost())
 	case state == v1.DesktopState_DESKTOP_STATE_PENDING && inc.GetUnplacedReason() != "":
 		return "waits for a host: " + inc.GetUnplacedReason()
 	}
 	text := "is " + word(state) + onHost(view, inc.GetHost())
+	if state == v1.DesktopState_DESKTOP_STATE_SUSPENDED {
+		text = "is being woken" + onHost(view, inc.GetHost())
+	}
 	if percent := store.Present(d).GetProgressPercent(); state == v1.DesktopState_DESKTOP_STATE_PREPARING && percent > 0 {
 		text += fmt.Sprintf(" (%d%%)", percent)
 	}

@@ -228,11 +228,12 @@ func TestWaitWakes(t *testing.T) {
 		s.edit(t, "sales-1", func(d *v1.Desktop) {
 			d.Incarnation.Desired, d.Status.State = v1.DesiredState_DESIRED_STATE_SUSPENDED, v1.DesktopState_DESKTOP_STATE_SUSPENDED
 			d.Claim.Reclaim = &v1.Reclaim{Action: suspend, Acting: true}
+			d.Status.Message = "waits for memory"
 		})
 		v := s.visit(t.Context(), "taro")
 		rest(time.Second)
 		d, _ := store.Lookup[*v1.Desktop](s.mirror.View(), "sales-1")
-		if v.got() != "" || !strings.Contains(v.words[0].GetMessage(), "is being woken on host h1") || d.Incarnation.Desired != v1.DesiredState_DESIRED_STATE_READY {
+		if v.got() != "" || !strings.Contains(v.words[0].GetMessage(), "is being woken on host h1: waits for memory") || d.Incarnation.Desired != v1.DesiredState_DESIRED_STATE_READY {
 			t.Fatalf("%v, %v", v.words, d.Incarnation)
 		}
 		s.boot(t, "sales-1")
