@@ -70,7 +70,7 @@ func TestPlanByClocksThatJump(t *testing.T) {
 		ops, _ := operations(Decide(now, s))
 		commit(store.WriterPool, ops...)
 		var r dayRound
-		r.remember(now, view(), &curves{})
+		r.remember(now, view(), &curves{}, nil)
 		r.sweep(now, view())
 		r.plan(now, view(), &curves{})
 		for _, op := range r.starts {

@@ -27,6 +27,7 @@ const (
 type planner struct {
 	*term
 	counted time.Time
+	kept    map[string]unwritten // of histories
 	pace    pace
 }
 
@@ -43,7 +44,7 @@ func (p *planner) reconcile(ctx context.Context, _ string) (time.Duration, error
 	var round dayRound
 	if since := now.Sub(p.counted); since < 0 || since >= countEvery {
 		p.counted = now
-		round.remember(now, view, &p.curves)
+		p.kept = round.remember(now, view, &p.curves, p.kept)
 		round.sweep(now, view)
 	}
 	if p.pace.wait(now) == 0 {

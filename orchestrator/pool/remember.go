@@ -24,8 +24,26 @@ const (
 	maxSampleBytes = 1 << 10
 )
 
-// remember keeps the pools' histories: who used or waited for desktops, and how starts went.
-func (r *dayRound) remember(now time.Time, view *store.View, known *curves) {
+const (
+	// historyPace is how often a history that goes on is written: it is large. What was not when another began to lead counts as
+	// not watched.
+	historyPace = 15 * time.Minute
+	// fewBoots: a start is written at once while no more are known, since plans are made of them.
+	fewBoots = 64
+)
+
+// unwritten is what a pool's history should be by now.
+type unwritten struct {
+	since *v1.History // as stored
+	at    time.Time   // of the last write
+	days  []*v1.DayHistory
+	boots []*v1.BootSample
+	more  bool // than is stored
+}
+
+// remember keeps the pools' histories: who used or waited for desktops, and how starts went. kept is what it returned the last
+// time: what was seen since and is not written yet.
+func (r *dayRound) remember(now time.Time, view *store.View, known *curves, kept map[string]unwritten) map[string]unwritten {
 	began := map[string][]time.Time{}
 	for _, claim := range store.All[*v1.Claim](view) {
 		if desktop, _ := store.Lookup[*v1.Desktop](view, claim.GetDesktop()); awaitsUser(now, desktop) {
@@ -37,6 +55,7 @@ func (r *dayRound) remember(now time.Time, view *store.View, known *curves) {
 		}
 		began[claim.GetPool()] = append(began[claim.GetPool()], at.AsTime())
 	}
+	next := map[string]unwritten{}
 	for _, pool := range store.All[*v1.Pool](view) {
 		name := pool.GetMeta().GetName()
 		if pool.GetMeta().GetDeletion() != nil {
@@ -46,19 +65,32 @@ func (r *dayRound) remember(now time.Time, view *store.View, known *curves) {
 		if exists && stored.GetMeta().GetCreated().AsTime().Before(pool.GetMeta().GetCreated().AsTime()) {
 			continue // another pool's of that name; it is swept
 		}
-		days, changed := demand.Record(stored.GetDays(), known.office(view, pool), now, began[name])
-		boots, added := addBoots(view, pool, stored.GetBoots())
-		if exists && !changed && !added {
-			continue
+		u := kept[name]
+		if !exists || u.since != stored {
+			u = unwritten{since: stored, at: u.at, days: stored.GetDays(), boots: stored.GetBoots()}
 		}
-		next := &v1.History{Meta: &v1.Meta{Name: name}, Days: days, Boots: boots}
-		if !exists {
-			r.objects = append(r.objects, store.Create(next))
-			continue
+		var changed, added bool
+		u.days, changed = demand.Record(u.days, known.office(view, pool), now, began[name])
+		u.boots, added = addBoots(view, pool, u.boots)
+		u.more = u.more || changed || added
+		since := now.Sub(u.at)
+		if due := since < 0 || since >= historyPace || added && len(u.boots) <= fewBoots; !exists || u.more && due {
+			u.at, u.more = now, false
+			r.write(stored, &v1.History{Meta: &v1.Meta{Name: name}, Days: u.days, Boots: u.boots})
 		}
-		next.Meta = proto.CloneOf(stored.GetMeta())
-		r.objects = append(r.objects, store.Update(next))
+		next[name] = u
 	}
+	return next
+}
+
+// write stores a history in place of another; nil when there is none.
+func (r *dayRound) write(stored, history *v1.History) {
+	if stored == nil {
+		r.objects = append(r.objects, store.Create(history))
+		return
+	}
+	history.Meta = proto.CloneOf(stored.GetMeta())
+	r.objects = append(r.objects, store.Update(history))
 }
 
 // addBoots adds the starts of the pool's present lives that are not among the samples yet: a start is known by its version,

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -71,10 +72,64 @@ func TestWhoIsAwayIsNoDemand(t *testing.T) {
 		c.change(w.desktops["sales-1"])
 		claim := &v1.Claim{Meta: &v1.Meta{Name: "c1"}, Pool: "sales", User: "hanako", Desktop: "sales-1", Since: timestamppb.New(w.now.Add(-20 * time.Hour))}
 		var r dayRound
-		r.remember(w.now, shown(t, w, claim), &curves{})
+		r.remember(w.now, shown(t, w, claim), &curves{}, nil)
 		day := r.objects[0].Object.(*v1.History).GetDays()[0]
 		if got := day.Claimed[len(day.Claimed)-1]; got != c.want {
 			t.Errorf("a claim of a desktop that %s counts as %d", c.name, got)
 		}
+	}
+}
+
+// A history is written every quarter of an hour, and nothing of what was seen in between is lost; the first starts at once.
+func TestHistoryIsWrittenNowAndThen(t *testing.T) {
+	w := settled(t, 1)
+	w.now = w.now.Truncate(24 * time.Hour).Add(9 * time.Hour)
+	s := openShop(t, w, plain)
+	commit := func(ops ...store.Op) {
+		t.Helper()
+		revision, err := s.backend.Commit(t.Context(), store.Guard{}, ops)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.wait(t, revision)
+	}
+	var kept map[string]unwritten
+	minutes := func(n int) (writes int) {
+		for range n {
+			var r dayRound
+			if kept = r.remember(w.now, s.mirror.View(), &curves{}, kept); len(r.objects) > 0 {
+				commit(r.objects...)
+			}
+			writes += len(r.objects)
+			w.now = w.now.Add(time.Minute)
+		}
+		return writes
+	}
+	written := func() *v1.History {
+		history, _ := store.Lookup[*v1.History](s.mirror.View(), "sales")
+		return history
+	}
+	if n := minutes(1); n != 1 {
+		t.Errorf("the first is written %d times", n)
+	}
+	commit(store.Create(&v1.Claim{Meta: &v1.Meta{Name: "c1"}, Pool: "sales", User: "hanako", Since: timestamppb.New(w.now)}))
+	if n := minutes(6); n != 0 {
+		t.Errorf("while somebody comes it is written %d times", n)
+	}
+	claim, _ := store.Lookup[*v1.Claim](s.mirror.View(), "c1")
+	commit(store.Delete(claim))
+	if n := minutes(24); n != 2 {
+		t.Errorf("it is written %d times in half an hour, want 2", n)
+	}
+	day := written().GetDays()[0]
+	if len(day.Unwatched) != 2 || day.Claimed[9*12] != 1 || day.Arrivals[9*12] != 1 || day.Claimed[9*12+1] != 1 || day.Claimed[9*12+2] != 0 || len(day.Claimed) != 9*12+7 {
+		t.Errorf("history %v", day)
+	}
+	s.edit(t, "sales-1", func(d *v1.Desktop) {
+		d.Status.Boot = &v1.BootReport{Took: durationpb.New(time.Minute), AtOnce: 1}
+		d.Status.Times = []*v1.StateTime{{State: v1.DesktopState_DESKTOP_STATE_READY, At: timestamppb.New(w.now)}}
+	})
+	if n := minutes(1); n != 1 || len(written().GetBoots()) != 1 {
+		t.Errorf("a first start is written %d times: %v", n, written().GetBoots())
 	}
 }
