@@ -3,6 +3,7 @@ package images
 import (
 	"bytes"
 	"fmt"
+	"sync"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -21,7 +22,15 @@ type Chunk struct {
 type Codec struct {
 	enc *zstd.Encoder
 	dec *zstd.Decoder
+	// scratch is memory for what is not returned: *[]byte of no bytes, with room for a delta's content.
+	scratch sync.Pool
 }
+
+// OpenBytes is the capacity of a buffer that Open and OpenDelta are fastest with: room for any chunk, and a little behind it that
+// the decompressor may scribble on, without which it watches its step at every copy.
+const OpenBytes = ChunkBytes + decoderSlack
+
+const decoderSlack = 64
 
 // NewCodec makes a Codec.
 func NewCodec() (*Codec, error) {
@@ -37,12 +46,16 @@ func NewCodec() (*Codec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make decompressor: %w", err)
 	}
-	return &Codec{enc: enc, dec: dec}, nil
+	c := &Codec{enc: enc, dec: dec}
+	c.scratch.New = func() any { return new(make([]byte, 0, maxDeltaBytes+decoderSlack)) }
+	return c, nil
 }
 
 // Seal compresses plain bytes into a new slice.
 func (c *Codec) Seal(plain []byte) []byte {
-	return c.enc.EncodeAll(plain, make([]byte, 0, len(plain)/2+64))
+	buf := c.scratch.Get().(*[]byte)
+	defer c.scratch.Put(buf)
+	return bytes.Clone(c.enc.EncodeAll(plain, *buf))
 }
 
 // Open decompresses a sealed chunk, into buf's memory if its capacity suffices, and checks it against its digest.

@@ -18,9 +18,11 @@ const (
 
 // SealDelta compresses what plain bytes have other than those of another chunk, into a new slice.
 func (c *Codec) SealDelta(plain, base []byte) []byte {
+	buf := c.scratch.Get().(*[]byte)
+	defer c.scratch.Put(buf)
 	parts := (len(plain) + deltaPart - 1) / deltaPart
-	content := make([]byte, deltaMap+(parts+7)/8, deltaMap+(parts+7)/8+len(plain))
-	binary.BigEndian.PutUint32(content, uint32(len(plain)))
+	content := binary.BigEndian.AppendUint32(*buf, uint32(len(plain)))
+	content = append(content, make([]byte, (parts+7)/8)...)
 	for n := range parts {
 		from, to := n*deltaPart, min(n*deltaPart+deltaPart, len(plain))
 		if to > len(base) || !bytes.Equal(plain[from:to], base[from:to]) {
@@ -40,7 +42,9 @@ func (c *Codec) OpenDelta(buf []byte, chunk Chunk, base []byte) ([]byte, error) 
 	if len(chunk.Sealed) > MaxSealedBytes {
 		return refuse(fmt.Sprintf("%d bytes", len(chunk.Sealed)))
 	}
-	content, err := c.dec.DecodeAll(chunk.Sealed, nil)
+	scratch := c.scratch.Get().(*[]byte)
+	defer c.scratch.Put(scratch)
+	content, err := c.dec.DecodeAll(chunk.Sealed, *scratch)
 	if err != nil {
 		return nil, fmt.Errorf("open delta of chunk %s: %w: %w", chunk.Digest, err, ErrCorrupt)
 	}

@@ -123,7 +123,7 @@ func (g *gathering) take(chunk images.Chunk) error {
 }
 
 func (g *gathering) put(chunk images.Chunk) error {
-	buf := g.store.buffers.Get().(*[images.ChunkBytes]byte)
+	buf := g.store.buffers.Get().(*[images.OpenBytes]byte)
 	defer g.store.buffers.Put(buf)
 	if chunk.Base.IsZero() {
 		plain, err := g.store.codec.Open(buf[:0], chunk)

@@ -228,7 +228,7 @@ func (a *assembly) blame(p images.Piece) {
 
 // read reads a piece of a seed, checks it, and hands it to use. False when it is damaged.
 func (a *assembly) read(seed *seed, i int, use func(plain []byte) error) (bool, error) {
-	buf := a.store.buffers.Get().(*[images.ChunkBytes]byte)
+	buf := a.store.buffers.Get().(*[images.OpenBytes]byte)
 	defer a.store.buffers.Put(buf)
 	p := seed.m.Piece(i)
 	plain := buf[:p.Length]

@@ -100,7 +100,7 @@ func Open(cfg Config, log zerolog.Logger) (*Store, error) {
 		claims: map[*claim]struct{}{}, verified: map[images.Digest]known{}, flights: map[images.Digest]*flight{},
 		shown: map[images.Digest]*assembly{}, indexes: map[images.Digest]map[images.Digest]int{},
 	}
-	s.buffers.New = func() any { return new([images.ChunkBytes]byte) }
+	s.buffers.New = func() any { return new([images.OpenBytes]byte) }
 	if err := s.makeDirs(); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}

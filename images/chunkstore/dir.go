@@ -45,11 +45,11 @@ type checker struct {
 }
 
 func newChecker(codec *images.Codec) checker {
-	return checker{codec: codec, plain: &sync.Pool{New: func() any { return new([images.ChunkBytes]byte) }}}
+	return checker{codec: codec, plain: &sync.Pool{New: func() any { return new([images.OpenBytes]byte) }}}
 }
 
 func (c checker) check(chunk images.Chunk) error {
-	buf := c.plain.Get().(*[images.ChunkBytes]byte)
+	buf := c.plain.Get().(*[images.OpenBytes]byte)
 	defer c.plain.Put(buf)
 	_, err := c.codec.Open(buf[:0], chunk)
 	return err
