@@ -73,8 +73,9 @@ func (d *deltas) get(ctx context.Context, digest, base images.Digest) ([]byte, e
 	}
 }
 
-// make compares both chunks. A base that the store lacks, or a chunk that is damaged, makes no delta: what is sent then is
-// what would be sent without any, and the host says what is wrong with it.
+// make compares both chunks. A base that the store lacks, or a chunk that cannot be opened, makes no delta: what is sent then is
+// what would be sent without any, and the host says what is wrong with it. One that opens to other bytes can make a wrong delta.
+// The host finds that out, as it does with whatever is sent, and asks for the chunk whole: digests are compared once, there.
 func (d *deltas) make(ctx context.Context, key deltaKey) []byte {
 	sealed, err := d.chunks.Get(ctx, key.digest)
 	if err != nil {
@@ -84,15 +85,10 @@ func (d *deltas) make(ctx context.Context, key deltaKey) []byte {
 	if err != nil {
 		return nil
 	}
-	plain, err := d.codec.Open(nil, images.Chunk{Digest: key.digest, Sealed: sealed})
+	delta, err := d.codec.Diff(sealed, sealedBase)
 	if err != nil {
 		return nil
 	}
-	base, err := d.codec.Open(nil, images.Chunk{Digest: key.base, Sealed: sealedBase})
-	if err != nil {
-		return nil
-	}
-	delta := d.codec.SealDelta(plain, base)
 	// A few bytes less are not worth the host's reading of its base.
 	if len(delta) > len(sealed)/deltaWorth*(deltaWorth-1) {
 		return nil

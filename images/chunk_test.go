@@ -232,6 +232,44 @@ func TestDelta(t *testing.T) {
 	}
 }
 
+func TestDiff(t *testing.T) {
+	c, base := codec(t), noise(5, images.ChunkBytes)
+	patched := bytes.Clone(base)
+	copy(patched[100_000:], "a patch")
+	other := noise(6, images.ChunkBytes)
+	sealed, chunk := c.Seal(patched), images.Chunk{Digest: images.Sum(patched), Base: images.Sum(base)}
+	for name, test := range map[string]struct {
+		sealed, base []byte
+		fails, opens bool
+	}{
+		"as it should be":              {sealed: sealed, base: c.Seal(base), opens: true},
+		"the base differs everywhere":  {sealed: sealed, base: c.Seal(other), opens: true},
+		"the base hides what differs":  {sealed: sealed, base: sealed},
+		"the chunk is another":         {sealed: c.Seal(other), base: c.Seal(base)},
+		"the base is cut off":          {sealed: sealed, base: c.Seal(base)[:1000], fails: true},
+		"the chunk is none":            {sealed: []byte("none"), base: c.Seal(base), fails: true},
+		"the chunk is empty":           {sealed: nil, base: c.Seal(base), fails: true},
+		"the base makes more than one": {sealed: sealed, base: c.Seal(make([]byte, images.ChunkBytes+1)), fails: true},
+		"the chunk is a bomb":          {sealed: c.Seal(make([]byte, 64<<20)), base: c.Seal(base), fails: true},
+		"the base is long":             {sealed: sealed, base: make([]byte, images.MaxSealedBytes+1), fails: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			delta, err := c.Diff(test.sealed, test.base)
+			if fails := errors.Is(err, images.ErrCorrupt); fails != test.fails || err != nil && !fails {
+				t.Fatalf("Diff: %v", err)
+			}
+			if test.fails {
+				return
+			}
+			chunk.Sealed = delta
+			plain, err := c.OpenDelta(nil, chunk, base)
+			if opens := err == nil && bytes.Equal(plain, patched); opens != test.opens || !opens && !errors.Is(err, images.ErrCorrupt) {
+				t.Errorf("OpenDelta: %v", err)
+			}
+		})
+	}
+}
+
 func FuzzOpenDelta(f *testing.F) {
 	c, base := codec(f), noise(5, 4096)
 	f.Add(c.SealDelta(append([]byte("x"), base...), base), base)

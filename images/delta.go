@@ -33,6 +33,27 @@ func (c *Codec) SealDelta(plain, base []byte) []byte {
 	return c.Seal(content)
 }
 
+// Diff makes the delta of one sealed chunk to another. It compares neither with its digest, as OpenDelta compares what comes out:
+// damage of the base makes the delta larger or wrong, damage of the chunk makes it wrong. Errors wrap ErrCorrupt.
+func (c *Codec) Diff(sealed, base []byte) ([]byte, error) {
+	var plain [2][]byte
+	for i, sealed := range [][]byte{sealed, base} {
+		buf := c.scratch.Get().(*[]byte)
+		defer c.scratch.Put(buf)
+		if len(sealed) > MaxSealedBytes {
+			return nil, fmt.Errorf("compare chunks: %d bytes, more than %d: %w", len(sealed), MaxSealedBytes, ErrCorrupt)
+		}
+		var err error
+		if plain[i], err = c.dec.DecodeAll(sealed, *buf); err != nil {
+			return nil, fmt.Errorf("compare chunks: %w: %w", err, ErrCorrupt)
+		}
+		if len(plain[i]) == 0 || len(plain[i]) > ChunkBytes {
+			return nil, fmt.Errorf("compare chunks: %d bytes: %w", len(plain[i]), ErrCorrupt)
+		}
+	}
+	return c.SealDelta(plain[0], plain[1]), nil
+}
+
 // OpenDelta is Open for a chunk that has a Base, whose plain bytes are given and checked by the caller: what comes out is
 // checked against the chunk's own digest whatever they are. buf must not be of their memory.
 func (c *Codec) OpenDelta(buf []byte, chunk Chunk, base []byte) ([]byte, error) {
