@@ -33,6 +33,7 @@ import (
 	"daybreak/orchestrator/rollout"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
+	"daybreak/proto/wire"
 )
 
 // drainTime is how long calls that run may take to end at shutdown.
@@ -99,7 +100,7 @@ func NewServer(config Config) (*Server, error) {
 		rules: newRules(), limits: newThrottle(), metrics: metrics, audit: config.Audit,
 		hosts: hostDirectory{store: handle, mirror: config.Mirror},
 	}
-	options := append(serverLimits(), grpc.Creds(credentials.NewTLS(tlsConfig)), grpc.UnaryInterceptor(gate.unary), grpc.StreamInterceptor(gate.stream))
+	options := append(serverLimits(), wire.ServerOption(), grpc.Creds(credentials.NewTLS(tlsConfig)), grpc.UnaryInterceptor(gate.unary), grpc.StreamInterceptor(gate.stream))
 	s := &Server{
 		log: config.Log, tls: tlsConfig, mirror: config.Mirror, health: health.NewServer(), closing: make(chan struct{}),
 		people: grpc.NewServer(options...), agents: grpc.NewServer(options...),

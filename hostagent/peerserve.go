@@ -23,6 +23,7 @@ import (
 
 	"daybreak/images"
 	v1 "daybreak/proto/daybreak/v1"
+	"daybreak/proto/wire"
 )
 
 // What other hosts may ask of this one.
@@ -86,7 +87,7 @@ func (a *Agent) servePeers(ctx context.Context) error {
 }
 
 func newPeerServer(creds credentials.TransportCredentials, service *peerService) *grpc.Server {
-	server := grpc.NewServer(grpc.Creds(creds), grpc.MaxRecvMsgSize(maxPeerMessage), grpc.MaxConcurrentStreams(4),
+	server := grpc.NewServer(wire.ServerOption(), grpc.Creds(creds), grpc.MaxRecvMsgSize(maxPeerMessage), grpc.MaxConcurrentStreams(4),
 		grpc.MaxHeaderListSize(16<<10), grpc.ConnectionTimeout(10*time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 2 * time.Minute, Time: 20 * time.Second, Timeout: 10 * time.Second}))
 	v1.RegisterPeerServiceServer(server, service)

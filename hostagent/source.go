@@ -16,6 +16,7 @@ import (
 
 	"daybreak/images"
 	v1 "daybreak/proto/daybreak/v1"
+	"daybreak/proto/wire"
 )
 
 const (
@@ -31,7 +32,7 @@ const (
 
 // DialOptions are what every connection to the control plane or another host is to be made with, beside its credentials.
 func DialOptions() []grpc.DialOption {
-	return []grpc.DialOption{grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(window)}
+	return []grpc.DialOption{wire.DialOption(), grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(window)}
 }
 
 // errStalled: a peer said nothing more in the midst of an answer.
