@@ -136,16 +136,28 @@ func (g *gathering) put(chunk images.Chunk) error {
 	if !ok {
 		return fmt.Errorf("the source gave a delta to a chunk that was not offered: %w", hostagent.ErrCorrupt)
 	}
-	// The seed is checked first: a delta to damaged bytes would look like a source that lies.
-	_, err := g.read(base.seed, base.i, func(there []byte) error {
-		plain, err := g.store.codec.OpenDelta(buf[:0], chunk, there)
-		if err != nil {
+	return g.putDelta(buf, chunk, base)
+}
+
+// putDelta writes what a delta makes of a seed's piece. What comes out is right or nothing is written, so the piece is compared
+// only when it may be to blame: a delta to damaged bytes would look like a source that lies.
+func (g *gathering) putDelta(buf *[images.OpenBytes]byte, chunk images.Chunk, base offer) error {
+	there := g.store.buffers.Get().(*[images.OpenBytes]byte)
+	defer g.store.buffers.Put(there)
+	p := base.seed.m.Piece(base.i)
+	_, err := base.seed.ReadAt(there[:p.Length], p.Offset)
+	if err == nil {
+		var plain []byte
+		if plain, err = g.store.codec.OpenDelta(buf[:0], chunk, there[:p.Length]); err == nil {
+			return g.write(chunk.Digest, plain)
+		}
+		if images.Sum(there[:p.Length]) == p.Digest {
 			g.store.log.Warn().Err(err).Msg("a delta could not be read; the chunk is fetched whole")
 			return nil
 		}
-		return g.write(chunk.Digest, plain)
-	})
-	return err
+	}
+	g.store.damagedSeed(base.seed, base.i)
+	return nil
 }
 
 // write puts a chunk wherever it belongs.

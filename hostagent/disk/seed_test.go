@@ -87,6 +87,8 @@ func TestDeltas(t *testing.T) {
 		"as it should be": {delta: 2},
 		// One delta cannot be read, since its dictionary is damaged.
 		"the seed is damaged where it is the dictionary": {hurt: func(t *testing.T, base string) { spoilFile(t, base, 4*images.ChunkBytes) }, delta: 2, whole: 1},
+		// Nothing of what is damaged is in what comes out.
+		"the seed is damaged where it is patched": {hurt: func(t *testing.T, base string) { spoilFile(t, base, 4*images.ChunkBytes+1000) }, delta: 2},
 		// What was copied unread is found by the comparison, and fetched.
 		"the seed is damaged where it is copied": {hurt: func(t *testing.T, base string) { spoilFile(t, base, 9*images.ChunkBytes) }, delta: 2, whole: 1},
 		"the seed is cut off":                    {hurt: func(_ *testing.T, base string) { os.Truncate(base, 8*images.ChunkBytes) }, delta: 2, whole: 5},
