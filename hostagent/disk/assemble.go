@@ -166,9 +166,18 @@ func (a *assembly) collect(ctx context.Context, from hostagent.Source) error {
 		return err
 	}
 	planned := a.planned()
+	gathering := a.gather(true, planned)
 	group, both := errgroup.WithContext(ctx)
+	fetching, fetched := context.WithCancel(both)
 	group.Go(func() error { return a.copySeeds(both) })
-	group.Go(func() error { return a.turn(both, from, a.gather(true, planned)) })
+	group.Go(func() error {
+		defer fetched()
+		return a.turn(both, from, gathering)
+	})
+	group.Go(func() error {
+		gathering.writeBack(fetching)
+		return nil
+	})
 	if err := group.Wait(); err != nil {
 		return err
 	}

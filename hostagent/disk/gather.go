@@ -5,10 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 
 	"daybreak/hostagent"
 	"daybreak/images"
 )
+
+// writeBehind is how many pieces are fetched until they are sent on their way to the disk.
+const writeBehind = 32
 
 // offer is a chunk of a seed that stands where a wanted one shall.
 type offer struct {
@@ -23,6 +29,10 @@ type gathering struct {
 	// places is where each chunk goes; the same content may stand in several.
 	places map[images.Digest][]images.Piece
 	offers map[images.Digest]offer
+
+	// written counts pieces; flush says that there are writeBehind more.
+	written atomic.Int64
+	flush   chan struct{}
 
 	mu sync.Mutex
 	// open are those that did not come yet. Guarded by mu.
@@ -67,7 +77,7 @@ func first(a, b error) error {
 func (a *assembly) gather(offered bool, but picked) *gathering {
 	g := &gathering{
 		assembly: a, places: map[images.Digest][]images.Piece{}, offers: map[images.Digest]offer{},
-		open: map[images.Digest]bool{},
+		open: map[images.Digest]bool{}, flush: make(chan struct{}, 1),
 	}
 	for _, p := range a.missing() {
 		if but[p.Index] {
@@ -171,6 +181,25 @@ func (g *gathering) write(digest images.Digest, plain []byte) error {
 		}
 		g.store.used(g.room, uint64(p.Length))
 		g.place(p)
+		if g.written.Add(1)%writeBehind == 0 {
+			select {
+			case g.flush <- struct{}{}:
+			default: // it is about to be done
+			}
+		}
 	}
 	return nil
+}
+
+// writeBack has the kernel write what came, while more comes, until ctx ends: the sync at the end has little to wait for then.
+// It is a hint, and beside the fetch since it may take as long as the disk does.
+func (g *gathering) writeBack(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-g.flush:
+			_ = unix.SyncFileRange(int(g.f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
+		}
+	}
 }
