@@ -21,10 +21,7 @@ func (p *planner) output() Output {
 func (p *planner) starts(o *pool) []Start {
 	var starts []Start
 	for _, j := range o.jobs {
-		at := j.at.Truncate(time.Second)
-		if at.Before(p.now) && !j.fixed {
-			at = j.at
-		}
+		at := j.told(p.now)
 		starts = append(starts, Start{
 			Seat: j.seat.Number, Host: j.host.Name, At: at, Deadline: j.deadline, Fixed: j.fixed,
 			Expected: at.Add(j.Mean), Sure: at.Add(j.Quantile), First: j.first,
@@ -32,6 +29,15 @@ func (p *planner) starts(o *pool) []Start {
 	}
 	slices.SortFunc(starts, func(a, b Start) int { return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.Seat, b.Seat)) })
 	return starts
+}
+
+// told is the time of a start as hosts are told it: a whole second, unless that is over.
+func (j *job) told(now time.Time) time.Time {
+	at := j.at.Truncate(time.Second)
+	if at.Before(now) && !j.fixed {
+		return j.at
+	}
+	return at
 }
 
 // curve is the count of ready desktops over time.
@@ -71,7 +77,7 @@ func (o *pool) shortfalls(now time.Time) []Shortfall {
 	for _, w := range o.wishes {
 		var late []*job
 		for _, j := range w.jobs {
-			if j.at.After(j.last()) {
+			if j.told(now).After(j.last()) {
 				late = append(late, j)
 			}
 		}
@@ -106,7 +112,7 @@ func lateness(w *wish, late []*job, now time.Time) Shortfall {
 	s := Shortfall{Deadline: w.From, Desktops: len(late)}
 	last := late[0]
 	for _, j := range late {
-		if sure := j.at.Add(j.Quantile); sure.After(s.Ready) {
+		if sure := j.told(now).Add(j.Quantile); sure.After(s.Ready) {
 			s.Ready, last = sure, j
 		}
 	}
