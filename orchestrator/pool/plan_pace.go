@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -90,20 +91,12 @@ func (p *pace) wait(now time.Time) time.Duration {
 	return max(0, pause-since)
 }
 
-// isNear: of a pool something starts soon, or something will be missed soon.
+// isNear: of a pool something starts soon or should already, or something will be missed soon.
 func isNear(now time.Time, plan warmup.PoolPlan) bool {
-	within := func(t time.Time, d time.Duration) bool { return t.After(now) && !t.After(now.Add(d)) }
-	for _, s := range plan.Starts {
-		if within(s.At, nearStart) {
-			return true
-		}
-	}
-	for _, s := range plan.Shortfalls {
-		if within(s.Deadline, nearShortfall) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(plan.Starts, func(s warmup.Start) bool { return !s.At.After(now.Add(nearStart)) }) ||
+		slices.ContainsFunc(plan.Shortfalls, func(s warmup.Shortfall) bool {
+			return s.Deadline.After(now) && !s.Deadline.After(now.Add(nearShortfall))
+		})
 }
 
 // urgencyOf says how soon changes ask for another plan.

@@ -118,6 +118,7 @@ func TestNear(t *testing.T) {
 	}{
 		{"nothing", warmup.PoolPlan{}, false},
 		{"a start soon", warmup.PoolPlan{Starts: []warmup.Start{{At: now.Add(time.Hour)}, {At: now.Add(2 * time.Minute)}}}, true},
+		{"a start that is late", warmup.PoolPlan{Starts: []warmup.Start{{At: now}}}, true},
 		{"a start tomorrow", warmup.PoolPlan{Starts: []warmup.Start{{At: now.Add(24 * time.Hour)}}}, false},
 		{"something will be missing soon", warmup.PoolPlan{Shortfalls: []warmup.Shortfall{{Deadline: now.Add(10 * time.Minute)}}}, true},
 		{"something was missing", warmup.PoolPlan{Shortfalls: []warmup.Shortfall{{Deadline: now}}}, false},
