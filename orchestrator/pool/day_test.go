@@ -3,6 +3,7 @@ package pool
 import (
 	"strings"
 	"testing"
+	"time"
 	_ "time/tzdata"
 
 	v1 "daybreak/proto/daybreak/v1"
@@ -148,5 +149,33 @@ func TestSpread(t *testing.T) {
 	}
 	if n := w.until(t, "2027-04-05 08:20"); n != 0 {
 		t.Errorf("%d changes afterwards", n)
+	}
+}
+
+// While no host takes any desktop, who was told to run goes on waiting: that nobody starts does not make another the one to run,
+// again and again within a moment.
+func TestNobodyTakesTurnsWithoutHosts(t *testing.T) {
+	w := newWorld(3)
+	withSchedule("UTC", office(), 4)(w)
+	w.pool.Spec.MinReady = 1
+	w.now = time.Date(2027, 4, 5, 6, 0, 0, 0, time.UTC)
+	w.round()
+	for range 3 { // placement finds no host
+		for _, name := range w.names() {
+			w.change(name, func(d *v1.Desktop) { d.Incarnation.UnplacedReason = "no host fits: 2 hosts are not up" })
+		}
+		w.round()
+	}
+	for range 3 {
+		if a := w.round(); changed(a) > 0 {
+			t.Fatalf("woken %v, cooled %v while no host takes any", changedNames(a.Wake), changedNames(a.Cool))
+		}
+	}
+	// One that lies on a host starts instead of the one that waits.
+	w.place("sales-3", "h1")
+	w.change("sales-3", func(d *v1.Desktop) { d.Incarnation.UnplacedReason = "" })
+	w.until(t, "2027-04-05 06:10")
+	if d := w.desktops["sales-3"]; !isDue(w.now, d) {
+		t.Errorf("a desktop with a host waits: %v", d)
 	}
 }

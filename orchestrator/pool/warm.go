@@ -30,7 +30,11 @@ func (d *decision) wake(surplus map[string]bool) {
 			d.again(d.now.Add(shortPause)) // hosts may have room by then
 		}
 	}()
+	homeless := d.homeless(surplus)
 	for _, desktop := range d.sleepers(surplus) {
+		if desktop.GetIncarnation().GetHost() == "" && homeless >= max(d.want-d.warm, d.trials()) {
+			continue // as many wait for a host already; cool would only make one of them wait in its place
+		}
 		t := d.versionOf(desktop)
 		trial := t != nil && t == d.next && d.trials() > 0
 		if d.full() || d.warm >= d.want && d.trials() <= 0 {
@@ -49,6 +53,18 @@ func (d *decision) wake(surplus map[string]bool) {
 		}
 	}
 	d.makeElsewhere(crowded)
+}
+
+// homeless counts the desktops that are told to run, and that no host takes.
+func (d *decision) homeless(surplus map[string]bool) (n int) {
+	for _, desktop := range d.rest {
+		inc := desktop.GetIncarnation()
+		waits := inc.GetHost() == "" && inc.GetUnplacedReason() != "" && isDue(d.now, desktop) && !store.Broken(store.State(desktop))
+		if waits && desktop.GetClaim() == nil && desktop.GetSpec().GetDataHost() == "" && !surplus[desktop.GetMeta().GetName()] {
+			n++
+		}
+	}
+	return n
 }
 
 // versionOf is the target that a desktop's life is of; nil when it is of neither.
