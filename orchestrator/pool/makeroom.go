@@ -178,15 +178,13 @@ func (d *decision) yieldsFor(desktop *v1.Desktop) (string, bool) {
 
 // someoneWaits tells whether users came back to any of the hosts of desktops, as far as is seen without an account.
 func someoneWaits(now time.Time, desktops []*v1.Desktop, view *store.View) bool {
-	seen := map[string]bool{"": true}
+	hosts := map[string]bool{}
 	for _, desktop := range desktops {
-		host := desktop.GetIncarnation().GetHost()
-		if !seen[host] && slices.ContainsFunc(view.DesktopsOnHost(host), func(d *v1.Desktop) bool { return comesBack(now, d) }) {
-			return true
-		}
-		seen[host] = true
+		hosts[desktop.GetIncarnation().GetHost()] = true
 	}
-	return false
+	return slices.ContainsFunc(store.All[*v1.Desktop](view), func(d *v1.Desktop) bool { // one list for the rounds of all pools
+		return comesBack(now, d) && hosts[d.GetIncarnation().GetHost()]
+	})
 }
 
 // sparesBeside names the pools that have a spare on the host of a desktop for which a user waits.
