@@ -11,7 +11,7 @@ import (
 )
 
 var (
-	daysFlag     = flag.Int("days", 3, "virtual days of TestDays; 84 is twelve weeks. The first is a Saturday")
+	daysFlag     = flag.Int("days", 4, "virtual days of TestDays; 84 is twelve weeks. The first is a Saturday")
 	dayHostsFlag = flag.Int("dayhosts", 3, "hosts of TestDays")
 	dayPoolsFlag = flag.Int("daypools", 3, "pools of TestDays")
 )
