@@ -17,7 +17,7 @@ import (
 // Of the plan's loop.
 const (
 	planKey = "plan" // its one key: a plan is about all pools, since they share hosts
-	// countEvery is how often claims are counted.
+	// countEvery is how often claims and starts are counted at least.
 	countEvery = time.Minute
 	// planAhead is how far ahead start times are told to hosts.
 	planAhead = 36 * time.Hour
@@ -42,12 +42,13 @@ func (p *planner) changed(before, after *store.View, refs []store.Ref) {
 func (p *planner) reconcile(ctx context.Context, _ string) (time.Duration, error) {
 	now, view := time.Now(), p.mirror.View()
 	var round dayRound
-	if since := now.Sub(p.counted); since < 0 || since >= countEvery {
+	due := p.pace.wait(now) == 0
+	if since := now.Sub(p.counted); due || since < 0 || since >= countEvery {
 		p.counted = now
 		p.kept = round.remember(now, view, &p.curves, p.kept)
 		round.sweep(now, view)
 	}
-	if p.pace.wait(now) == 0 {
+	if due {
 		p.pace.begin(now)
 		near, next := round.plan(now, view, &p.curves)
 		p.pace.foresee(near, next)

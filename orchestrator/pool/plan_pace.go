@@ -115,6 +115,8 @@ func urgencyOf(before, after *store.View, refs []store.Ref) urgency {
 			most = max(most, ofHost(before, after, ref.Name))
 		case v1.Kind_KIND_DESKTOP:
 			most = max(most, ofDesktop(before, after, ref.Name))
+		case v1.Kind_KIND_HISTORY:
+			most = max(most, ofHistory(before, after, ref.Name))
 		}
 	}
 	return most
@@ -167,6 +169,17 @@ func ofDesktop(before, after *store.View, name string) urgency {
 		(was.GetMeta().GetDeletion() == nil) != (is.GetMeta().GetDeletion() == nil),
 		!proto.Equal(was.GetSpec(), is.GetSpec()), !proto.Equal(was.GetIncarnation(), is.GetIncarnation()):
 		return inTime
+	}
+	return never
+}
+
+// ofHistory: the first starts that are known of a pool say far more than the limits that stood for them; of later ones a plan that is
+// made for another reason learns soon enough.
+func ofHistory(before, after *store.View, name string) urgency {
+	was, _ := store.Lookup[*v1.History](before, name)
+	is, _ := store.Lookup[*v1.History](after, name)
+	if n := len(is.GetBoots()); n > len(was.GetBoots()) && n <= fewBoots {
+		return atOnce
 	}
 	return never
 }

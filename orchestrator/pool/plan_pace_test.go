@@ -129,3 +129,27 @@ func TestNear(t *testing.T) {
 		}
 	}
 }
+
+// What the first starts of a new pool took is in its plan soon, and what nothing is known of is not started minutes too early.
+func TestFirstStartsAreLearnedFrom(t *testing.T) {
+	story(t, func(h *house) {
+		h.at(8, 18, 0)
+		h.open(20, 10, &v1.Schedule{SpareBuffer: "0"})
+		if _, err := store.Modify(h.t.Context(), h.api, "sales", func(p *v1.Pool) error {
+			p.Spec.MinReady = 2
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		h.at(8, 19, 50)
+		plan, _ := store.Lookup[*v1.Plan](h.mirror.View(), "sales-2000-01-01")
+		if ready, cold := h.count(); ready != 2 || cold != 8 || len(plan.GetStarts()) == 0 {
+			t.Fatalf("%d are ready, %d cold, the plan %v", ready, cold, plan)
+		}
+		for _, start := range plan.GetStarts() {
+			if early := start.GetDeadline().AsTime().Sub(start.GetStartAt().AsTime()); early > 5*time.Minute {
+				t.Errorf("seat %d is to start %v before its deadline; starts took 40s", start.GetSeat(), early)
+			}
+		}
+	})
+}
