@@ -113,3 +113,21 @@ func TestPlanNotesNoEndingLife(t *testing.T) {
 		}
 	}
 }
+
+// A start that was told is told anew when the plan has it much later, and as soon as it is late: its deadline would not be sure.
+func TestPlanMovesLateStarts(t *testing.T) {
+	for _, c := range []struct {
+		late time.Duration
+		want int
+	}{{-31 * time.Second, 1}, {-30 * time.Second, 0}, {0, 0}, {2 * time.Second, 0}, {3 * time.Second, 1}, {25 * time.Second, 1}} {
+		w := settled(t, 1)
+		d, at := w.desktops["sales-1"], w.now.Add(time.Hour)
+		d.Status.State = v1.DesktopState_DESKTOP_STATE_PREPARED
+		d.Incarnation.StartAt = timestamppb.New(at.Add(c.late))
+		var r dayRound
+		plan := &warmup.PoolPlan{Starts: []warmup.Start{{Seat: 1, Host: d.Incarnation.Host, At: at, First: true}}}
+		if r.startDesktops(w.now, shown(t, w), w.pool, plan, nil); len(r.starts) != c.want {
+			t.Errorf("told %v late: %d starts are told anew, want %d", c.late, len(r.starts), c.want)
+		}
+	}
+}

@@ -17,8 +17,9 @@ import (
 )
 
 const (
-	// planSlack is by how much a start that was told may differ from the plan: less is not worth telling hosts.
-	planSlack = 30 * time.Second
+	// planSlack is by how much a start that was told may be earlier than the plan has it, and lateSlack by how much later: less is not
+	// worth telling hosts. A late one takes from the time that makes sure of the deadline.
+	planSlack, lateSlack = 30 * time.Second, 2 * time.Second
 	// maxPlannedStarts is the proto's bound of Plan.starts.
 	maxPlannedStarts = 5000
 	// keptPlans is how long plans are kept.
@@ -55,7 +56,7 @@ func (r *dayRound) startDesktops(now time.Time, view *store.View, pool *v1.Pool,
 		case start == nil:
 			r.starts = append(r.starts, store.Update(toStart(desktop, time.Time{})))
 			continue
-		case told != nil && (start.Fixed || told.AsTime().Sub(start.At).Abs() <= planSlack):
+		case told != nil && (start.Fixed || stands(told.AsTime(), start.At)):
 			start.At = told.AsTime()
 			continue
 		case told == nil && start.At.Before(held): // too many failed in a row: no more are started until then
@@ -65,6 +66,12 @@ func (r *dayRound) startDesktops(now time.Time, view *store.View, pool *v1.Pool,
 		}
 		r.starts = append(r.starts, store.Update(toStart(desktop, start.At)))
 	}
+}
+
+// stands: a start that was told need not be told anew.
+func stands(told, planned time.Time) bool {
+	late := told.Sub(planned)
+	return -planSlack <= late && late <= lateSlack
 }
 
 // promise books a cold desktop's start on its host; false when the host has no room for it now.
