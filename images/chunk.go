@@ -61,18 +61,27 @@ func (c *Codec) Seal(plain []byte) []byte {
 // Open decompresses a sealed chunk, into buf's memory if its capacity suffices, and checks it against its digest.
 // Whatever the frame claims, it takes hardly more memory than a chunk can have. Errors wrap ErrCorrupt.
 func (c *Codec) Open(buf []byte, chunk Chunk) ([]byte, error) {
-	if len(chunk.Sealed) > MaxSealedBytes {
-		return nil, fmt.Errorf("open chunk %s: %d bytes, more than %d: %w", chunk.Digest, len(chunk.Sealed), MaxSealedBytes, ErrCorrupt)
-	}
 	if !chunk.Base.IsZero() {
 		return nil, fmt.Errorf("open chunk %s: it is a delta to %s: %w", chunk.Digest, chunk.Base, ErrCorrupt)
 	}
-	plain, err := c.dec.DecodeAll(chunk.Sealed, buf[:0])
+	plain, err := c.decompress(buf[:0], chunk.Sealed)
 	if err != nil {
-		return nil, fmt.Errorf("open chunk %s: %w: %w", chunk.Digest, err, ErrCorrupt)
+		return nil, fmt.Errorf("open chunk %s: %w", chunk.Digest, err)
 	}
 	if have := Sum(plain); have != chunk.Digest || len(plain) == 0 || len(plain) > ChunkBytes {
 		return nil, fmt.Errorf("open chunk %s: %d bytes have digest %s: %w", chunk.Digest, len(plain), have, ErrCorrupt)
+	}
+	return plain, nil
+}
+
+// decompress appends what was compressed to buf. Errors wrap ErrCorrupt.
+func (c *Codec) decompress(buf, sealed []byte) ([]byte, error) {
+	if len(sealed) > MaxSealedBytes {
+		return nil, fmt.Errorf("%d bytes, more than %d: %w", len(sealed), MaxSealedBytes, ErrCorrupt)
+	}
+	plain, err := c.dec.DecodeAll(sealed, buf)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", err, ErrCorrupt)
 	}
 	return plain, nil
 }

@@ -40,12 +40,9 @@ func (c *Codec) Diff(sealed, base []byte) ([]byte, error) {
 	for i, sealed := range [][]byte{sealed, base} {
 		buf := c.scratch.Get().(*[]byte)
 		defer c.scratch.Put(buf)
-		if len(sealed) > MaxSealedBytes {
-			return nil, fmt.Errorf("compare chunks: %d bytes, more than %d: %w", len(sealed), MaxSealedBytes, ErrCorrupt)
-		}
 		var err error
-		if plain[i], err = c.dec.DecodeAll(sealed, *buf); err != nil {
-			return nil, fmt.Errorf("compare chunks: %w: %w", err, ErrCorrupt)
+		if plain[i], err = c.decompress(*buf, sealed); err != nil {
+			return nil, fmt.Errorf("compare chunks: %w", err)
 		}
 		if len(plain[i]) == 0 || len(plain[i]) > ChunkBytes {
 			return nil, fmt.Errorf("compare chunks: %d bytes: %w", len(plain[i]), ErrCorrupt)
@@ -60,14 +57,11 @@ func (c *Codec) OpenDelta(buf []byte, chunk Chunk, base []byte) ([]byte, error) 
 	refuse := func(what string) ([]byte, error) {
 		return nil, fmt.Errorf("open delta of chunk %s: %s: %w", chunk.Digest, what, ErrCorrupt)
 	}
-	if len(chunk.Sealed) > MaxSealedBytes {
-		return refuse(fmt.Sprintf("%d bytes", len(chunk.Sealed)))
-	}
 	scratch := c.scratch.Get().(*[]byte)
 	defer c.scratch.Put(scratch)
-	content, err := c.dec.DecodeAll(chunk.Sealed, *scratch)
+	content, err := c.decompress(*scratch, chunk.Sealed)
 	if err != nil {
-		return nil, fmt.Errorf("open delta of chunk %s: %w: %w", chunk.Digest, err, ErrCorrupt)
+		return nil, fmt.Errorf("open delta of chunk %s: %w", chunk.Digest, err)
 	}
 	if len(content) < deltaMap {
 		return refuse("it is cut off")
