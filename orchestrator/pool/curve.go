@@ -50,19 +50,10 @@ func timeToReady(view *store.View, pool *v1.Pool, history *v1.History) time.Dura
 // classes are those that a history knows starts on and that hosts have on which the pool's desktops may start, whether those are well just
 // now or not; all that it knows when there is no such host. They are in the order of the history.
 func classes(view *store.View, pool *v1.Pool, history *v1.History) []string {
-	type kind struct {
-		model          string
-		cpus           uint32
-		memory         uint64
-		kvm, emulation bool
-	}
-	kinds := map[kind]bool{} // hosts that are alike are of one class, whose name is long
 	here := map[string]bool{}
 	for _, host := range store.All[*v1.Host](view) {
-		c := host.GetStatus().GetCapacity()
-		k := kind{c.GetCpuModel(), c.GetCpus(), c.GetMemoryMib(), c.GetKvm(), c.GetEmulation()}
-		if !kinds[k] && slices.Contains(host.GetStatus().GetZones(), pool.GetSpec().GetZone()) && !host.GetSpec().GetUnschedulable() && host.GetMeta().GetDeletion() == nil {
-			kinds[k], here[warmup.HostClass(c)] = true, true
+		if slices.Contains(host.GetStatus().GetZones(), pool.GetSpec().GetZone()) && !host.GetSpec().GetUnschedulable() && host.GetMeta().GetDeletion() == nil {
+			here[warmup.HostClass(host.GetStatus().GetCapacity())] = true
 		}
 	}
 	var known, usable []string
