@@ -18,6 +18,7 @@ import (
 
 	"daybreak/orchestrator/store"
 	"daybreak/orchestrator/store/etcdstore"
+	"daybreak/orchestrator/store/storetest"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -129,21 +130,9 @@ func newTrial(t *testing.T, backend store.Backend) *trial {
 	for i := range 3 {
 		l := newLine(backend, uint64(i))
 		tr.lines = append(tr.lines, l)
-		tr.sites = append(tr.sites, NewClaimer(store.Open(l, store.WriterPool), tr.mirror(t, l)))
+		tr.sites = append(tr.sites, NewClaimer(store.Open(l, store.WriterPool), storetest.Mirror(t, l)))
 	}
 	return tr
-}
-
-func (tr *trial) mirror(t *testing.T, b store.Backend) *store.Mirror {
-	mirror := store.NewMirror(b)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- mirror.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		<-ended
-	})
-	return mirror
 }
 
 // note writes a call into the history. A call whose answer nobody heard may still do what it does at any later time.
@@ -292,7 +281,7 @@ func (tr *trial) settledHistory() []porcupine.Operation {
 }
 
 func (tr *trial) run(t *testing.T, clients, calls int) {
-	truth := tr.mirror(t, tr.backend)
+	truth := storetest.Mirror(t, tr.backend)
 	cancel := tr.judge(t, truth)
 	defer cancel()
 	ctx, end := context.WithCancel(t.Context())

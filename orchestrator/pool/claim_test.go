@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"daybreak/orchestrator/store"
+	"daybreak/orchestrator/store/storetest"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -30,15 +31,8 @@ type shop struct {
 func openShop(t *testing.T, w *world, wrap func(store.Backend) store.Backend) *shop {
 	t.Helper()
 	memory := store.NewMemory()
-	s := &shop{backend: wrap(memory), mirror: store.NewMirror(memory)}
+	s := &shop{backend: wrap(memory), mirror: storetest.Mirror(t, memory)}
 	s.claimer = NewClaimer(store.Open(s.backend, store.WriterPool), s.mirror)
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- s.mirror.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		<-ended
-	})
 	var ops []store.Op
 	for name := range w.hosts {
 		ops = append(ops, store.Create(&v1.Host{Meta: &v1.Meta{Name: name},
@@ -48,7 +42,7 @@ func openShop(t *testing.T, w *world, wrap func(store.Backend) store.Backend) *s
 	for _, name := range w.names() {
 		ops = append(ops, store.Create(proto.CloneOf(w.desktops[name])))
 	}
-	revision, err := memory.Commit(ctx, store.Guard{}, ops)
+	revision, err := memory.Commit(t.Context(), store.Guard{}, ops)
 	if err != nil {
 		t.Fatal(err)
 	}

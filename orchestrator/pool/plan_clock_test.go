@@ -1,7 +1,6 @@
 package pool
 
 import (
-	"context"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"daybreak/orchestrator/store"
+	"daybreak/orchestrator/store/storetest"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -33,11 +33,7 @@ func TestPlanByClocksThatJump(t *testing.T) {
 			{Days: []v1.Weekday{7}, Open: "02:30", Close: "06:00"},
 		}}}))
 	commit(store.WriterRollout, store.Create(w.image))
-	mirror := store.NewMirror(memory)
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- mirror.Run(ctx) }()
-	defer func() { cancel(); <-ended }()
+	mirror := storetest.Mirror(t, memory)
 	view := func() *store.View {
 		_, revision, err := store.Open(memory, store.WriterAPI).List(t.Context(), v1.Kind_KIND_ZONE)
 		if err != nil {

@@ -1,7 +1,6 @@
 package pool
 
 import (
-	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"daybreak/orchestrator/store"
+	"daybreak/orchestrator/store/storetest"
 	"daybreak/orchestrator/warmup"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -44,11 +44,7 @@ func TestUrgency(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				memory := store.NewMemory()
-				mirror := store.NewMirror(memory)
-				ctx, cancel := context.WithCancel(t.Context())
-				ended := make(chan error, 1)
-				go func() { ended <- mirror.Run(ctx) }()
-				defer func() { cancel(); <-ended }()
+				mirror, ctx := storetest.Mirror(t, memory), t.Context()
 				var got []urgency
 				mirror.Subscribe(func(before, after *store.View, refs []store.Ref) { got = append(got, urgencyOf(before, after, refs)) })
 				p := &v1.Pool{Meta: &v1.Meta{Name: "sales"}, Spec: &v1.PoolSpec{Desktops: 3}}

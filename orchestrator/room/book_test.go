@@ -1,7 +1,6 @@
 package room
 
 import (
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
@@ -9,6 +8,7 @@ import (
 	"testing/synctest"
 
 	"daybreak/orchestrator/store"
+	"daybreak/orchestrator/store/storetest"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -16,11 +16,7 @@ import (
 func TestBookIsOf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		memory := store.NewMemory()
-		mirror := store.NewMirror(memory)
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- mirror.Run(ctx) }()
-		defer func() { cancel(); <-ended }()
+		mirror, ctx := storetest.Mirror(t, memory), t.Context()
 		random := rand.New(rand.NewPCG(1, 2))
 		var book Book
 		for range 500 {

@@ -1,7 +1,7 @@
 // Package storetest is the contract of store.Backend as a test suite, to be run on every backend.
 //
-// Here: Run and what it checks. Not here: tests of handles, owners and mirrors, which do not differ between backends.
-// Tests of backends call it.
+// Here: Run and what it checks; Mirror, by which tests of other rooms read a backend. Not here: tests of handles, owners and mirrors, which do not differ between backends.
+// Tests call it.
 package storetest
 
 import (
