@@ -146,6 +146,9 @@ func (s *S3) sweep(ctx context.Context, items []Item, age time.Duration) (uint64
 		if err == nil {
 			sizes[i] = uint64(info.Size)
 		}
+		if errors.Is(err, images.ErrNotFound) {
+			return nil // another process that removes was quicker
+		}
 		return err
 	})
 	s.forget()
