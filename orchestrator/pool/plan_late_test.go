@@ -17,7 +17,7 @@ func TestWantedTooLate(t *testing.T) {
 		h.at(9, 0, 0)
 		h.at(8, 29, 30) // of the second day
 		h.edit(func(p *v1.Pool) { p.Spec.Schedule.Open = "10" })
-		const why = "10 are wanted then only since 08:29:30 UTC, 30s before: 6 desktops on 1 host, 4 at once; a start takes 1m20s (99 of 100 at most 1m40s)"
+		const why = "10 are wanted then only since 08:29:30 UTC, 30s before: 6 desktops on 1 host, 4 at once; a start takes 1m29s (99 of 100 at most 1m51s)"
 		time.Sleep(6 * time.Second)
 		h.explains("sales", "2000-01-02: ", why)
 		h.at(8, 29, 55) // they are on their way

@@ -30,6 +30,9 @@ const (
 	historyPace = 15 * time.Minute
 	// fewBoots: a start is written at once while no more are known, since plans are made of them.
 	fewBoots = 64
+	// bootsOfDay is how many starts of one version on one kind of host are remembered of a day when that many are known: those of
+	// many days say more than all those of the last one.
+	bootsOfDay = maxBootSamples / 14
 )
 
 // unwritten is what a pool's history should be by now.
@@ -94,8 +97,8 @@ func (r *dayRound) write(stored, history *v1.History) {
 }
 
 // addBoots adds the starts of the pool's present lives that are not among the samples yet: a start is known by its version,
-// its kind of host and the moment at which it was ready, and there may be several of that. Of too many, the newest stay; what is older than all of them was
-// there before. It says whether any was added.
+// its kind of host and the moment at which it was ready, and there may be several of that. Of a day of which enough are known it adds none. Of too many, the newest
+// stay; what is older than all of them was there before. It says whether any was added.
 func addBoots(view *store.View, pool *v1.Pool, samples []*v1.BootSample) ([]*v1.BootSample, bool) {
 	type key struct {
 		digest, class string
@@ -103,6 +106,7 @@ func addBoots(view *store.View, pool *v1.Pool, samples []*v1.BootSample) ([]*v1.
 	}
 	taken := map[key]int{}
 	full := sync.OnceValue(func() bool { return len(samples) >= maxBootSamples || bytesOf(samples) > maxBootBytes-maxSampleBytes })
+	counts := sync.OnceValue(func() map[bootDay]int { return countBoots(samples) })
 	var added []*v1.BootSample
 	for _, desktop := range view.DesktopsOfPool(pool.GetMeta().GetName()) {
 		boot := store.Present(desktop).GetBoot()
@@ -119,6 +123,12 @@ func addBoots(view *store.View, pool *v1.Pool, samples []*v1.BootSample) ([]*v1.
 		if full() && !at.After(samples[0].GetReady().AsTime()) {
 			continue // it was forgotten
 		}
+		all, day := bootDay{k.digest, class, 0}, dayOfBoot(k.digest, class, at)
+		if counts()[all] >= fewBoots && counts()[day] >= bootsOfDay {
+			continue
+		}
+		counts()[all]++
+		counts()[day]++
 		added = append(added, &v1.BootSample{
 			Digest: k.digest, HostClass: class, Took: durationpb.New(boot.GetTook().AsDuration()), AtOnce: boot.GetAtOnce(),
 			Ready: timestamppb.New(at), ReadBytes: boot.GetReadBytes(),
@@ -134,6 +144,26 @@ func addBoots(view *store.View, pool *v1.Pool, samples []*v1.BootSample) ([]*v1.
 		size -= proto.Size(all[0])
 	}
 	return all, true
+}
+
+// bootDay is a version on a kind of host, on one day by UTC.
+type bootDay struct {
+	digest, class string
+	day           int64
+}
+
+func dayOfBoot(digest, class string, ready time.Time) bootDay {
+	return bootDay{digest, class, ready.Unix() / (24 * 60 * 60)}
+}
+
+// countBoots counts samples by day, and those of all days as day 0.
+func countBoots(samples []*v1.BootSample) map[bootDay]int {
+	counts := map[bootDay]int{}
+	for _, s := range samples {
+		counts[bootDay{s.GetDigest(), s.GetHostClass(), 0}]++
+		counts[dayOfBoot(s.GetDigest(), s.GetHostClass(), s.GetReady().AsTime())]++
+	}
+	return counts
 }
 
 // samplesOf counts the samples, which are in the order of time, of a version on a kind of host that was ready then.

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"daybreak/orchestrator/store"
+	"daybreak/orchestrator/warmup"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -47,6 +48,44 @@ func TestHistoryHasRoom(t *testing.T) {
 	}
 	if _, again := addBoots(view, w.pool, kept); again {
 		t.Error("what was forgotten is added again")
+	}
+}
+
+// A pool of hundreds does not forget every day but the last one: how much days differ is what its plans need to know.
+func TestHistoryOfManyDays(t *testing.T) {
+	w := settled(t, 1)
+	ready := w.now.Truncate(24 * time.Hour).Add(12 * time.Hour)
+	d := w.desktops["sales-1"]
+	d.Incarnation.Host, d.Incarnation.Digest = "fast1", strings.Repeat("a", 64)
+	d.Status.Boot = &v1.BootReport{Took: durationpb.New(time.Minute), AtOnce: 1}
+	d.Status.Times = []*v1.StateTime{{State: v1.DesktopState_DESKTOP_STATE_READY, At: timestamppb.New(ready)}}
+	host := &v1.Host{Meta: &v1.Meta{Name: "fast1"}, Status: &v1.HostStatus{Capacity: &v1.HostCapacity{Kvm: true, CpuModel: "fast"}}}
+	view := shown(t, w, host)
+	for _, c := range []struct {
+		name          string
+		before, today int
+		digest        string
+		want          bool
+	}{
+		{"the first day", 0, fewBoots - 1, d.Incarnation.Digest, true},
+		{"enough of the first day", 0, fewBoots, d.Incarnation.Digest, false},
+		{"another day", fewBoots, bootsOfDay - 1, d.Incarnation.Digest, true},
+		{"enough of that", fewBoots, bootsOfDay, d.Incarnation.Digest, false},
+		{"enough of another version", fewBoots, bootsOfDay, strings.Repeat("b", 64), true},
+	} {
+		var samples []*v1.BootSample
+		for i := range c.before + c.today {
+			at := ready.Add(-24 * time.Hour)
+			if i >= c.before {
+				at = ready.Add(-time.Hour)
+			}
+			samples = append(samples, &v1.BootSample{
+				Digest: c.digest, HostClass: warmup.HostClass(host.GetStatus().GetCapacity()), Took: durationpb.New(time.Minute), Ready: timestamppb.New(at),
+			})
+		}
+		if _, added := addBoots(view, w.pool, samples); added != c.want {
+			t.Errorf("%s: added %t", c.name, added)
+		}
 	}
 }
 

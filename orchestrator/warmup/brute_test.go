@@ -20,7 +20,7 @@ func steadyModel() *warmup.Model {
 	for i := range 240 {
 		took := time.Duration(i%2+1) * 10 * time.Second
 		h.Boots = append(h.Boots, &v1.BootSample{
-			Digest: digest, HostClass: classes[i%2], Took: durationpb.New(took), AtOnce: 64, Ready: timestamppb.New(open.Add(time.Duration(i-2000) * time.Minute)),
+			Digest: digest, HostClass: classes[i%2], Took: durationpb.New(took), AtOnce: 64, Ready: timestamppb.New(open.Add(time.Duration(i-2000) * 3 * time.Hour)),
 		})
 	}
 	return warmup.Learn([]*v1.History{h}, func(string) string { return "office" })

@@ -26,12 +26,16 @@ func imageOf(digest string) string {
 	return ""
 }
 
-// took are samples of one kind.
+// took are samples of one kind, one a day.
 func took(digest, class string, atOnce uint32, times ...time.Duration) []*v1.BootSample {
+	return every(24*time.Hour, digest, class, atOnce, times...)
+}
+
+func every(apart time.Duration, digest, class string, atOnce uint32, times ...time.Duration) []*v1.BootSample {
 	var all []*v1.BootSample
 	for i, t := range times {
 		all = append(all, &v1.BootSample{
-			Digest: digest, HostClass: class, AtOnce: atOnce, Took: durationpb.New(t), Ready: timestamppb.New(open.Add(time.Duration(i) * time.Minute)),
+			Digest: digest, HostClass: class, AtOnce: atOnce, Took: durationpb.New(t), Ready: timestamppb.New(open.Add(time.Duration(i) * apart)),
 		})
 	}
 	return all
@@ -57,15 +61,20 @@ func TestEstimate(t *testing.T) {
 		{"nothing is known", nil, 300 * s, 300 * s, 0},
 		{"another class is no help", [][]*v1.BootSample{took(v2, "b", 4, times(9, 20*s)...)}, 300 * s, 300 * s, 0},
 		{"many alike", [][]*v1.BootSample{took(v2, "a", 4, times(100, 20*s)...)}, 20 * s, 20 * s, 100},
-		{"one: a quarter of deviation more, and nearly twice", [][]*v1.BootSample{took(v2, "a", 4, 20*s)}, 25 * s, 38 * s, 1},
-		{"four", [][]*v1.BootSample{took(v2, "a", 4, times(4, 20*s)...)}, 22500 * time.Millisecond, 28 * s, 4},
+		{"one: a quarter of deviation more, and nearly twice, on the only day", [][]*v1.BootSample{took(v2, "a", 4, 20*s)}, 30804 * time.Millisecond, 46821 * time.Millisecond, 1},
+		{"four", [][]*v1.BootSample{took(v2, "a", 4, times(4, 20*s)...)}, 23504 * time.Millisecond, 29250 * time.Millisecond, 4},
 		{"25", [][]*v1.BootSample{took(v2, "a", 4, times(25, 20*s)...)}, 20 * s, 22 * s, 25},
+		{"many of one day", [][]*v1.BootSample{every(9*time.Minute, v2, "a", 4, times(100, 20*s)...)}, 24643 * time.Millisecond, 24643 * time.Millisecond, 100},
+		{"mornings of two days", [][]*v1.BootSample{every(9*time.Minute, v2, "a", 4, times(50, 20*s)...), every(31*time.Hour, v2, "a", 4, times(2, 20*s)...)}, 22143 * time.Millisecond, 22999 * time.Millisecond, 52},
 		{"the version before, when there are few", [][]*v1.BootSample{took(v2, "a", 4, times(4, 90*s)...), took(v1digest, "a", 4, times(96, 20*s)...)}, 0, 0, 100},
 		{"another image", [][]*v1.BootSample{took(other, "a", 4, times(100, 20*s)...)}, 30 * s, 30 * s, 100},
 		{"this version, although there are others", [][]*v1.BootSample{took(v2, "a", 4, times(100, 20*s)...), took(v1digest, "a", 4, times(100, 60*s)...)}, 20 * s, 20 * s, 100},
 		{"in a greater crowd they take longer", [][]*v1.BootSample{took(v2, "a", 2, times(100, 20*s)...)}, 40 * s, 40 * s, 100},
 		{"those of a greater crowd count when there are no others", [][]*v1.BootSample{took(v2, "a", 8, times(100, 20*s)...)}, 20 * s, 20 * s, 100},
 		{"and do not when there are", [][]*v1.BootSample{took(v2, "a", 8, times(100, 90*s)...), took(v2, "a", 4, times(100, 20*s)...)}, 20 * s, 20 * s, 100},
+		{"lone starts of the day say little of a morning's crowd", [][]*v1.BootSample{took(v2, "a", 1, times(300, 10*s)...), took(v2, "a", 4, times(100, 20*s)...)}, 20 * s, 20 * s, 100},
+		{"they count when there are hardly others", [][]*v1.BootSample{took(v2, "a", 1, times(96, 20*s)...), took(v2, "a", 4, times(4, 20*s)...)}, 20 * s, 20 * s, 100},
+		{"about as many are as good", [][]*v1.BootSample{took(v2, "a", 3, times(50, 20*s)...), took(v2, "a", 4, times(50, 20*s)...)}, 20 * s, 20 * s, 100},
 		{"never longer than it may", [][]*v1.BootSample{took(v2, "a", 4, times(9, time.Hour)...)}, 300 * s, 300 * s, 9},
 		{"a host that says nonsense", [][]*v1.BootSample{took(v2, "a", 4, -5*s, 0, time.Nanosecond)}, 300 * s, 300 * s, 0},
 	} {

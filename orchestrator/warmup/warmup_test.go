@@ -24,7 +24,7 @@ func learned(took ...time.Duration) *warmup.Model {
 	h := &v1.History{}
 	for i := range 128 {
 		h.Boots = append(h.Boots, &v1.BootSample{
-			Digest: digest, HostClass: "std", Took: durationpb.New(took[i%len(took)]), AtOnce: 64, Ready: timestamppb.New(open.Add(time.Duration(i-2000) * time.Minute)),
+			Digest: digest, HostClass: "std", Took: durationpb.New(took[i%len(took)]), AtOnce: 64, Ready: timestamppb.New(open.Add(time.Duration(i-2000) * 3 * time.Hour)),
 		})
 	}
 	return warmup.Learn([]*v1.History{h}, func(string) string { return "office" })

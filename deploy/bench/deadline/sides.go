@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"time"
 
 	"daybreak/deploy/bench/onehost"
@@ -44,7 +45,22 @@ func warmUp(ctx context.Context, lab *onehost.Lab, desktops int) (o outcome, err
 		}
 		o.ready = append(o.ready, at)
 	}
+	if o.late() > 0 {
+		tell(o.deadline, found)
+	}
 	return o, lab.Empty(ctx)
+}
+
+// tell says how each start went, for who wants to know why some were late.
+func tell(deadline time.Time, found []*v1.Desktop) {
+	after := func(at time.Time) float64 { return at.Sub(deadline).Seconds() }
+	for _, desktop := range found {
+		boot := store.Present(desktop).GetBoot()
+		began, _ := store.Reached(desktop, v1.DesktopState_DESKTOP_STATE_STARTING)
+		ready, _ := store.Reached(desktop, v1.DesktopState_DESKTOP_STATE_READY)
+		fmt.Fprintf(os.Stderr, "  %s: planned %+.1f s, began %+.1f s, ready %+.1f s; %d booted at once\n", desktop.GetMeta().GetName(),
+			after(desktop.GetIncarnation().GetStartAt().AsTime()), after(began), after(ready), boot.GetAtOnce())
+	}
 }
 
 // doors is a calendar that opens once.
