@@ -120,6 +120,8 @@ func (d *dayStory) play(days int) bool {
 				return false
 			}
 		}
+		d.t.Logf("%s is over: %d of %d claims found a ready desktop at once, %d of %d desktops were ready as an office opened, %d faults",
+			today.Format("Mon 2006-01-02"), d.hits, d.claims, d.inTime, d.due, d.struck)
 	}
 	return true
 }
