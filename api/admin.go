@@ -132,11 +132,30 @@ func (s *adminService) DrainHost(ctx context.Context, request *v1.DrainHostReque
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return nil, err
 		}
-		if why := pool.Staying(time.Now(), owner, desktop); request.GetDrain() && why != "" && len(response.Staying) < maxStaying {
+		if !request.GetDrain() || len(response.Staying) == maxStaying {
+			continue
+		}
+		zone, err := s.clockOf(ctx, owner)
+		if err != nil {
+			return nil, err
+		}
+		if why := pool.Staying(time.Now(), zone, owner, desktop); why != "" {
 			response.Staying = append(response.Staying, desktop.GetMeta().GetName()+": "+why)
 		}
 	}
 	return response, nil
+}
+
+// clockOf returns the time zone of the people who use a pool.
+func (s *adminService) clockOf(ctx context.Context, owner *v1.Pool) (*time.Location, error) {
+	if owner.GetSpec().GetCalendar() == "" {
+		return pool.ClockOf(owner, nil), nil
+	}
+	calendar, err := store.Get[*v1.Calendar](ctx, s.store, owner.GetSpec().GetCalendar())
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return nil, err
+	}
+	return pool.ClockOf(owner, calendar), nil
 }
 
 // Info says who is asked and who asks.

@@ -36,7 +36,11 @@ set, hours are those that clocks show.`,
   daybreak calendar preview office -o json     with the instants of opening and closing`,
 		Args: exactly("NAME"), ValidArgsFunction: a.completeNames(v1.Kind_KIND_CALENDAR),
 		RunE: func(c *cobra.Command, args []string) error {
-			dates, err := parseDates(from, to)
+			first, err := parseDay("--from", from)
+			if err != nil {
+				return err
+			}
+			last, err := parseDay("--to", to)
 			if err != nil {
 				return err
 			}
@@ -45,45 +49,25 @@ set, hours are those that clocks show.`,
 				if err != nil {
 					return err
 				}
-				return a.preview(args[0], resolved, dates, time.Now(), format)
+				return a.preview(args[0], resolved, first, last, time.Now(), format)
 			})
 		},
 	}
-	c.Flags().StringVar(&from, "from", "", "first date (default today)")
-	c.Flags().StringVar(&to, "to", "", fmt.Sprintf("last date (default %d days from the first on)", previewDays))
+	c.Flags().StringVar(&from, "from", "", "first date, or today, tomorrow, yesterday (default today)")
+	c.Flags().StringVar(&to, "to", "", fmt.Sprintf("last date, or a word for it (default %d days from the first on)", previewDays))
 	formatFlag(c, &format, formatTable, formatJSON)
 	return c
 }
 
-// dates is a span of civil dates; nil stands for what is not said.
-type dates struct{ from, to *calendar.Date }
-
-func parseDates(from, to string) (d dates, err error) {
-	for _, each := range []struct {
-		flag, text string
-		into       **calendar.Date
-	}{{"--from", from, &d.from}, {"--to", to, &d.to}} {
-		if each.text == "" {
-			continue
-		}
-		date, err := calendar.ParseDate(each.text)
-		if err != nil {
-			return d, wrongUsage("%s: %v", each.flag, err)
-		}
-		*each.into = &date
-	}
-	return d, nil
-}
-
-// within fills in what was not said: today, and two weeks.
-func (d dates) within(today calendar.Date) (from, to calendar.Date, err error) {
+// span fills in what was not said: today, and two weeks.
+func span(first, last *day, today calendar.Date) (from, to calendar.Date, err error) {
 	from = today
-	if d.from != nil {
-		from = *d.from
+	if first != nil {
+		from = first.on(today)
 	}
 	to = from.Add(previewDays - 1)
-	if d.to != nil {
-		to = *d.to
+	if last != nil {
+		to = last.on(today)
 	}
 	switch {
 	case to.Compare(from) < 0:
@@ -140,8 +124,8 @@ type previewOpening struct {
 	Name  string    `json:"name,omitempty"`
 }
 
-func (a *app) preview(name string, resolved *calendar.Resolved, wanted dates, now time.Time, format string) error {
-	from, to, err := wanted.within(calendar.DateOf(now.In(resolved.Zone())))
+func (a *app) preview(name string, resolved *calendar.Resolved, first, last *day, now time.Time, format string) error {
+	from, to, err := span(first, last, calendar.DateOf(now.In(resolved.Zone())))
 	if err != nil {
 		return err
 	}

@@ -72,17 +72,42 @@ func (a *app) plan(ctx context.Context, conn *grpc.ClientConn, pool, day, format
 	return show.Plan(a.out, answer, missed, more, a.width(), now)
 }
 
+// day is a date, or one that a word names by today's.
+type day struct {
+	date  calendar.Date // unless it is so many days after today
+	ahead *int
+}
+
+// parseDay reads the day that a flag says; nil when it says none.
+func parseDay(flag, text string) (*day, error) {
+	if text == "" {
+		return nil, nil
+	}
+	if ahead, ok := map[string]int{"yesterday": -1, "today": 0, "tomorrow": 1}[text]; ok {
+		return &day{ahead: &ahead}, nil
+	}
+	date, err := calendar.ParseDate(text)
+	if err != nil {
+		return nil, wrongUsage("%s: %v, or say today, tomorrow, yesterday", flag, err)
+	}
+	return &day{date: date}, nil
+}
+
+func (d day) on(today calendar.Date) calendar.Date {
+	if d.ahead != nil {
+		return today.Add(*d.ahead)
+	}
+	return d.date
+}
+
 // planDate is the date that a word stands for, by the pool's calendar.
-func planDate(ctx context.Context, conn grpc.ClientConnInterface, pool, day string, now time.Time) (string, error) {
-	ahead, relative := map[string]int{"yesterday": -1, "today": 0, "tomorrow": 1}[day]
-	if !relative {
-		if day == "" {
-			return "", nil
-		}
-		if _, err := calendar.ParseDate(day); err != nil {
-			return "", wrongUsage("--date: %v, or say today, tomorrow, yesterday", err)
-		}
-		return day, nil
+func planDate(ctx context.Context, conn grpc.ClientConnInterface, pool, text string, now time.Time) (string, error) {
+	wanted, err := parseDay("--date", text)
+	if err != nil || wanted == nil {
+		return "", err
+	}
+	if wanted.ahead == nil {
+		return text, nil
 	}
 	found, err := getPool(ctx, conn, pool)
 	if err != nil {
@@ -96,7 +121,7 @@ func planDate(ctx context.Context, conn grpc.ClientConnInterface, pool, day stri
 		}
 		zone = resolved.Zone()
 	}
-	return calendar.DateOf(now.In(zone)).Add(ahead).String(), nil
+	return wanted.on(calendar.DateOf(now.In(zone))).String(), nil
 }
 
 // keptBy says what kept a desktop from being ready in time: what happened to it, or how long it took.

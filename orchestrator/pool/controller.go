@@ -241,10 +241,16 @@ func attemptsAbout(view *store.View, events []*v1.Event, subject store.Ref) []*v
 	return events
 }
 
-// clockOf returns the time zone of the people who use a pool: its calendar's, or that of its rollouts' window.
+// clockOf returns the time zone of the people who use a pool.
 func clockOf(view *store.View, pool *v1.Pool) *time.Location {
+	calendar, _ := store.Lookup[*v1.Calendar](view, pool.GetSpec().GetCalendar())
+	return ClockOf(pool, calendar)
+}
+
+// ClockOf returns the time zone of the people who use a pool: its calendar's, or that of its rollouts' window when it has none.
+func ClockOf(pool *v1.Pool, calendar *v1.Calendar) *time.Location {
 	name := pool.GetSpec().GetRollout().GetWindow().GetTimeZone()
-	if calendar, ok := store.Lookup[*v1.Calendar](view, pool.GetSpec().GetCalendar()); ok {
+	if calendar != nil {
 		name = calendar.GetSpec().GetTimeZone()
 	}
 	zone, err := time.LoadLocation(name) // "" is UTC

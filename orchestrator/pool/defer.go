@@ -45,12 +45,13 @@ func (c *Claimer) Defer(ctx context.Context, pool, user string, now time.Time) (
 		if unsure != nil && proto.Equal(desktop.GetClaim(), unsure.GetClaim()) {
 			return desktop, inUseOf(object).left(desktop.GetClaim()), nil // it went through
 		}
-		changed, err := deferred(now, object, clockOf(c.mirror.View(), object), desktop)
+		zone := clockOf(c.mirror.View(), object)
+		changed, err := deferred(now, object, zone, desktop)
 		if err != nil {
 			return fail(err)
 		}
 		event := store.NewEvent(now, changed, ReasonRestartDeferred, fmt.Sprintf("%s put the restart off: it will be at %s, not at %s", user,
-			clock(changed.GetClaim().GetRestartAt().AsTime()), clock(desktop.GetClaim().GetRestartAt().AsTime())), false)
+			clock(zone, changed.GetClaim().GetRestartAt().AsTime()), clock(zone, desktop.GetClaim().GetRestartAt().AsTime())), false)
 		revision, err := c.store.Commit(ctx, store.Update(changed), store.Create(event))
 		if err == nil {
 			changed.Meta.Revision = revision
@@ -73,7 +74,7 @@ func deferred(now time.Time, pool *v1.Pool, zone *time.Location, desktop *v1.Des
 		return nil, fmt.Errorf("desktop %s: %w", desktop.GetMeta().GetName(), ErrNoRestart)
 	}
 	if p.left(claim) == 0 {
-		return nil, fmt.Errorf("desktop %s restarts at %s: %w", desktop.GetMeta().GetName(), clock(claim.GetRestartAt().AsTime()), ErrNoDeferral)
+		return nil, fmt.Errorf("desktop %s restarts at %s: %w", desktop.GetMeta().GetName(), clock(zone, claim.GetRestartAt().AsTime()), ErrNoDeferral)
 	}
 	at := later(claim.GetRestartAt().AsTime(), now).Add(p.deferBy)
 	if !p.force.IsZero() {

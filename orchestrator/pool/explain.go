@@ -57,7 +57,7 @@ func explainPool(view *store.View, now time.Time, pool *v1.Pool) *v1.ExplainResp
 	if told > maxExplained {
 		answer.Details = append(answer.Details, fmt.Sprintf("and %d more", told-maxExplained))
 	}
-	answer.Details = append(answer.Details, recount(view, pool)...)
+	answer.Details = append(answer.Details, recount(d.Clock, view, pool)...)
 	return answer
 }
 
@@ -73,12 +73,12 @@ func explainDesktop(view *store.View, now time.Time, desktop *v1.Desktop) *v1.Ex
 	if why := d.condition(view, desktop); why != "" {
 		answer.Summary = name + " is not ready: " + why
 	} else if claim := desktop.GetClaim(); claim != nil {
-		answer.Summary = fmt.Sprintf("%s is ready, and %s has held it since %s", name, claim.GetUser(), clock(claim.GetSince().AsTime())) +
-			clockFor(claim)
+		answer.Summary = fmt.Sprintf("%s is ready, and %s has held it since %s", name, claim.GetUser(), clock(d.Clock, claim.GetSince().AsTime())) +
+			d.clockFor(claim)
 	}
 	inc := desktop.GetIncarnation()
 	answer.Details = append(answer.Details, fmt.Sprintf("generation %d began at %s with version %d of image %s: %s",
-		inc.GetGeneration(), clock(inc.GetCreated().AsTime()), inc.GetVersion(), inc.GetImage(), inc.GetReason()))
+		inc.GetGeneration(), clock(d.Clock, inc.GetCreated().AsTime()), inc.GetVersion(), inc.GetImage(), inc.GetReason()))
 	if news := d.versionNews(view, desktop); news != "" {
 		answer.Details = append(answer.Details, news)
 	}
@@ -86,7 +86,7 @@ func explainDesktop(view *store.View, now time.Time, desktop *v1.Desktop) *v1.Ex
 		answer.Details = append(answer.Details, news)
 	}
 	if times := store.Present(desktop).GetTimes(); len(times) > 0 {
-		answer.Details = append(answer.Details, "by its host's clock: "+journey(times))
+		answer.Details = append(answer.Details, "by its host's clock: "+journey(d.Clock, times))
 	}
 	if desktop.GetClaim() == nil && inc.GetUsedBy() != "" {
 		answer.Details = append(answer.Details, inc.GetUsedBy()+" used it: nobody else gets it before its overlay is thrown away")
@@ -95,9 +95,9 @@ func explainDesktop(view *store.View, now time.Time, desktop *v1.Desktop) *v1.Ex
 		answer.Details = append(answer.Details, fmt.Sprintf("its data disk is %s's: nobody else ever gets it", user))
 	}
 	if host, _ := store.Lookup[*v1.Host](view, inc.GetHost()); host.GetSpec().GetUnschedulable() {
-		answer.Details = append(answer.Details, "host "+inc.GetHost()+" is drained; "+cmp.Or(Staying(now, pool, desktop), "it leaves by itself"))
+		answer.Details = append(answer.Details, "host "+inc.GetHost()+" is drained; "+cmp.Or(Staying(now, d.Clock, pool, desktop), "it leaves by itself"))
 	}
-	answer.Details = append(answer.Details, recount(view, desktop)...)
+	answer.Details = append(answer.Details, recount(d.Clock, view, desktop)...)
 	return answer
 }
 
@@ -175,7 +175,7 @@ func (d *decision) obstacle() string {
 	case d.base.version == nil:
 		return " once this is mended: " + d.base.why
 	case d.base.held(d.now):
-		return fmt.Sprintf(" after %s, since too many failed in a row", clock(d.base.hold.until))
+		return fmt.Sprintf(" after %s, since too many failed in a row", clock(d.Clock, d.base.hold.until))
 	}
 	return ""
 }
@@ -207,12 +207,12 @@ func onHost(view *store.View, name string) string {
 }
 
 // journey tells when each state was reached: the first as a time, the others as what they took.
-func journey(times []*v1.StateTime) string {
+func journey(zone *time.Location, times []*v1.StateTime) string {
 	parts := make([]string, 0, len(times))
 	for i, t := range times {
 		name := strings.TrimPrefix(t.GetState().String(), "DESKTOP_STATE_")
 		if i == 0 {
-			parts = append(parts, name+" at "+clock(t.GetAt().AsTime()))
+			parts = append(parts, name+" at "+clock(zone, t.GetAt().AsTime()))
 			continue
 		}
 		took := t.GetAt().AsTime().Sub(times[i-1].GetAt().AsTime()).Round(100 * time.Millisecond)
@@ -222,14 +222,19 @@ func journey(times []*v1.StateTime) string {
 }
 
 // recount tells the newest events about an object, oldest first.
-func recount(view *store.View, subject store.Object) []string {
+func recount(zone *time.Location, view *store.View, subject store.Object) []string {
 	var lines []string
 	events := view.EventsAbout(store.RefOf(subject))
 	for _, event := range events[max(0, len(events)-maxRecounted):] {
-		lines = append(lines, fmt.Sprintf("%s %s: %s", clock(event.GetAt().AsTime()), event.GetReason(), event.GetMessage()))
+		lines = append(lines, fmt.Sprintf("%s %s: %s", clock(zone, event.GetAt().AsTime()), event.GetReason(), event.GetMessage()))
 	}
 	return lines
 }
 
-// clock writes a time for people; the zone is said, since reader and server may be in different ones.
-func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+// clock writes a time for people; the zone is said, since reader and server may be in different ones. nil means UTC.
+func clock(zone *time.Location, t time.Time) string {
+	if zone == nil {
+		zone = time.UTC
+	}
+	return t.In(zone).Format("2006-01-02 15:04:05 MST")
+}

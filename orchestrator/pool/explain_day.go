@@ -20,7 +20,7 @@ func (d *decision) resting(view *store.View, desktop *v1.Desktop) string {
 	if asleep := d.asleep(view, desktop); asleep != "" {
 		return asleep
 	}
-	inc, zone := desktop.GetIncarnation(), clockIn(view, d.Pool)
+	inc, zone := desktop.GetIncarnation(), clockOf(view, d.Pool)
 	switch {
 	case isSuspended(desktop):
 		text := "it is suspended" + onHost(view, inc.GetHost()) + ", where its memory lies in the store; it goes on when " + inc.GetUsedBy() + " claims it"
@@ -48,14 +48,6 @@ func (d *decision) resting(view *store.View, desktop *v1.Desktop) string {
 	return text
 }
 
-// clockIn is clockOf, never nil.
-func clockIn(view *store.View, pool *v1.Pool) *time.Location {
-	if zone := clockOf(view, pool); zone != nil {
-		return zone
-	}
-	return time.UTC
-}
-
 // deadlineOf is when a desktop must be ready that a plan starts; zero when no plan knows.
 func (d *decision) deadlineOf(desktop *v1.Desktop) time.Time {
 	for _, plan := range d.Plans {
@@ -79,7 +71,7 @@ func (d *decision) whyCold(desktop *v1.Desktop, zone *time.Location) string {
 		}
 		return text
 	case t.held(d.now):
-		return fmt.Sprintf("it is needed (%s), and not started before %s, since too many failed in a row", d.whyWanted(), clock(t.hold.until))
+		return fmt.Sprintf("it is needed (%s), and not started before %s, since too many failed in a row", d.whyWanted(), clock(d.Clock, t.hold.until))
 	case t != nil && t.tried:
 		return fmt.Sprintf("it is needed (%s), and is started once the one that is tried first is ready", d.whyWanted())
 	case !d.fitsWhereItLies(desktop):
@@ -130,7 +122,7 @@ func (d *decision) cooled(view *store.View, desktop *v1.Desktop) string {
 		}
 		_, why, _ := strings.Cut(event.GetMessage(), " cooled: ")
 		why, _, _ = strings.Cut(why, " (seats ")
-		return fmt.Sprintf("cooled at %s: %s", clock(event.GetAt().AsTime()), why)
+		return fmt.Sprintf("cooled at %s: %s", clock(d.Clock, event.GetAt().AsTime()), why)
 	}
 	return ""
 }
@@ -175,7 +167,7 @@ func (d *decision) dayNews(view *store.View) []string {
 	if !d.scheduled() {
 		return nil
 	}
-	zone := clockIn(view, d.Pool)
+	zone := clockOf(view, d.Pool)
 	text := fmt.Sprintf("%s; %d run or are on the way", d.whyWanted(), d.warm)
 	if at, target := d.nextRise(); !at.IsZero() {
 		text += fmt.Sprintf("; %d are wanted at %s", target, at.In(zone).Format("2006-01-02 15:04 MST"))

@@ -198,3 +198,15 @@ func TestExplainVersions(t *testing.T) {
 		})
 	}
 }
+
+// Times are those of the clocks on the walls of the people who use the pool.
+func TestExplainInThePoolsZone(t *testing.T) {
+	w := settled(t, 1)
+	w.pool.Spec.Calendar = "office"
+	view := shown(t, w, &v1.Calendar{Meta: &v1.Meta{Name: "office"}, Spec: &v1.CalendarSpec{TimeZone: "Asia/Tokyo"}})
+	answer, err := Explain(view, w.now, "sales-1")
+	got := strings.Join(answer.GetDetails(), "\n")
+	if err != nil || !strings.Contains(got, "began at 2027-04-05 17:00:00 JST") || !strings.Contains(got, "PREPARED at 2027-04-05 17:01:00 JST") || strings.Contains(got, "UTC") {
+		t.Error(got, err)
+	}
+}

@@ -21,7 +21,7 @@ func (d *decision) queueNews() []string {
 			names = append(names, fmt.Sprintf("and %d more", len(d.Queue)-maxWaiting))
 			break
 		}
-		names = append(names, fmt.Sprintf("%s (number %d, since %s)", claim.GetUser(), i+1, clock(claim.GetQueued().AsTime())))
+		names = append(names, fmt.Sprintf("%s (number %d, since %s)", claim.GetUser(), i+1, clock(d.Clock, claim.GetQueued().AsTime())))
 	}
 	return []string{fmt.Sprintf("%s for a desktop: %s", waitPhrase(len(d.Queue)), strings.Join(names, ", "))}
 }
@@ -48,7 +48,7 @@ func (d *decision) asleep(view *store.View, desktop *v1.Desktop) string {
 func (d *decision) cause(view *store.View, desktop *v1.Desktop, reason string) string {
 	for _, event := range slices.Backward(view.EventsAbout(store.RefOf(desktop))) {
 		if event.GetReason() == reason {
-			return fmt.Sprintf(" (at %s: %s)", clock(event.GetAt().AsTime()), event.GetMessage())
+			return fmt.Sprintf(" (at %s: %s)", clock(d.Clock, event.GetAt().AsTime()), event.GetMessage())
 		}
 	}
 	return ""
@@ -60,16 +60,16 @@ func (d *decision) idleNews(view *store.View, desktop *v1.Desktop) string {
 	if d.Pool.GetSpec().GetIdle() == nil || claim == nil || d.asleep(view, desktop) != "" {
 		return ""
 	}
-	in := idleInput{pool: d.Pool}
+	in := idleInput{pool: d.Pool, clock: d.Clock}
 	in.rule, _ = ruleNow(d.now, view, d.Pool)
 	if keep, _ := in.excluded(d.now, desktop); keep != "" {
 		return "it is not reclaimed: " + keep
 	}
-	use := useOf(d.now, desktop, d.now)
+	use := useOf(d.now, desktop, d.now, d.Clock)
 	switch reclaim := claim.GetReclaim(); {
 	case reclaim != nil:
-		return fmt.Sprintf("%s was told at %s that it will be %s at %s: %s", claim.GetUser(), clock(reclaim.GetSince().AsTime()),
-			participle(reclaim.GetAction()), clock(reclaim.GetActAt().AsTime()), reclaim.GetReason())
+		return fmt.Sprintf("%s was told at %s that it will be %s at %s: %s", claim.GetUser(), clock(d.Clock, reclaim.GetSince().AsTime()),
+			participle(reclaim.GetAction()), clock(d.Clock, reclaim.GetActAt().AsTime()), reclaim.GetReason())
 	case !use.known:
 		return "it is not reclaimed, since it is not known whether it is idle: " + use.how
 	}

@@ -92,7 +92,7 @@ func (d *decision) versionNews(view *store.View, desktop *v1.Desktop) string {
 	case t.version == nil:
 		return text + t.why
 	case t.held(d.now):
-		return text + fmt.Sprintf("not before %s, since too many failed in a row", clock(t.hold.until))
+		return text + fmt.Sprintf("not before %s, since too many failed in a row", clock(d.Clock, t.hold.until))
 	case t.tried:
 		return text + "once the one that tries it first is ready"
 	case d.slots(nil) <= 0 && desktop.GetClaim().GetRestartAt() == nil:
@@ -121,7 +121,7 @@ func (d *decision) patience(desktop *v1.Desktop) string {
 	at, _ := p.restartAt(d.now, claim)
 	switch {
 	case claim.GetRestartAt() != nil:
-		text := fmt.Sprintf("%s, who holds it, was told that it restarts at %s", claim.GetUser(), clock(claim.GetRestartAt().AsTime()))
+		text := fmt.Sprintf("%s, who holds it, was told that it restarts at %s", claim.GetUser(), clock(d.Clock, claim.GetRestartAt().AsTime()))
 		if left := p.left(claim); left > 0 {
 			text += fmt.Sprintf(", and can put that off %s", times(left))
 		}
@@ -129,7 +129,7 @@ func (d *decision) patience(desktop *v1.Desktop) string {
 	case !at.IsZero():
 		return fmt.Sprintf("%s, who holds it, will be told to save their work when its turn comes, %v before it restarts", claim.GetUser(), p.notice)
 	case !p.force.IsZero():
-		return fmt.Sprintf("when %s releases it, at the latest at %s", claim.GetUser(), clock(later(p.force, d.now.Add(p.notice))))
+		return fmt.Sprintf("when %s releases it, at the latest at %s", claim.GetUser(), clock(d.Clock, later(p.force, d.now.Add(p.notice))))
 	}
 	return fmt.Sprintf("when %s releases it", claim.GetUser())
 }
@@ -146,9 +146,9 @@ func (d *decision) nextToMove(desktop *v1.Desktop) string {
 }
 
 // clockFor writes when a claim's restart is, for the summary of a desktop; "" when none is announced.
-func clockFor(claim *v1.DesktopClaim) string {
+func (d *decision) clockFor(claim *v1.DesktopClaim) string {
 	if claim.GetRestartAt() == nil {
 		return ""
 	}
-	return fmt.Sprintf("; it will be restarted at %s", clock(claim.GetRestartAt().AsTime().Truncate(time.Second)))
+	return fmt.Sprintf("; it will be restarted at %s", clock(d.Clock, claim.GetRestartAt().AsTime().Truncate(time.Second)))
 }

@@ -83,7 +83,7 @@ func decideIdle(now time.Time, in idleInput) (changes []idleChange, again time.D
 func (in idleInput) judge(now time.Time, desktop *v1.Desktop) (change *idleChange, again time.Time) {
 	reclaim := desktop.GetClaim().GetReclaim()
 	keep, until := in.excluded(now, desktop)
-	use := useOf(now, desktop, in.empty[desktop.GetMeta().GetName()])
+	use := useOf(now, desktop, in.empty[desktop.GetMeta().GetName()], in.clock)
 	due := use.last.Add(in.rule.GetAfter().AsDuration())
 	switch {
 	case reclaim == nil && (keep != "" || !use.known || desktop.GetClaim().GetRestartAt() != nil):
@@ -120,7 +120,7 @@ func (in idleInput) excluded(now time.Time, desktop *v1.Desktop) (why string, un
 	case slices.Contains(policy.GetKeepDesktops(), desktop.GetMeta().GetName()):
 		return "it is left alone by the pool's policy", time.Time{}
 	case busy.AsTime().After(now):
-		return "it is busy until " + clock(busy.AsTime()), busy.AsTime()
+		return "it is busy until " + clock(in.clock, busy.AsTime()), busy.AsTime()
 	}
 	return "", time.Time{}
 }
@@ -135,7 +135,7 @@ type use struct {
 }
 
 // useOf puts together what claim and guest say. What is not known is not idle.
-func useOf(now time.Time, desktop *v1.Desktop, empty time.Time) use {
+func useOf(now time.Time, desktop *v1.Desktop, empty time.Time, zone *time.Location) use {
 	inc, claim, session := desktop.GetIncarnation(), desktop.GetClaim(), store.Present(desktop).GetSession()
 	state, asked := store.State(desktop), session.GetAsked()
 	unknown := func(how string) use { return use{how: how} }
@@ -145,7 +145,7 @@ func useOf(now time.Time, desktop *v1.Desktop, empty time.Time) use {
 	case asked == nil || !session.GetUsersKnown():
 		return unknown("its guest does not say who uses it")
 	case now.Sub(asked.AsTime()) > sessionLife:
-		return unknown("its guest has not said who uses it since " + clock(asked.AsTime()))
+		return unknown("its guest has not said who uses it since " + clock(zone, asked.AsTime()))
 	case asked.AsTime().Sub(now) > sessionSkew:
 		return unknown("the clock of its host is ahead, or ours is behind")
 	case session.GetUsers() > 0 && session.GetInputIdleSince() == nil:
@@ -172,11 +172,11 @@ func useOf(now time.Time, desktop *v1.Desktop, empty time.Time) use {
 		newer(empty, how, "")
 	}
 	if last.sign == "" {
-		last.how += " since " + clock(last.last)
+		last.how += " since " + clock(zone, last.last)
 		return last
 	}
-	last.how = fmt.Sprintf("last used at %s, when %s", clock(last.last), last.sign)
-	last.sign += " at " + clock(last.last)
+	last.how = fmt.Sprintf("last used at %s, when %s", clock(zone, last.last), last.sign)
+	last.sign += " at " + clock(zone, last.last)
 	return last
 }
 
@@ -201,7 +201,7 @@ func (in idleInput) warn(now time.Time, desktop *v1.Desktop, use use) *idleChang
 		"Nobody has used this desktop since %s. It will be %s at %s, in %s, unless it is used.%s",
 		told(now, use.last, in.clock), participle(action), told(now, at, in.clock), spell(at.Sub(now)), advice(action))}
 	event := store.NewEvent(now, changed, ReasonIdleWarned, fmt.Sprintf("%s is told that it will be %s at %s: %s",
-		desktop.GetClaim().GetUser(), participle(action), clock(at), use.how), false)
+		desktop.GetClaim().GetUser(), participle(action), clock(in.clock, at), use.how), false)
 	return &idleChange{desktop: changed, event: event}
 }
 
@@ -222,7 +222,7 @@ func (in idleInput) lookThenAct(now time.Time, desktop *v1.Desktop, use use) (*i
 	}
 	// By the host's own clock, whatever ours did meanwhile.
 	if input := session.GetInputIdleSince(); input != nil && asked.Sub(input.AsTime()) < in.rule.GetAfter().AsDuration() {
-		return withdrawn(now, desktop, "by its host's clock it was last used at "+clock(input.AsTime())), time.Time{}
+		return withdrawn(now, desktop, "by its host's clock it was last used at "+clock(in.clock, input.AsTime())), time.Time{}
 	}
 	return in.act(now, desktop, use), time.Time{}
 }

@@ -292,7 +292,7 @@ func TestIdleWords(t *testing.T) {
 		d.Claim.Since, d.Status.Session.InputIdleSince = long, timestamppb.New(w.now.Add(-time.Hour))
 	})
 	changes, _ := w.idleRound(w.idleInput(idleRule(suspend)))
-	if len(changes) != 1 || !strings.HasSuffix(changes[0].event.GetMessage(), ": last used at "+clock(long.AsTime())+", when taro was given it") {
+	if len(changes) != 1 || !strings.HasSuffix(changes[0].event.GetMessage(), ": last used at "+clock(nil, long.AsTime())+", when taro was given it") {
 		t.Fatalf("%v", changes)
 	}
 	rule := idleRule(suspend)

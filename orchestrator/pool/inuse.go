@@ -130,7 +130,7 @@ func (d *decision) restart(desktop *v1.Desktop, soon *int) int {
 	if claim.GetRestartAt() == nil || !claim.GetRestartAt().AsTime().Equal(at) {
 		changed := announced(d.now, d.Pool, d.Clock, desktop, at)
 		d.actions.Amend = append(d.actions.Amend, Change{Desktop: changed, Reason: ReasonRestartAnnounced,
-			Message: fmt.Sprintf("%s is told that it restarts at %s with another version", claim.GetUser(), clock(at))})
+			Message: fmt.Sprintf("%s is told that it restarts at %s with another version", claim.GetUser(), clock(d.Clock, at))})
 		return turnWait
 	}
 	if !d.now.Before(at) {

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -142,11 +141,11 @@ func (d *decision) hindrances() []string {
 	}
 	if d.base.held(d.now) {
 		found = append(found, fmt.Sprintf("no desktop is made before %s because too many failed in a row",
-			d.base.hold.until.UTC().Format(time.RFC3339)))
+			clock(d.Clock, d.base.hold.until)))
 	}
 	if d.next != d.base && d.next.held(d.now) {
 		found = append(found, fmt.Sprintf("version %d is not tried before %s because too many failed in a row",
-			d.next.version.GetNumber(), d.next.hold.until.UTC().Format(time.RFC3339)))
+			d.next.version.GetNumber(), clock(d.Clock, d.next.hold.until)))
 	}
 	return found
 }

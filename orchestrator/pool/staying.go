@@ -10,7 +10,7 @@ import (
 
 // Staying says why a desktop stays on its host though that takes no desktops any more, and what makes it leave; "" when it leaves by itself:
 // what ends, and what a schedule starts and cools.
-func Staying(now time.Time, pool *v1.Pool, desktop *v1.Desktop) string {
+func Staying(now time.Time, zone *time.Location, pool *v1.Pool, desktop *v1.Desktop) string {
 	inc, user := desktop.GetIncarnation(), desktop.GetClaim().GetUser()
 	name, seats := desktop.GetMeta().GetName(), pool.GetMeta().GetName()
 	gone := desktop.GetMeta().GetDeletion() != nil || pool.GetMeta().GetDeletion() != nil
@@ -29,7 +29,7 @@ func Staying(now time.Time, pool *v1.Pool, desktop *v1.Desktop) string {
 	case inc.GetUsedBy() != "" && !ever:
 		return holding(now, desktop) + ": " + deleted
 	case inc.GetUsedBy() != "" && at.After(now):
-		return fmt.Sprintf("%s until %s, when it is made anew elsewhere: before that %s", holding(now, desktop), clock(at), deleted)
+		return fmt.Sprintf("%s until %s, when it is made anew elsewhere: before that %s", holding(now, desktop), clock(zone, at), deleted)
 	case pool.GetSpec().GetSchedule() == nil && inc.GetUsedBy() == "" && !store.Broken(store.State(desktop)):
 		return "nobody uses it, and its pool has no schedule by which it would end: " + deleted
 	}

@@ -56,7 +56,7 @@ func TestStaying(t *testing.T) {
 		if c.change != nil {
 			c.change(w.pool, d)
 		}
-		got := Staying(w.now, w.pool, d)
+		got := Staying(w.now, nil, w.pool, d)
 		if !strings.HasPrefix(got, c.want) || c.want == "" && got != "" {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
