@@ -14,13 +14,13 @@ var (
 	daysFlag     = flag.Int("days", 4, "virtual days of TestDays; 84 is twelve weeks. The first is a Saturday")
 	dayHostsFlag = flag.Int("dayhosts", 3, "hosts of TestDays")
 	dayPoolsFlag = flag.Int("daypools", 3, "pools of TestDays")
+	daySeatsFlag = flag.Int("dayseats", 13, "desktops that a host of TestDays has memory for, and has; fewer are larger ones")
 )
 
 // The office of TestDays, in UTC: half past eight to a quarter past five, Monday to Friday.
 const (
 	opening  = 8*time.Hour + 30*time.Minute
 	closing  = 17*time.Hour + 15*time.Minute
-	seatsOf  = 13 // that a host has memory for
 	dayStep  = 5 * time.Second
 	calmFrom = 45 * time.Minute // after a fault in which nothing is asked of readiness
 	// slack is how late a start may be that waited for the one before it in its host's slot: a plan promises 99 of 100 of each start,
@@ -40,7 +40,7 @@ func TestDays(t *testing.T) {
 	build := func(s *sim) {
 		// What idle hosts say would be most of what there is to simulate. What changes is told at once all the same.
 		s.reports.period, s.reports.grace = 50*time.Second, 2*time.Minute
-		s.buildOffices(*dayHostsFlag, *dayPoolsFlag)
+		s.buildOffices(*dayHostsFlag, *dayPoolsFlag, *daySeatsFlag)
 	}
 	inWorld(t, *seedFlag, build, func(s *sim) {
 		d := &dayStory{sim: s, rng: rand.New(rand.NewPCG(*seedFlag, 9)), workers: map[*user]*worker{}}
@@ -57,7 +57,7 @@ func TestDays(t *testing.T) {
 }
 
 // buildOffices makes pools with schedules of all kinds.
-func (s *sim) buildOffices(hosts, pools int) {
+func (s *sim) buildOffices(hosts, pools, seats int) {
 	s.create(&v1.Zone{Meta: &v1.Meta{Name: "lgwan"}, Spec: &v1.ZoneSpec{DisplayName: "lgwan"}})
 	s.create(&v1.Image{Meta: &v1.Meta{Name: "debian"}})
 	s.publish(sound)
@@ -76,7 +76,7 @@ func (s *sim) buildOffices(hosts, pools int) {
 		{Open: "60%", SpareBuffer: "10%", Spans: []*v1.TargetSpan{{From: "08:30", To: "10:00", Target: "80%"}, {From: "16:00", To: "24:00", Target: "10%"}}},
 	}
 	for i := range pools {
-		p := poolPlan{name: fmt.Sprintf("office%d", i), zone: "lgwan", seats: hosts * seatsOf / pools, memory: 1024}
+		p := poolPlan{name: fmt.Sprintf("office%d", i), zone: "lgwan", seats: hosts * seats / pools, memory: uint32(13 << 10 / seats)}
 		s.pools = append(s.pools, p)
 		s.zoneOf[p.name] = p.zone
 		s.create(&v1.Pool{Meta: &v1.Meta{Name: p.name}, Spec: &v1.PoolSpec{Image: "debian", Zone: p.zone, Desktops: uint32(p.seats), Calendar: "office",
