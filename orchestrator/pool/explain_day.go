@@ -36,7 +36,7 @@ func (d *decision) resting(view *store.View, desktop *v1.Desktop) string {
 		text += fmt.Sprintf(" and starts at %s", at.AsTime().In(zone).Format("2006-01-02 15:04:05 MST"))
 		if deadline := d.deadlineOf(desktop); !deadline.IsZero() {
 			step := demand.At(d.Curve, deadline)
-			text += fmt.Sprintf(", to be ready at %s: %d are wanted then (%s)", deadline.In(zone).Format("15:04 MST"),
+			text += fmt.Sprintf(", %s: %d are wanted then (%s)", toBeReady(at.AsTime(), deadline, zone),
 				step.Wanted(d.held+d.kept, int(d.Pool.GetSpec().GetDesktops())), step.Reason)
 		}
 	} else {

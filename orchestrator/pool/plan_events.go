@@ -95,8 +95,9 @@ func planText(now time.Time, plan *v1.Plan, zone *time.Location) string {
 	text := plan.GetDate() + ": nothing starts"
 	if len(ahead) > 0 {
 		slices.SortFunc(ahead, func(a, b *v1.PlannedStart) int { return a.GetStartAt().AsTime().Compare(b.GetStartAt().AsTime()) })
-		text = fmt.Sprintf("%s: %s on %s from %s on, the first to be ready at %s", plan.GetDate(), starts(len(ahead)), plural(len(hosts), "host"),
-			ahead[0].GetStartAt().AsTime().In(zone).Format("15:04:05 MST"), ahead[0].GetDeadline().AsTime().In(zone).Format("15:04 MST"))
+		first, deadline := ahead[0].GetStartAt().AsTime(), ahead[0].GetDeadline().AsTime()
+		text = fmt.Sprintf("%s: %s on %s from %s on, the first %s", plan.GetDate(), starts(len(ahead)), plural(len(hosts), "host"),
+			first.In(zone).Format("15:04:05 MST"), toBeReady(first, deadline, zone))
 	}
 	for _, s := range plan.GetShortfalls() {
 		if s.GetDeadline().AsTime().After(now) {
@@ -104,6 +105,14 @@ func planText(now time.Time, plan *v1.Plan, zone *time.Location) string {
 		}
 	}
 	return text
+}
+
+// toBeReady says when a start is to be ready, or was when it comes too late for that.
+func toBeReady(start, deadline time.Time, zone *time.Location) string {
+	if deadline.Before(start) {
+		return "was to be ready at " + deadline.In(zone).Format("15:04:05 MST")
+	}
+	return "to be ready at " + deadline.In(zone).Format("15:04 MST")
 }
 
 func starts(n int) string {
