@@ -10,7 +10,8 @@
 //
 //	go test ./deploy/sim -run TestDays -timeout 0 -seed 7 -days 84 -dayhosts 60 -daypools 20
 //
-// That takes about a second of a CPU for each host and day: some hours at this size, and less with GOGC=400.
+// That takes a second or two of a CPU for each host and day, half of it for the thirteen desktops on each: over two hours at this size,
+// and an hour with -dayseats 6. GOGC=400 makes it quicker, and -v says how each day went.
 //
 // A seed fixes what is done to the system and when. How goroutines take turns is the Go scheduler's choice, so a seed
 // that failed once may need a few runs to fail again.
