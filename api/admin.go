@@ -128,12 +128,12 @@ func (s *adminService) DrainHost(ctx context.Context, request *v1.DrainHostReque
 			continue
 		}
 		response.Desktops++
+		if !request.GetDrain() || len(response.Staying) == maxStaying {
+			continue
+		}
 		owner, err := store.Get[*v1.Pool](ctx, s.store, desktop.GetSpec().GetPool())
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return nil, err
-		}
-		if !request.GetDrain() || len(response.Staying) == maxStaying {
-			continue
 		}
 		zone, err := s.clockOf(ctx, owner)
 		if err != nil {

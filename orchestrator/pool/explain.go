@@ -43,7 +43,7 @@ func explainPool(view *store.View, now time.Time, pool *v1.Pool) *v1.ExplainResp
 		answer.Summary = fmt.Sprintf("pool %s is as it should be: %d of %s ready, %d cold", pool.GetMeta().GetName(), status.GetReady(),
 			plural(int(pool.GetSpec().GetDesktops()), "desktop"), status.GetCold())
 	}
-	answer.Details = slices.Concat(d.dayNews(view), d.queueNews(), d.rolloutNews(view), demand.Explain(DemandOf(view, pool), now))
+	answer.Details = slices.Concat(d.dayNews(), d.queueNews(), d.rolloutNews(view), demand.Explain(DemandOf(view, pool), now))
 	told := 0
 	for _, desktop := range d.Desktops {
 		why := d.condition(view, desktop)
@@ -231,10 +231,15 @@ func recount(zone *time.Location, view *store.View, subject store.Object) []stri
 	return lines
 }
 
-// clock writes a time for people; the zone is said, since reader and server may be in different ones. nil means UTC.
+// clock writes a time for people; the zone is said, since reader and server may be in different ones.
 func clock(zone *time.Location, t time.Time) string {
+	return inZone(zone, t).Format("2006-01-02 15:04:05 MST")
+}
+
+// inZone is a time by the clocks of a zone; nil means UTC.
+func inZone(zone *time.Location, t time.Time) time.Time {
 	if zone == nil {
 		zone = time.UTC
 	}
-	return t.In(zone).Format("2006-01-02 15:04:05 MST")
+	return t.In(zone)
 }

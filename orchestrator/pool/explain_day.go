@@ -20,7 +20,7 @@ func (d *decision) resting(view *store.View, desktop *v1.Desktop) string {
 	if asleep := d.asleep(view, desktop); asleep != "" {
 		return asleep
 	}
-	inc, zone := desktop.GetIncarnation(), clockOf(view, d.Pool)
+	inc, zone := desktop.GetIncarnation(), d.Clock
 	switch {
 	case isSuspended(desktop):
 		text := "it is suspended" + onHost(view, inc.GetHost()) + ", where its memory lies in the store; it goes on when " + inc.GetUsedBy() + " claims it"
@@ -163,11 +163,11 @@ func (d *decision) shortage() string {
 }
 
 // dayNews tells what the schedule asks for and how far the pool is.
-func (d *decision) dayNews(view *store.View) []string {
+func (d *decision) dayNews() []string {
 	if !d.scheduled() {
 		return nil
 	}
-	zone := clockOf(view, d.Pool)
+	zone := d.Clock
 	text := fmt.Sprintf("%s; %d run or are on the way", d.whyWanted(), d.warm)
 	if at, target := d.nextRise(); !at.IsZero() {
 		text += fmt.Sprintf("; %d are wanted at %s", target, at.In(zone).Format("2006-01-02 15:04 MST"))

@@ -193,10 +193,7 @@ func times(n uint32) string {
 
 // told writes a time for the user of a desktop.
 func told(now, at time.Time, zone *time.Location) string {
-	if zone == nil {
-		zone = time.UTC
-	}
-	now, at = now.In(zone), at.In(zone)
+	now, at = inZone(zone, now), inZone(zone, at)
 	if now.Format(time.DateOnly) == at.Format(time.DateOnly) {
 		return at.Format("15:04 MST")
 	}

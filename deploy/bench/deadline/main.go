@@ -111,16 +111,6 @@ type outcome struct {
 	ready    []time.Time
 }
 
-// late is how many desktops were.
-func (o outcome) late() (n int) {
-	for _, at := range o.ready {
-		if at.After(o.deadline) {
-			n++
-		}
-	}
-	return n
-}
-
 func (s *side) add(o outcome, err error) error {
 	if err != nil {
 		return err
@@ -128,12 +118,12 @@ func (s *side) add(o outcome, err error) error {
 	early := 0.0
 	for _, at := range o.ready {
 		if late := at.Sub(o.deadline).Seconds(); late > 0 {
+			s.Late++
 			s.WorstS = max(s.WorstS, late)
 		} else {
 			early -= late
 		}
 	}
-	s.Late += o.late()
 	s.EarlyS = append(s.EarlyS, early)
 	return nil
 }

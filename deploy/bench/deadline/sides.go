@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"daybreak/deploy/bench/onehost"
@@ -45,7 +46,7 @@ func warmUp(ctx context.Context, lab *onehost.Lab, desktops int) (o outcome, err
 		}
 		o.ready = append(o.ready, at)
 	}
-	if o.late() > 0 {
+	if slices.ContainsFunc(o.ready, o.deadline.Before) {
 		tell(o.deadline, found)
 	}
 	return o, lab.Empty(ctx)
