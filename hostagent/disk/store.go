@@ -108,14 +108,14 @@ func Open(cfg Config, log zerolog.Logger) (*Store, error) {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	if err := errors.Join(s.checkAttributes(), s.checkReach(), s.trustBases()); err != nil {
-		return nil, errors.Join(fmt.Errorf("open store: %w", err), s.lock.Close())
+		return nil, errors.Join(fmt.Errorf("open store: %w", err), s.unlock())
 	}
 	return s, nil
 }
 
 // Close marks the stop as orderly and lets go of the store.
 func (s *Store) Close() error {
-	return errors.Join(s.markClean(), s.lock.Close())
+	return errors.Join(s.markClean(), s.unlock())
 }
 
 // makeDirs makes what is missing. QEMU must pass through, and nobody but root may change what is in there.
@@ -144,6 +144,11 @@ func (s *Store) lockStore() error {
 	}
 	s.lock = lock
 	return nil
+}
+
+// unlock lets go by name: closing alone would not while a command that is just being started has a copy of the open file.
+func (s *Store) unlock() error {
+	return errors.Join(unix.Flock(int(s.lock.Fd()), unix.LOCK_UN), s.lock.Close())
 }
 
 // checkReach says early, and by name, which directory would keep QEMU from its disks.

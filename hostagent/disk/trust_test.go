@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestRestart(t *testing.T) {
@@ -66,7 +68,22 @@ func TestRestart(t *testing.T) {
 
 // kill lets go of the store as the death of the process does.
 func kill(s *Store) error {
-	return s.lock.Close()
+	return s.unlock()
+}
+
+// A command that another goroutine is starting has a copy of every open file for a moment: it must not keep the store closed.
+func TestReopenedDuringFork(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "store")
+	s := open(t, Config{Root: root})
+	copied, err := unix.Dup(int(s.lock.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(copied)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	open(t, Config{Root: root})
 }
 
 // rot changes a base without a trace in its times, and the boot.
