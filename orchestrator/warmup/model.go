@@ -152,8 +152,8 @@ func (m *Model) Estimate(b Boot) Estimate {
 		return Estimate{Mean: limit, Quantile: limit, From: "nothing yet; the deadline for readiness"}
 	}
 	samples, crowd := comparable(samples, b.AtOnce)
-	samples = samples[max(0, len(samples)-newest):]
-	factor *= crowd * strange(samples)
+	samples, days := recent(samples)
+	factor *= crowd * (1 + daily*max(0, 1/float64(days)-1.0/proven))
 	took, bytes := times(samples)
 	mean, deviation := spread(took)
 	span := func(seconds float64) time.Duration {
@@ -215,17 +215,40 @@ func comparable(samples []sample, atOnce int) ([]sample, float64) {
 	return samples, 1
 }
 
-// strange is by how much longer starts of a day may take that is not among those of the samples, which are in the order of time.
-func strange(samples []sample) float64 {
-	days := 0
-	var first time.Time
-	for _, s := range samples {
-		if days == 0 || s.ready.Sub(first) >= sitting {
-			days++
-			first = s.ready
+// recent takes the newest samples, and says of how many days they are. None of these gives more than its share before all have given theirs: the
+// pools of a large site start more desktops in one morning than are looked at.
+func recent(samples []sample) (some []sample, days int) {
+	all := sittings(samples)
+	taken := make([]int, len(all))
+	left := newest
+	for _, share := range []int{newest / proven, newest} {
+		for i, day := range slices.Backward(all) {
+			more := min(left, max(0, min(share, len(day))-taken[i]))
+			taken[i] += more
+			left -= more
 		}
 	}
-	return 1 + daily*max(0, 1/float64(days)-1.0/proven)
+	for i, day := range all {
+		for n := range taken[i] {
+			some = append(some, day[n*len(day)/taken[i]])
+		}
+		if taken[i] > 0 {
+			days++
+		}
+	}
+	return some, days
+}
+
+// sittings puts samples, which are in the order of time, together by days.
+func sittings(samples []sample) (days [][]sample) {
+	begun := 0
+	for i := range samples {
+		if samples[i].ready.Sub(samples[begun].ready) >= sitting {
+			days = append(days, samples[begun:i])
+			begun = i
+		}
+	}
+	return append(days, samples[begun:])
 }
 
 // times are the seconds of samples, sorted and without outliers, and the mean of the bytes that were read.

@@ -66,6 +66,7 @@ func TestEstimate(t *testing.T) {
 		{"25", [][]*v1.BootSample{took(v2, "a", 4, times(25, 20*s)...)}, 20 * s, 22 * s, 25},
 		{"many of one day", [][]*v1.BootSample{every(9*time.Minute, v2, "a", 4, times(100, 20*s)...)}, 24643 * time.Millisecond, 24643 * time.Millisecond, 100},
 		{"mornings of two days", [][]*v1.BootSample{every(9*time.Minute, v2, "a", 4, times(50, 20*s)...), every(31*time.Hour, v2, "a", 4, times(2, 20*s)...)}, 22143 * time.Millisecond, 22999 * time.Millisecond, 52},
+		{"a large site's morning does not hide the days before", [][]*v1.BootSample{took(v2, "a", 4, times(14, 20*s)...), every(20*time.Second, v2, "a", 4, times(800, 20*s)...)}, 20 * s, 20 * s, 512},
 		{"the version before, when there are few", [][]*v1.BootSample{took(v2, "a", 4, times(4, 90*s)...), took(v1digest, "a", 4, times(96, 20*s)...)}, 0, 0, 100},
 		{"another image", [][]*v1.BootSample{took(other, "a", 4, times(100, 20*s)...)}, 30 * s, 30 * s, 100},
 		{"this version, although there are others", [][]*v1.BootSample{took(v2, "a", 4, times(100, 20*s)...), took(v1digest, "a", 4, times(100, 60*s)...)}, 20 * s, 20 * s, 100},
