@@ -135,7 +135,6 @@ type offer struct {
 	late     time.Duration
 	chosen   int
 	earliest time.Time
-	length   time.Duration
 	value    time.Time // at, or more
 	fresh    bool      // the plan before had no such start
 	Estimate
@@ -174,7 +173,7 @@ func (o *pool) next(h *host) *seat {
 	return nil
 }
 
-// offer finds the best place on a host: the latest that meets the deadline, or else the soonest.
+// offer finds the best place on a host: the latest that surely meets the deadline, or else the soonest.
 func (p *planner) offer(o *pool, h *host, w *wish) (offer, bool) {
 	s := o.next(h)
 	if s == nil {
@@ -186,11 +185,10 @@ func (p *planner) offer(o *pool, h *host, w *wish) (offer, bool) {
 	}
 	of := offer{host: h, chosen: h.chosen, earliest: imageAt(o, s, h), Estimate: p.estimate(o, h, s.Digest)}
 	earliest := later(of.earliest, room)
-	of.length = of.Mean + h.slack(w.From, of.Deviation)
-	last := w.From.Add(-of.Quantile)
-	if of.slot, of.at = h.latest(earliest, last, of.length); of.slot == nil {
-		of.slot, of.at = h.soonest(earliest, of.length)
-		of.late = of.at.Sub(last)
+	best := w.From.Add(-of.Quantile - h.margin(h.due[w.From.UTC()]+1, of.Deviation))
+	if of.slot, of.at = h.latest(earliest, best, of.Mean); of.slot == nil {
+		of.slot, of.at = h.soonest(earliest, of.Mean)
+		of.late = of.at.Sub(best)
 	}
 	of.fresh, of.value = !o.had(h, of.at.Truncate(time.Second)), of.at
 	if !s.had.IsZero() {
@@ -254,7 +252,7 @@ func (p *planner) start(o *pool, w *wish, of offer) {
 // enlist gives a seat a start that an offer describes.
 func (p *planner) enlist(o *pool, w *wish, s *seat, of offer) {
 	s.host = of.host
-	j := &job{Estimate: of.Estimate, pool: o, seat: s, wish: w, deadline: w.From, at: of.at, length: of.length, earliest: of.earliest, first: !s.cooled && s.job == nil}
+	j := &job{Estimate: of.Estimate, pool: o, seat: s, wish: w, deadline: w.From, at: of.at, earliest: of.earliest, first: !s.cooled && s.job == nil}
 	of.host.take(of.slot, j)
 	o.jobs, w.jobs = append(o.jobs, j), append(w.jobs, j)
 	o.used[of.host] = of.Estimate

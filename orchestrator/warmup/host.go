@@ -22,7 +22,7 @@ type host struct {
 	endMemory, endVCPUs int64
 	returns             bool
 	chosen              int               // starts that were given to it
-	due                 map[time.Time]int // those, by their deadline
+	due                 map[time.Time]int // those, and those that are under way, by their deadline
 }
 
 // promise is a change of what is free.
@@ -81,16 +81,11 @@ func (h *host) roomFrom(now time.Time, memory, vcpus int64) (time.Time, bool) {
 	return now, true
 }
 
-// slack is what the start that comes next for a deadline, in planning order, leaves to the one after it beyond its own mean time. Boots that
-// follow each other closely add up their delays, by the square root of their number, and those of a host's places even out among each other:
-// the first of j waves begins one such deviation earlier than j mean times.
-func (h *host) slack(deadline time.Time, deviation time.Duration) time.Duration {
-	wave := h.due[deadline.UTC()] / h.boots // waves that are full already
-	if wave == 0 {
-		return 0
-	}
-	grows := math.Sqrt(float64(wave)) - math.Sqrt(float64(wave-1))
-	return time.Duration(float64(deviation) * grows / math.Sqrt(float64(h.boots)))
+// margin is how much earlier than its own 99 % needs a start begins that is one of so many on the host for a deadline: those that follow each
+// other in one place add up their delays, by the square root of their number. It comes once, after the last wave and not between them:
+// so a place that is free does not wait, and the same is sure with an earlier end.
+func (h *host) margin(starts int, deviation time.Duration) time.Duration {
+	return time.Duration(float64(deviation) * math.Sqrt(float64(max(0, (starts-1)/h.boots))))
 }
 
 // occupy notes a boot that runs already, or is about to, until then.
@@ -171,7 +166,7 @@ func (h *host) take(s *slot, j *job) {
 	}
 	j.host = h
 	s.jobs = append(s.jobs, j)
-	s.fill(span{j.at, j.at.Add(j.length)})
+	s.fill(span{j.at, j.at.Add(j.Mean)})
 	h.due[j.deadline.UTC()]++
 	h.total(j.at, -j.pool.MemoryMiB, -j.pool.VCPUs)
 	h.chosen++
@@ -258,9 +253,9 @@ func (h *host) roomWithout(now time.Time, j *job) time.Time {
 // delay lets each job of a slot begin as late as it may, or as the one after it lets it.
 func (h *host) delay(s *slot) {
 	for i, j := range slices.Backward(s.jobs) {
-		last := j.last()
+		last := j.best()
 		if i+1 < len(s.jobs) {
-			last = sooner(last, s.jobs[i+1].at.Add(-j.length))
+			last = sooner(last, s.jobs[i+1].at.Add(-j.Mean))
 		}
 		if last.After(j.at) {
 			h.move(j, last)

@@ -6,8 +6,12 @@ import (
 	"time"
 )
 
-// little is by how much earlier than need be the starts of the plan before may be on the average, and be kept all the same.
-const little = 10 * time.Second
+// little is by how much more than those of a new plan the starts of the plan before may be off their best times on the average, and be kept all the
+// same; littleBegun is the same when some of them are under way, since nobody is served by a row that is dealt anew half way.
+const (
+	little      = 10 * time.Second
+	littleBegun = 30 * time.Second
+)
 
 // reserve holds the places of all starts that the plan before had.
 func (p *planner) reserve() {
@@ -59,7 +63,7 @@ func (p *planner) keepStarts(o *pool) {
 		o.planned = slices.Delete(o.planned, i, i+1)
 		o.cold[s.host] = slices.DeleteFunc(o.cold[s.host], func(other *seat) bool { return other == s })
 		e := p.estimate(o, s.host, s.Digest)
-		p.enlist(o, w, s, offer{host: s.host, slot: s.slot, at: s.had, earliest: s.earliest, length: max(shortest, e.Mean-time.Second), Estimate: e})
+		p.enlist(o, w, s, offer{host: s.host, slot: s.slot, at: s.had, earliest: s.earliest, Estimate: e})
 	}
 }
 
@@ -81,7 +85,7 @@ func imageAt(o *pool, s *seat, h *host) time.Time {
 // cost is what is bad about a plan.
 type cost struct {
 	missing, late, starts int
-	early                 time.Duration
+	off                   time.Duration // from the best times
 }
 
 func (p *planner) cost() (c cost) {
@@ -97,16 +101,16 @@ func (p *planner) cost() (c cost) {
 			if j.at.After(j.last()) {
 				c.late++
 			}
-			c.early += max(0, j.last().Sub(j.at))
+			c.off += j.best().Sub(j.at).Abs()
 		}
 	}
 	return c
 }
 
 // near: a plan with this cost is as good as one with the other, or nearly.
-func (c cost) near(other cost) bool {
+func (c cost) near(other cost, each time.Duration) bool {
 	if c.missing != other.missing || c.late != other.late {
 		return c.missing+c.late < other.missing+other.late
 	}
-	return c.early <= other.early+time.Duration(c.starts)*little
+	return c.off <= other.off+time.Duration(c.starts)*each
 }

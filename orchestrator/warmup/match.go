@@ -22,7 +22,7 @@ func (o *pool) swap() {
 	slices.SortStableFunc(jobs, func(a, b *job) int { return a.at.Add(a.Quantile).Compare(b.at.Add(b.Quantile)) })
 	slices.SortStableFunc(wishes, func(a, b *wish) int { return a.From.Compare(b.From) })
 	for i, j := range jobs {
-		j.wish, j.deadline = wishes[i], wishes[i].From
+		j.meet(wishes[i])
 	}
 	for _, j := range o.jobs {
 		if j.wish != nil {

@@ -14,6 +14,7 @@ type planner struct {
 	keep, near time.Duration
 	model      *Model
 	keeping    bool // starts that the plan before had stay where they are, if they can
+	begun      bool // some are under way
 	pools      []*pool
 	hosts      []*host
 	byName     map[string]*host
@@ -79,14 +80,25 @@ type job struct {
 	wish     *wish
 	deadline time.Time
 	at       time.Time
-	length   time.Duration // from its start to that of the next one in its place
-	earliest time.Time     // without regard to boots and memory
+	earliest time.Time // without regard to boots and memory
 	fixed    bool
 	first    bool // the seat is cold now
 }
 
-// last is the latest time at which the job may start.
+// last is the latest time at which the job may start to be ready for 99 of 100, if nothing before it is in its way.
 func (j *job) last() time.Time { return j.deadline.Add(-j.Quantile) }
+
+// best is when it should start: what is before it may take longer.
+func (j *job) best() time.Time {
+	return j.last().Add(-j.host.margin(j.host.due[j.deadline.UTC()], j.Deviation))
+}
+
+// meet gives the job another deadline.
+func (j *job) meet(w *wish) {
+	j.host.due[j.deadline.UTC()]--
+	j.wish, j.deadline = w, w.From
+	j.host.due[j.deadline.UTC()]++
+}
 
 func newPlanner(now time.Time, in Input, keeping bool, known map[Boot]Estimate) *planner {
 	p := &planner{
@@ -132,6 +144,9 @@ func (p *planner) plan() {
 		for _, o := range p.pools {
 			o.swap()
 		}
+	}
+	for _, h := range p.hosts { // for the deadlines that starts have now
+		h.settle(p.now)
 	}
 	for _, h := range p.hosts {
 		h.match()
@@ -221,10 +236,14 @@ func (p *planner) enterRunning(o *pool, s *seat) {
 	}
 	s.host.memory -= o.MemoryMiB
 	s.host.vcpus -= o.VCPUs
+	if s.Phase != Cold && !s.For.IsZero() { // of a row that has begun
+		s.host.due[s.For.UTC()]++
+	}
 	if s.Phase == Ready {
 		o.ready = append(o.ready, change{p.now, 1})
 		return
 	}
+	p.begun = true
 	e := p.estimate(o, s.host, s.Digest)
 	began := s.StartAt
 	if began.IsZero() {
@@ -234,8 +253,9 @@ func (p *planner) enterRunning(o *pool, s *seat) {
 	s.host.occupy(until.Truncate(time.Second)) // as start times are
 	o.ready = append(o.ready, change{until, 1})
 	if s.Phase == Cold {
-		j := &job{Estimate: e, pool: o, seat: s, host: s.host, at: s.StartAt, length: e.Mean, earliest: s.StartAt, fixed: true, first: true}
+		j := &job{Estimate: e, pool: o, seat: s, host: s.host, at: s.StartAt, earliest: s.StartAt, fixed: true, first: true}
 		j.deadline = o.deadlineOf(j)
+		s.host.due[j.deadline.UTC()]++
 		o.jobs = append(o.jobs, j)
 		o.used[s.host] = e
 		s.job = j
