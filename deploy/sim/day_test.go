@@ -50,6 +50,7 @@ func TestDays(t *testing.T) {
 		}
 		t.Logf("seed %d: %d days, %d faults, %d of %d claims found a ready desktop at once, %d openings were looked at, %d of them after faults; "+
 			"%d of %d desktops were ready as an office opened; revision %d", s.seed, days, s.struck, d.hits, d.claims, d.openings, d.excused, d.inTime, d.due, s.history.revision)
+		d.makespans.check(t)
 		if days > 2 && (d.claims == 0 || d.openings == 0) {
 			t.Error("nobody came, or nothing opened")
 		}
@@ -97,6 +98,7 @@ type dayStory struct {
 
 	claims, hits, openings, excused int
 	due, inTime                     int // desktops that openings wanted, and those that were ready to the second
+	makespans                       makespan
 }
 
 // worker is what a user does today.
@@ -329,6 +331,9 @@ func wantedAt(p poolPlan, c counts, spec *v1.PoolSpec) int {
 func (d *dayStory) noteOpening(now time.Time) {
 	if now.Sub(d.lastHit) < calmFrom {
 		return
+	}
+	if m, ok := d.history.makespanOf(now.Truncate(time.Minute)); ok && now.Sub(midnight) > settled*24*time.Hour {
+		d.makespans.add(m)
 	}
 	for _, p := range d.pools {
 		c := d.count(p.name)

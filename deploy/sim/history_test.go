@@ -31,6 +31,7 @@ type history struct {
 	claims   map[string]*v1.Claim
 	hosts    map[string]*v1.Host
 	pools    map[string]*v1.Pool
+	plans    map[string]*v1.Plan
 	// published holds the digests of all versions that were ever ready.
 	published map[string]bool
 	// users of each life, and of each desktop that has a data disk.
@@ -61,7 +62,7 @@ const mostAtOnce = 20_000
 func newHistory(problem func(invariant, format string, args ...any), slow func() bool) *history {
 	return &history{
 		problem: problem, desktops: map[string]*v1.Desktop{}, claims: map[string]*v1.Claim{}, hosts: map[string]*v1.Host{},
-		pools: map[string]*v1.Pool{}, published: map[string]bool{}, users: map[lifeKey]string{}, dataUsers: map[string]string{},
+		pools: map[string]*v1.Pool{}, plans: map[string]*v1.Plan{}, published: map[string]bool{}, users: map[lifeKey]string{}, dataUsers: map[string]string{},
 		highest: map[string]int64{}, ready: map[lifeKey]bool{},
 		rollouts: map[string]*v1.Rollout{}, turnovers: map[string]*turnover{}, states: map[uint32]v1.VersionState{},
 		withdrawn: map[uint32]time.Time{}, announced: map[lifeKey]time.Time{}, excused: map[lifeKey]bool{},
@@ -94,6 +95,8 @@ func (h *history) read(batch store.Batch) error {
 			delete(h.pools, ref.Name)
 		case v1.Kind_KIND_ROLLOUT:
 			delete(h.rollouts, ref.Name)
+		case v1.Kind_KIND_PLAN:
+			delete(h.plans, ref.Name)
 		}
 	}
 	for _, o := range batch.Changed {
@@ -121,6 +124,8 @@ func (h *history) read(batch store.Batch) error {
 			h.pools[o.GetMeta().GetName()] = o
 			t := h.turnover(o.GetMeta().GetName())
 			t.pools = append(t.pools, past{time.Now(), o})
+		case *v1.Plan:
+			h.plans[o.GetMeta().GetName()] = o
 		case *v1.Rollout:
 			h.noteRollout(o)
 		case *v1.Image:
