@@ -45,6 +45,10 @@ func warmUp(ctx context.Context, lab *onehost.Lab, desktops int) (o outcome, err
 			return o, err
 		}
 		o.ready = append(o.ready, at)
+		if start := desktop.GetIncarnation().GetStartAt().AsTime(); o.first.IsZero() || start.Before(o.first) {
+			o.first = start
+		}
+		o.work += store.Present(desktop).GetBoot().GetTook().AsDuration()
 	}
 	if slices.ContainsFunc(o.ready, o.deadline.Before) {
 		tell(o.deadline, found)
