@@ -284,6 +284,9 @@ func (d *dayStory) checkDay(today, now time.Time) bool {
 		}
 		return true
 	}
+	if m, ok := d.history.makespanOf(today.Add(opening)); ok && opens && now.Sub(midnight) > settled*24*time.Hour {
+		d.makespans.add(m)
+	}
 	for _, p := range d.pools {
 		c, spec := d.count(p.name), d.spec(p.name)
 		if opens {
@@ -331,9 +334,6 @@ func wantedAt(p poolPlan, c counts, spec *v1.PoolSpec) int {
 func (d *dayStory) noteOpening(now time.Time) {
 	if now.Sub(d.lastHit) < calmFrom {
 		return
-	}
-	if m, ok := d.history.makespanOf(now.Truncate(time.Minute)); ok && now.Sub(midnight) > settled*24*time.Hour {
-		d.makespans.add(m)
 	}
 	for _, p := range d.pools {
 		c := d.count(p.name)

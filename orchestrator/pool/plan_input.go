@@ -225,7 +225,7 @@ func (in *input) seatOf(d *decision, desktop *v1.Desktop) (seat warmup.Seat, los
 	case host != nil && !host.placeable && desktop.GetSpec().GetDataHost() == "":
 		return seat, "" // is made anew elsewhere when it is wanted
 	case inc.GetDesired() == v1.DesiredState_DESIRED_STATE_READY:
-		seat.StartAt = inc.GetStartAt().AsTime()
+		seat.StartAt, seat.For = inc.GetStartAt().AsTime(), d.startedFor(desktop)
 	}
 	if host != nil {
 		seat.Host = inc.GetHost()

@@ -132,7 +132,8 @@ type offer struct {
 	host     *host
 	slot     *slot
 	at       time.Time
-	late     time.Duration
+	late     time.Duration // after the last time at which it surely meets the deadline by itself
+	tight    time.Duration // not that, but after the best time
 	chosen   int
 	earliest time.Time
 	value    time.Time // at, or more
@@ -185,10 +186,13 @@ func (p *planner) offer(o *pool, h *host, w *wish) (offer, bool) {
 	}
 	of := offer{host: h, chosen: h.chosen, earliest: imageAt(o, s, h), Estimate: p.estimate(o, h, s.Digest)}
 	earliest := later(of.earliest, room)
-	best := w.From.Add(-of.Quantile - h.margin(h.due[w.From.UTC()]+1, of.Deviation))
+	last := w.From.Add(-of.Quantile)
+	best := last.Add(-h.margin(h.due[w.From.UTC()]+1, of.Deviation))
 	if of.slot, of.at = h.latest(earliest, best, of.Mean); of.slot == nil {
 		of.slot, of.at = h.soonest(earliest, of.Mean)
-		of.late = of.at.Sub(best)
+		if of.late = max(0, of.at.Sub(last)); of.late == 0 {
+			of.tight = of.at.Sub(best)
+		}
 	}
 	of.fresh, of.value = !o.had(h, of.at.Truncate(time.Second)), of.at
 	if !s.had.IsZero() {
@@ -251,7 +255,7 @@ func (p *planner) start(o *pool, w *wish, of offer) {
 
 // enlist gives a seat a start that an offer describes.
 func (p *planner) enlist(o *pool, w *wish, s *seat, of offer) {
-	s.host = of.host
+	s.host, s.For = of.host, time.Time{}
 	j := &job{Estimate: of.Estimate, pool: o, seat: s, wish: w, deadline: w.From, at: of.at, earliest: of.earliest, first: !s.cooled && s.job == nil}
 	of.host.take(of.slot, j)
 	o.jobs, w.jobs = append(o.jobs, j), append(w.jobs, j)
@@ -264,10 +268,10 @@ func (p *planner) enlist(o *pool, w *wish, s *seat, of offer) {
 }
 
 func (a offer) equal(b offer) bool {
-	return a.late == b.late && a.at.Equal(b.at) && a.value.Equal(b.value) && a.fresh == b.fresh && a.chosen == b.chosen
+	return a.late == b.late && a.tight == b.tight && a.at.Equal(b.at) && a.value.Equal(b.value) && a.fresh == b.fresh && a.chosen == b.chosen
 }
 
-// offers is a heap: what is in time first, the latest start of that; then what is least late; on equal terms what
+// offers is a heap: what is surely in time first, the latest start of that; then what is least tight, or late; on equal terms what
 // was planned before, or else the host that was chosen least.
 type offers []offer
 
@@ -275,10 +279,10 @@ func (o offers) Len() int      { return len(o) }
 func (o offers) Swap(i, j int) { o[i], o[j] = o[j], o[i] }
 func (o offers) Less(i, j int) bool {
 	a, b := o[i], o[j]
-	if a.late == b.late && a.value.Equal(b.value) && a.fresh != b.fresh {
+	if a.late == b.late && a.tight == b.tight && a.value.Equal(b.value) && a.fresh != b.fresh {
 		return b.fresh
 	}
-	return cmp.Or(cmp.Compare(a.late, b.late), b.value.Compare(a.value), cmp.Compare(a.chosen, b.chosen), cmp.Compare(a.host.Name, b.host.Name)) < 0
+	return cmp.Or(cmp.Compare(a.late, b.late), cmp.Compare(a.tight, b.tight), b.value.Compare(a.value), cmp.Compare(a.chosen, b.chosen), cmp.Compare(a.host.Name, b.host.Name)) < 0
 }
 func (o *offers) Push(x any) {
 	if of, ok := x.(offer); ok {

@@ -22,7 +22,8 @@ type host struct {
 	endMemory, endVCPUs int64
 	returns             bool
 	chosen              int               // starts that were given to it
-	due                 map[time.Time]int // those, and those that are under way, by their deadline
+	begun               map[time.Time]int // starts that are under way, or over, by their deadline, which is to come
+	due                 map[time.Time]int // those, and those that were given to it
 }
 
 // promise is a change of what is free.
@@ -83,9 +84,15 @@ func (h *host) roomFrom(now time.Time, memory, vcpus int64) (time.Time, bool) {
 
 // margin is how much earlier than its own 99 % needs a start begins that is one of so many on the host for a deadline: those that follow each
 // other in one place add up their delays, by the square root of their number. It comes once, after the last wave and not between them:
-// so a place that is free does not wait, and the same is sure with an earlier end.
+// so a place that is free does not wait, and a shorter row is as sure.
 func (h *host) margin(starts int, deviation time.Duration) time.Duration {
 	return time.Duration(float64(deviation) * math.Sqrt(float64(max(0, (starts-1)/h.boots))))
+}
+
+// begin notes a start that is under way, or over, of a row for a deadline that is to come.
+func (h *host) begin(deadline time.Time) {
+	h.begun[deadline.UTC()]++
+	h.due[deadline.UTC()]++
 }
 
 // occupy notes a boot that runs already, or is about to, until then.

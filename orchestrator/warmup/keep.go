@@ -6,11 +6,12 @@ import (
 	"time"
 )
 
-// little is by how much more than those of a new plan the starts of the plan before may be off their best times on the average, and be kept all the
-// same; littleBegun is the same when some of them are under way, since nobody is served by a row that is dealt anew half way.
 const (
-	little      = 10 * time.Second
-	littleBegun = 30 * time.Second
+	// little is how much earlier than in a new plan the starts of the plan before may be on the average, and be kept all the same; littleBegun is
+	// the same of a row of which some are under way, since nobody is served by one that is dealt anew half way.
+	little, littleBegun = 10 * time.Second, 30 * time.Second
+	// tight is how much later than it should any of them may be, beyond what it would be in a new plan.
+	tight = 2 * time.Second
 )
 
 // reserve holds the places of all starts that the plan before had.
@@ -52,19 +53,26 @@ func (p *planner) hasPlanned() bool {
 	return slices.ContainsFunc(p.pools, func(o *pool) bool { return len(o.planned) > 0 })
 }
 
-// keepStarts gives a pool's wishes the latest starts of the plan before that meet them.
+// keepStarts gives a pool's wishes the starts of the plan before that were for the same deadline, and then the latest others that meet them.
 func (p *planner) keepStarts(o *pool) {
-	for w := o.wish(); w != nil; w = o.wish() {
-		i := slices.IndexFunc(o.planned, func(s *seat) bool { return p.keeps(o, s, w) })
-		if i < 0 {
-			return
+	for _, same := range []bool{true, false} {
+		for _, w := range o.wishes {
+			for w.missing > 0 && !w.dropped && p.keepStart(o, w, same) {
+			}
 		}
-		s := o.planned[i]
-		o.planned = slices.Delete(o.planned, i, i+1)
-		o.cold[s.host] = slices.DeleteFunc(o.cold[s.host], func(other *seat) bool { return other == s })
-		e := p.estimate(o, s.host, s.Digest)
-		p.enlist(o, w, s, offer{host: s.host, slot: s.slot, at: s.had, earliest: s.earliest, Estimate: e})
 	}
+}
+
+func (p *planner) keepStart(o *pool, w *wish, same bool) bool {
+	i := slices.IndexFunc(o.planned, func(s *seat) bool { return (!same || s.For.Equal(w.From)) && p.keeps(o, s, w) })
+	if i < 0 {
+		return false
+	}
+	s := o.planned[i]
+	o.planned = slices.Delete(o.planned, i, i+1)
+	o.cold[s.host] = slices.DeleteFunc(o.cold[s.host], func(other *seat) bool { return other == s })
+	p.enlist(o, w, s, offer{host: s.host, slot: s.slot, at: s.had, earliest: s.earliest, Estimate: p.estimate(o, s.host, s.Digest)})
+	return true
 }
 
 // keeps: the seat's start in the plan before meets the wish.
@@ -84,8 +92,10 @@ func imageAt(o *pool, s *seat, h *host) time.Time {
 
 // cost is what is bad about a plan.
 type cost struct {
-	missing, late, starts int
-	off                   time.Duration // from the best times
+	missing, late int
+	early         time.Duration // before the best times, in all
+	mayBe         time.Duration // by how much more that is not worth a new plan
+	tight         time.Duration // after its best time, the one that is most
 }
 
 func (p *planner) cost() (c cost) {
@@ -94,23 +104,30 @@ func (p *planner) cost() (c cost) {
 			c.missing += w.missing
 		}
 		for _, j := range o.jobs {
-			if j.fixed {
-				continue
+			if !j.fixed {
+				c.add(j)
 			}
-			c.starts++
-			if j.at.After(j.last()) {
-				c.late++
-			}
-			c.off += j.best().Sub(j.at).Abs()
 		}
 	}
 	return c
 }
 
+func (c *cost) add(j *job) {
+	if j.at.After(j.last()) {
+		c.late++
+	}
+	c.early += max(0, j.best().Sub(j.at))
+	c.tight = max(c.tight, j.at.Sub(j.best()))
+	c.mayBe += little
+	if j.host.begun[j.deadline.UTC()] > 0 {
+		c.mayBe += littleBegun - little
+	}
+}
+
 // near: a plan with this cost is as good as one with the other, or nearly.
-func (c cost) near(other cost, each time.Duration) bool {
+func (c cost) near(other cost) bool {
 	if c.missing != other.missing || c.late != other.late {
 		return c.missing+c.late < other.missing+other.late
 	}
-	return c.off <= other.off+time.Duration(c.starts)*each
+	return c.early <= other.early+c.mayBe && c.tight <= other.tight+tight
 }

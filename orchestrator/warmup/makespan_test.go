@@ -108,3 +108,22 @@ func lateOf(plan warmup.PoolPlan, boots int, boot func() float64) (late int) {
 	}
 	return late
 }
+
+// A row that grows after it was planned begins as much earlier as it needs, although hosts were told the rest of it before.
+func TestAGrownRowIsAsSure(t *testing.T) {
+	boot := kindsOfBoots()[2].boot
+	in := site(1, 4, 48, 4)
+	in.Model = observed(200, 4, boot)
+	e := in.Model.Estimate(warmup.Boot{Image: "office", Digest: digest, Class: "std", AtOnce: 4})
+	for minute, wanted := range []int{4, 8, 8, 48, 48, 48} {
+		in.Pools[0].Targets[1].Running = wanted
+		now := at("06:00:00").Add(time.Duration(minute) * time.Minute)
+		out := warmup.Plan(now, in)
+		follow(in, out, now)
+		starts := out.Pools[0].Starts
+		last := open.Add(-e.Quantile - time.Duration(float64(e.Deviation)*math.Sqrt(float64(wanted/4-1))))
+		if at := starts[len(starts)-1].At; len(starts) != wanted || at.After(last.Add(2*time.Second)) {
+			t.Errorf("with %d wanted %d start, the last at %v: want %v", wanted, len(starts), at, last)
+		}
+	}
+}

@@ -19,7 +19,9 @@ func (o *pool) swap() {
 	for _, w := range o.wishes {
 		w.jobs = nil
 	}
-	slices.SortStableFunc(jobs, func(a, b *job) int { return a.at.Add(a.Quantile).Compare(b.at.Add(b.Quantile)) })
+	slices.SortStableFunc(jobs, func(a, b *job) int {
+		return cmp.Or(a.at.Add(a.Quantile).Compare(b.at.Add(b.Quantile)), a.deadline.Compare(b.deadline))
+	})
 	slices.SortStableFunc(wishes, func(a, b *wish) int { return a.From.Compare(b.From) })
 	for i, j := range jobs {
 		j.meet(wishes[i])

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// newest is how many samples of one kind an estimate looks at: more of them are of days gone by.
+	// newest is how many samples of one kind an estimate looks at: more of them are of days gone by, unless they are of the last ones.
 	newest = 512
 	// enough is how many samples make an estimate of their own; with fewer, those of the next wider kind are looked at first.
 	enough = 5
@@ -215,28 +215,16 @@ func comparable(samples []sample, atOnce int) ([]sample, float64) {
 	return samples, 1
 }
 
-// recent takes the newest samples, and says of how many days they are. None of these gives more than its share before all have given theirs: the
-// pools of a large site start more desktops in one morning than are looked at.
+// recent takes the newest samples, and says of how many days they are: as many as make an estimate, and all of the days that show how much one
+// differs from another. A large site starts more desktops in one morning than it takes for the first alone.
 func recent(samples []sample) (some []sample, days int) {
 	all := sittings(samples)
-	taken := make([]int, len(all))
-	left := newest
-	for _, share := range []int{newest / proven, newest} {
-		for i, day := range slices.Backward(all) {
-			more := min(left, max(0, min(share, len(day))-taken[i]))
-			taken[i] += more
-			left -= more
-		}
+	first := len(samples)
+	for first > 0 && (len(samples)-first < newest || days < proven) {
+		days++
+		first -= len(all[len(all)-days])
 	}
-	for i, day := range all {
-		for n := range taken[i] {
-			some = append(some, day[n*len(day)/taken[i]])
-		}
-		if taken[i] > 0 {
-			days++
-		}
-	}
-	return some, days
+	return samples[first:], days
 }
 
 // sittings puts samples, which are in the order of time, together by days.

@@ -14,7 +14,6 @@ type planner struct {
 	keep, near time.Duration
 	model      *Model
 	keeping    bool // starts that the plan before had stay where they are, if they can
-	begun      bool // some are under way
 	pools      []*pool
 	hosts      []*host
 	byName     map[string]*host
@@ -85,7 +84,7 @@ type job struct {
 	first    bool // the seat is cold now
 }
 
-// last is the latest time at which the job may start to be ready for 99 of 100, if nothing before it is in its way.
+// last is the latest time at which the job may start, if nothing before it is in its way.
 func (j *job) last() time.Time { return j.deadline.Add(-j.Quantile) }
 
 // best is when it should start: what is before it may take longer.
@@ -107,7 +106,7 @@ func newPlanner(now time.Time, in Input, keeping bool, known map[Boot]Estimate) 
 	}
 	for _, h := range in.Hosts {
 		p.hosts = append(p.hosts, &host{
-			Host: h, boots: min(max(1, h.Boots), maxBoots), memory: h.MemoryMiB, vcpus: h.VCPUs, due: map[time.Time]int{},
+			Host: h, boots: min(max(1, h.Boots), maxBoots), memory: h.MemoryMiB, vcpus: h.VCPUs, begun: map[time.Time]int{}, due: map[time.Time]int{},
 		})
 	}
 	slices.SortFunc(p.hosts, func(a, b *host) int { return cmp.Compare(a.Name, b.Name) })
@@ -236,14 +235,13 @@ func (p *planner) enterRunning(o *pool, s *seat) {
 	}
 	s.host.memory -= o.MemoryMiB
 	s.host.vcpus -= o.VCPUs
-	if s.Phase != Cold && !s.For.IsZero() { // of a row that has begun
-		s.host.due[s.For.UTC()]++
+	if s.Phase != Cold && s.For.After(p.now) {
+		s.host.begin(s.For)
 	}
 	if s.Phase == Ready {
 		o.ready = append(o.ready, change{p.now, 1})
 		return
 	}
-	p.begun = true
 	e := p.estimate(o, s.host, s.Digest)
 	began := s.StartAt
 	if began.IsZero() {
@@ -255,15 +253,19 @@ func (p *planner) enterRunning(o *pool, s *seat) {
 	if s.Phase == Cold {
 		j := &job{Estimate: e, pool: o, seat: s, host: s.host, at: s.StartAt, earliest: s.StartAt, fixed: true, first: true}
 		j.deadline = o.deadlineOf(j)
-		s.host.due[j.deadline.UTC()]++
+		s.host.begin(j.deadline)
 		o.jobs = append(o.jobs, j)
 		o.used[s.host] = e
 		s.job = j
 	}
 }
 
-// deadlineOf is the first time at which the target rises that a fixed start can meet; when there is none, that of its readiness.
+// deadlineOf is what a fixed start was planned for; when nobody knows, the first time at which the target rises that it can meet, or else that of
+// its readiness.
 func (o *pool) deadlineOf(j *job) time.Time {
+	if !j.seat.For.IsZero() {
+		return j.seat.For
+	}
 	for i := 1; i < len(o.targets); i++ {
 		if o.targets[i].Running > o.targets[i-1].Running && !o.targets[i].From.Before(j.at) {
 			return o.targets[i].From

@@ -95,7 +95,7 @@ type Seat struct {
 	Claimed bool
 	// StartAt is the start time that it has; zero when none.
 	StartAt time.Time
-	// For is the deadline that a plan started it for: before then it is not cooled. Zero when none did.
+	// For is the deadline that a plan started it for, or is about to: before then it is not cooled. Zero when none did.
 	For time.Time
 	// Digest of the version that its present life runs, when that is not the pool's.
 	Digest string
@@ -145,7 +145,7 @@ type Start struct {
 	Host string
 	// At is a whole second, unless now is later than the one before it.
 	At, Deadline time.Time
-	// Expected is when it will be ready on the average, Sure when 99 of 100 are.
+	// Expected is when it will be ready on the average, Sure when 99 of 100 are that need not wait for another one.
 	Expected, Sure time.Time
 	// Fixed: the start was set before and is too near to be changed.
 	Fixed bool
@@ -186,11 +186,7 @@ func Plan(now time.Time, in Input) Output {
 	p.plan()
 	if kept := newPlanner(now, in, true, known); kept.hasPlanned() {
 		kept.plan()
-		each := little
-		if kept.begun {
-			each = littleBegun
-		}
-		if kept.cost().near(p.cost(), each) {
+		if kept.cost().near(p.cost()) {
 			p = kept
 		}
 	}

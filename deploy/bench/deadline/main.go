@@ -83,8 +83,11 @@ func compare(ctx context.Context, lab *onehost.Lab, script *onehost.Script, desk
 	sides := []func(context.Context) error{
 		func(ctx context.Context) error {
 			o, err := warmUp(ctx, lab, desktops)
+			if err != nil {
+				return err
+			}
 			line.Makespans = append(line.Makespans, o.makespanRatio(script.Concurrency))
-			return line.Ours.add(o, err)
+			return line.Ours.add(o, nil)
 		},
 		func(ctx context.Context) error {
 			return line.StartAll.add(fromScript(ctx, script, desktops, desktops, lead))
