@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -114,9 +115,13 @@ func (c *curves) office(view *store.View, pool *v1.Pool) *calendar.Resolved {
 	return made.resolved
 }
 
-// learned is what all pools' histories say of how long starts take.
-func (c *curves) learned(view *store.View) *warmup.Model {
-	images, histories := store.All[*v1.Image](view), store.All[*v1.History](view)
+// learned is what all pools' histories say of how long starts take: those that are kept, and of pools of which none is, as stored.
+func (c *curves) learned(view *store.View, kept map[string]unwritten) *warmup.Model {
+	images, histories := store.All[*v1.Image](view), slices.Clone(store.All[*v1.History](view))
+	histories = slices.DeleteFunc(histories, func(h *v1.History) bool { _, newer := kept[h.GetMeta().GetName()]; return newer })
+	for _, name := range slices.Sorted(maps.Keys(kept)) {
+		histories = append(histories, &v1.History{Meta: &v1.Meta{Name: name}, Boots: kept[name].boots})
+	}
 	of := make([]boots, 0, len(histories))
 	for _, h := range histories {
 		b := boots{pool: h.GetMeta().GetName(), count: len(h.GetBoots())}

@@ -66,9 +66,9 @@ func TestPlanByClocksThatJump(t *testing.T) {
 		ops, _ := operations(Decide(now, s))
 		commit(store.WriterPool, ops...)
 		var r dayRound
-		r.remember(now, view(), &curves{}, nil)
+		kept := r.remember(now, view(), &curves{}, nil)
 		r.sweep(now, view())
-		r.plan(now, view(), &curves{})
+		r.plan(now, view(), &curves{}, kept)
 		for _, op := range r.starts {
 			told[op.Object.(*v1.Desktop).GetIncarnation().GetStartAt().AsTime()]++
 		}

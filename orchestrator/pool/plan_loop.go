@@ -50,7 +50,7 @@ func (p *planner) reconcile(ctx context.Context, _ string) (time.Duration, error
 	}
 	if due {
 		p.pace.begin(now)
-		near, next := round.plan(now, view, &p.curves)
+		near, next := round.plan(now, view, &p.curves, p.kept)
 		p.pace.foresee(near, next)
 	}
 	if err := p.commit(ctx, round); err != nil {
@@ -108,13 +108,14 @@ type dayRound struct {
 }
 
 // plan says what is to be written about the warm-ups of all pools. near: a start is so near that what happens meanwhile matters
-// at once. next is when to plan again even if nothing changes; zero means some time. It is pure.
-func (r *dayRound) plan(now time.Time, view *store.View, known *curves) (near bool, next time.Time) {
+// at once. next is when to plan again even if nothing changes; zero means some time. kept is what remember returned: starts of which
+// the view's histories do not tell yet. It is pure.
+func (r *dayRound) plan(now time.Time, view *store.View, known *curves, kept map[string]unwritten) (near bool, next time.Time) {
 	if !slices.ContainsFunc(store.All[*v1.Pool](view), func(p *v1.Pool) bool { return p.GetSpec().GetSchedule() != nil }) {
 		return false, time.Time{}
 	}
 	rooms := known.rooms.Of(view)
-	in := warmup.Input{Until: now.Add(planAhead), Model: known.learned(view)}
+	in := warmup.Input{Until: now.Add(planAhead), Model: known.learned(view, kept)}
 	out := warmup.Plan(now, planInput(view, now, in, rooms, func(pool *v1.Pool) []demand.Step { return known.get(view, pool, now) }))
 	byName := map[string]*room.Host{}
 	for _, h := range rooms {

@@ -172,3 +172,19 @@ func TestHistoryIsWrittenNowAndThen(t *testing.T) {
 		t.Errorf("a first start is written %d times: %v", n, written().GetBoots())
 	}
 }
+
+// A plan knows of the starts that were seen, and not only of those that are written: the first of a pool make it another one.
+func TestPlansKnowWhatIsNotWritten(t *testing.T) {
+	w := settled(t, 1)
+	w.desktops["sales-1"].Status.Boot = &v1.BootReport{Took: durationpb.New(20 * time.Second), AtOnce: 1}
+	view := shown(t, w)
+	var r dayRound
+	kept := r.remember(w.now, view, &curves{}, nil)
+	if n := len(kept["sales"].boots); n != 1 || len(store.All[*v1.History](view)) != 0 {
+		t.Fatal(n, "starts were seen")
+	}
+	boot := warmup.Boot{Digest: kept["sales"].boots[0].GetDigest(), Class: kept["sales"].boots[0].GetHostClass()}
+	if e := new(curves).learned(view, kept).Estimate(boot); e.Samples != 1 {
+		t.Errorf("known is %+v", e)
+	}
+}
