@@ -9,14 +9,20 @@ import (
 // settled is how many days a site needs before its plans are held against what is possible: until then they allow for other days.
 const settled = 14
 
-// makespan is how long the starts of openings take, from the first one to the last that is ready.
+// makespan is how long the starts of openings take on the hosts that take longest.
 type makespan struct {
 	openings, starts int
-	// planned is by what the plan expects of a start: the margin that it keeps before the deadline comes after it.
+	// planned is from a host's first start until its last is expected to be ready: the margin that is kept before the deadline comes after it.
 	planned time.Duration
-	// fluid is the lower bound: the starts of the host that has most to do, divided by its places for boots, of the mean length that all had
-	// in truth. whole is the same with starts that cannot be cut into pieces.
+	// fluid is the least that they can take, of the mean length that all had in truth, could they be cut into pieces; whole is what they can
+	// take as they are.
 	fluid, whole time.Duration
+}
+
+// row is one host's starts.
+type row struct {
+	starts, boots int
+	first, last   time.Time
 }
 
 // makespanOf takes together what the plans of all pools start for a deadline; false when that is nothing, or some were never ready.
@@ -24,8 +30,7 @@ func (h *history) makespanOf(deadline time.Time) (m makespan, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var work time.Duration
-	var first, last time.Time
-	count, boots := map[string]int{}, map[string]int{}
+	rows := map[string]*row{}
 	for _, plan := range h.plans {
 		for _, s := range plan.GetStarts() {
 			if !s.GetDeadline().AsTime().Equal(deadline) {
@@ -35,17 +40,21 @@ func (h *history) makespanOf(deadline time.Time) (m makespan, ok bool) {
 			if took == 0 {
 				return m, false
 			}
-			host, at := plan.GetHosts()[s.GetHost()], s.GetStartAt().AsTime()
-			if first.IsZero() || at.Before(first) {
-				first = at
-			}
-			if expected := at.Add(host.GetMean().AsDuration()); expected.After(last) {
-				last = expected
-			}
 			m.starts++
 			work += took
-			count[host.GetName()]++
-			boots[host.GetName()] = int(host.GetBoots())
+			host, at := plan.GetHosts()[s.GetHost()], s.GetStartAt().AsTime()
+			r := rows[host.GetName()]
+			if r == nil {
+				r = &row{first: at}
+				rows[host.GetName()] = r
+			}
+			r.starts, r.boots = r.starts+1, int(host.GetBoots())
+			if at.Before(r.first) {
+				r.first = at
+			}
+			if expected := at.Add(host.GetMean().AsDuration()); expected.After(r.last) {
+				r.last = expected
+			}
 		}
 	}
 	if m.starts == 0 {
@@ -53,11 +62,11 @@ func (h *history) makespanOf(deadline time.Time) (m makespan, ok bool) {
 	}
 	m.openings = 1
 	mean := work / time.Duration(m.starts)
-	for name, n := range count {
-		m.fluid = max(m.fluid, mean*time.Duration(n)/time.Duration(boots[name]))
-		m.whole = max(m.whole, mean*time.Duration((n+boots[name]-1)/boots[name]))
+	for _, r := range rows {
+		m.planned = max(m.planned, r.last.Sub(r.first))
+		m.fluid = max(m.fluid, mean*time.Duration(r.starts)/time.Duration(r.boots))
+		m.whole = max(m.whole, mean*time.Duration((r.starts+r.boots-1)/r.boots))
 	}
-	m.planned = last.Sub(first)
 	return m, true
 }
 
@@ -69,7 +78,7 @@ func (m *makespan) add(other makespan) {
 	m.whole += other.whole
 }
 
-// check: plans take no more than a tenth longer than whole starts can.
+// check: plans take no more than a tenth longer than starts, which cannot be cut into pieces, can.
 func (m *makespan) check(t *testing.T) {
 	if m.openings == 0 {
 		return
