@@ -284,8 +284,8 @@ func (d *dayStory) checkDay(today, now time.Time) bool {
 		}
 		return true
 	}
-	if m, ok := d.history.makespanOf(today.Add(opening)); ok && opens && now.Sub(midnight) > settled*24*time.Hour {
-		d.makespans.add(m)
+	if opens && now.Sub(midnight) > settled*24*time.Hour {
+		d.makespans.add(d.history.makespanOf(today.Add(opening)))
 	}
 	for _, p := range d.pools {
 		c, spec := d.count(p.name), d.spec(p.name)

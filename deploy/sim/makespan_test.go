@@ -25,10 +25,11 @@ type row struct {
 	first, last   time.Time
 }
 
-// makespanOf takes together what the plans of all pools start for a deadline; false when that is nothing, or some were never ready.
-func (h *history) makespanOf(deadline time.Time) (m makespan, ok bool) {
+// makespanOf takes together what the plans of all pools start for a deadline; nothing when some of it was never ready.
+func (h *history) makespanOf(deadline time.Time) makespan {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	m := makespan{openings: 1}
 	var work time.Duration
 	rows := map[string]*row{}
 	for _, plan := range h.plans {
@@ -38,7 +39,7 @@ func (h *history) makespanOf(deadline time.Time) (m makespan, ok bool) {
 			}
 			took := h.desktops[fmt.Sprintf("%s-%d", plan.GetPool(), s.GetSeat())].GetStatus().GetBoot().GetTook().AsDuration()
 			if took == 0 {
-				return m, false
+				return makespan{}
 			}
 			m.starts++
 			work += took
@@ -58,16 +59,15 @@ func (h *history) makespanOf(deadline time.Time) (m makespan, ok bool) {
 		}
 	}
 	if m.starts == 0 {
-		return m, false
+		return makespan{}
 	}
-	m.openings = 1
 	mean := work / time.Duration(m.starts)
 	for _, r := range rows {
 		m.planned = max(m.planned, r.last.Sub(r.first))
 		m.fluid = max(m.fluid, mean*time.Duration(r.starts)/time.Duration(r.boots))
 		m.whole = max(m.whole, mean*time.Duration((r.starts+r.boots-1)/r.boots))
 	}
-	return m, true
+	return m
 }
 
 func (m *makespan) add(other makespan) {

@@ -65,6 +65,7 @@ func kindsOfBoots() []kindOfBoots {
 // each other, and whatever they differ by.
 func TestReadyByTheDeadline(t *testing.T) {
 	for _, kind := range kindsOfBoots() {
+		allStarts, allLate := 0, 0
 		for _, boots := range []int{2, 8} {
 			for _, waves := range []int{1, 2, 4, 12} {
 				total, late := 0, 0
@@ -79,7 +80,11 @@ func TestReadyByTheDeadline(t *testing.T) {
 				if float64(late) > 0.012*float64(total) {
 					t.Errorf("%d waves of %d starts that are %s: %d of %d late", waves, boots, kind.name, late, total)
 				}
+				allStarts, allLate = allStarts+total, allLate+late
 			}
+		}
+		if allLate*100 > allStarts {
+			t.Errorf("starts that are %s: %d of %d late", kind.name, allLate, allStarts)
 		}
 	}
 }

@@ -86,7 +86,7 @@ func anyInput(t *rapid.T, now time.Time, steady bool) warmup.Input {
 				target = rapid.IntRange(0, seats+3).Draw(t, "target")
 			}
 			p.Targets = append(p.Targets, warmup.Target{From: from, Running: target})
-			from = from.Add(time.Duration(rapid.IntRange(1, 20).Draw(t, "after")) * 5 * time.Minute) // demand is counted so
+			from = from.Add(time.Duration(rapid.IntRange(1, 100).Draw(t, "after")) * time.Minute)
 		}
 		in.Pools = append(in.Pools, p)
 	}
@@ -267,7 +267,7 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
-// calm makes a site with plenty of memory, and targets that lie hours ahead.
+// calm makes a site with plenty of memory, and targets that lie hours ahead, in steps of five minutes, as demand is counted.
 func calm(in warmup.Input, now time.Time) warmup.Input {
 	for i := range in.Hosts {
 		in.Hosts[i].MemoryMiB, in.Hosts[i].VCPUs = 1e6, 1e6
@@ -275,7 +275,10 @@ func calm(in warmup.Input, now time.Time) warmup.Input {
 	for i := range in.Pools {
 		p := &in.Pools[i]
 		for j := range p.Targets {
-			p.Targets[j].From = p.Targets[j].From.Add(3 * time.Hour)
+			p.Targets[j].From = p.Targets[j].From.Add(3 * time.Hour).Truncate(5 * time.Minute)
+			if j > 0 {
+				p.Targets[j].From = latest(p.Targets[j].From, p.Targets[j-1].From.Add(5*time.Minute))
+			}
 		}
 		p.Targets = slices.Insert(p.Targets, 0, warmup.Target{From: now.Add(-time.Hour)})
 	}

@@ -83,11 +83,10 @@ func compare(ctx context.Context, lab *onehost.Lab, script *onehost.Script, desk
 	sides := []func(context.Context) error{
 		func(ctx context.Context) error {
 			o, err := warmUp(ctx, lab, desktops)
-			if err != nil {
-				return err
+			if err == nil {
+				line.Makespans = append(line.Makespans, o.makespanRatio(script.Concurrency))
 			}
-			line.Makespans = append(line.Makespans, o.makespanRatio(script.Concurrency))
-			return line.Ours.add(o, nil)
+			return line.Ours.add(o, err)
 		},
 		func(ctx context.Context) error {
 			return line.StartAll.add(fromScript(ctx, script, desktops, desktops, lead))
