@@ -90,6 +90,43 @@ func imageAt(o *pool, s *seat, h *host) time.Time {
 	return later(s.earliest, h.Images[cmp.Or(s.Digest, o.Digest)])
 }
 
+// closeUp gives the earliest starts the places after them that nobody has any more: where some are no longer wanted, a row is as short as a new
+// one would be, and few starts move.
+func (h *host) closeUp() {
+	var jobs []*job
+	for _, s := range h.slots {
+		s.refill()
+		jobs = append(jobs, s.jobs...)
+	}
+	slices.SortStableFunc(jobs, func(a, b *job) int { return a.at.Compare(b.at) })
+	for _, j := range jobs {
+		to, at := h.latest(j.earliest, j.best(), j.Mean)
+		if to == nil || at.Sub(j.at) <= little {
+			continue
+		}
+		for _, s := range h.slots {
+			if i := slices.Index(s.jobs, j); i >= 0 {
+				s.jobs = slices.Delete(s.jobs, i, i+1)
+				s.refill()
+			}
+		}
+		h.move(j, at)
+		to.jobs = append(to.jobs, j)
+		to.refill()
+		if !slices.Contains(h.slots, to) {
+			h.slots = append(h.slots, to)
+		}
+	}
+}
+
+// refill enters the spans of its jobs, and no others.
+func (s *slot) refill() {
+	s.busy = s.busy[:0]
+	for _, j := range s.jobs {
+		s.fill(span{j.at, j.at.Add(j.Mean)})
+	}
+}
+
 // cost is what is bad about a plan.
 type cost struct {
 	missing, late int

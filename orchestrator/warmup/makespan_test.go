@@ -132,3 +132,31 @@ func TestAGrownRowIsAsSure(t *testing.T) {
 		}
 	}
 }
+
+// Where a start is not wanted any more, the earliest takes its place, and the others stay where they are.
+func TestARowClosesUp(t *testing.T) {
+	in := site(1, 3, 22, 11)
+	other := in.Pools[0]
+	other.Name, other.Seats = "hall", slices.Clone(in.Pools[0].Seats[11:])
+	in.Pools[0].Seats = in.Pools[0].Seats[:11]
+	for i := range other.Seats {
+		other.Seats[i].Number = uint32(i + 1)
+	}
+	in.Pools = append(in.Pools, other)
+	follow(in, warmup.Plan(at("06:00:00"), in), at("06:00:00"))
+	in.Pools[1].Targets = []warmup.Target{other.Targets[0], {From: open, Running: 10}}
+	first, moved := open, 0
+	for n, p := range warmup.Plan(at("06:10:00"), in).Pools {
+		for _, s := range p.Starts {
+			if s.At.Before(first) {
+				first = s.At
+			}
+			if !s.At.Equal(in.Pools[n].Seats[s.Seat-1].StartAt) {
+				moved++
+			}
+		}
+	}
+	if first.Before(open.Add(-7*20*time.Second)) || moved > 1 {
+		t.Errorf("21 starts in 3 places begin at %v, %d of them moved", first, moved)
+	}
+}

@@ -131,6 +131,9 @@ func (p *planner) plan() {
 		p.assign()
 	}
 	if p.keeping {
+		for _, h := range p.hosts {
+			h.closeUp()
+		}
 		for _, o := range p.pools {
 			o.swap()
 		}
@@ -146,6 +149,7 @@ func (p *planner) plan() {
 	}
 	for _, h := range p.hosts { // for the deadlines that starts have now
 		h.settle(p.now)
+		h.closeUp()
 	}
 	for _, h := range p.hosts {
 		h.match()
