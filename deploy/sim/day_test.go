@@ -66,6 +66,7 @@ func (s *sim) buildOffices(hosts, pools, seats int) {
 		Hours:    []*v1.OfficeHours{{Days: []v1.Weekday{1, 2, 3, 4, 5}, Open: "08:30", Close: "17:15"}},
 		Holidays: []*v1.CalendarDay{{Date: "2000-01-10"}, {Date: "2000-02-11"}, {Date: "2000-03-20"}},
 		Openings: []*v1.CalendarOpening{{Date: "2000-01-16", Open: "08:30", Close: "17:15", Name: "election"}}}})
+	s.cpus = max(hostCPUs, seats/3) // an agent lets four vCPUs share one: some are left for what comes from a host that died
 	for i := range hosts {
 		n := newNode(s, i, []string{"lgwan"})
 		s.nodes = append(s.nodes, n)

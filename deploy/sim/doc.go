@@ -11,7 +11,8 @@
 //	go test ./deploy/sim -run TestDays -timeout 0 -seed 7 -days 84 -dayhosts 60 -daypools 20
 //
 // That takes a second or two of a CPU for each host and day, half of it for the thirteen desktops on each: over two hours at this size,
-// and an hour with -dayseats 6. GOGC=400 makes it quicker, and -v says how each day went.
+// and an hour with -dayseats 6. GOGC=400 makes it quicker, and -v says how each day went. Three hosts with -dayseats 33 have as many
+// desktops each as sixty do that serve a town of 2,000.
 //
 // A seed fixes what is done to the system and when. How goroutines take turns is the Go scheduler's choice, so a seed
 // that failed once may need a few runs to fail again.

@@ -58,6 +58,8 @@ type sim struct {
 
 	// reports is how often hosts report and how long they may be silent; the zero value is what daybreakd has.
 	reports struct{ period, grace time.Duration }
+	// cpus is how many each host has.
+	cpus int
 
 	backend *troubled
 	history *history
@@ -140,7 +142,7 @@ func inWorld(t *testing.T, seed uint64, build, story func(*sim)) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		s := &sim{
-			t: t, ctx: ctx, seed: seed, dir: dir, log: log, rng: rand.New(rand.NewPCG(seed, 1)),
+			t: t, ctx: ctx, seed: seed, dir: dir, log: log, cpus: hostCPUs, rng: rand.New(rand.NewPCG(seed, 1)),
 			dice: rand.New(rand.NewPCG(seed, 3)), group: &errgroup.Group{},
 			shelf: &shelf{manifests: map[string]*images.Manifest{}, chunks: map[images.Digest][]byte{}}, zoneOf: map[string]string{},
 			flawOf: map[uint32]flaw{}, flaws: map[string]flaw{},

@@ -191,8 +191,8 @@ func (t *truth) lookAtPromises() {
 		if promised > hostMemory-hostMemory/16 {
 			t.sim.problem("6", "%d MiB are promised on %s, %d can be", promised, host, hostMemory-hostMemory/16)
 		}
-		if vcpus[host] > 4*hostCPUs {
-			t.sim.problem("6", "%d vCPUs are promised on %s, %d can be", vcpus[host], host, 4*hostCPUs)
+		if vcpus[host] > uint32(4*t.sim.cpus) {
+			t.sim.problem("6", "%d vCPUs are promised on %s, %d can be", vcpus[host], host, 4*t.sim.cpus)
 		}
 	}
 }
