@@ -59,6 +59,9 @@ func TestDay(t *testing.T) {
 	}
 }
 
+// seatMiB is the memory of one desktop.
+const seatMiB = 128
+
 // dayPool has two spares at all times, and all its desktops while the doors are open.
 func dayPool(more string) string {
 	return fmt.Sprintf(`
@@ -72,9 +75,9 @@ spec:
   minReady: 2
   maxUnavailable: 8
   schedule: {open: "100%%", closed: "0"}
-  shape: {vcpus: 1, memoryMib: 128, overlayReserveMib: 64}
+  shape: {vcpus: 1, memoryMib: %d, overlayReserveMib: 64}
   readiness: {probe: ["/bin/test", "-s", "/run/daybreak/boot-nonce"], deadline: 150s}
-%s`, seats, more)
+%s`, seats, seatMiB, more)
 }
 
 // setHours opens the doors once, today, some time from now, until the end of the day.
@@ -202,6 +205,9 @@ func (s *dayStory) unattended(t *testing.T) {
 	if n := len(s.qemus(t)); n != seats {
 		t.Errorf("%d QEMUs run when the doors open, want %d", n, seats)
 	}
+	if out, err := s.try("get", "pools"); err == nil {
+		t.Errorf("the control plane was to be dead until the doors open, and it answers: %s", out)
+	}
 	if err := os.Remove(hold); err != nil {
 		t.Fatal(err)
 	}
@@ -315,6 +321,8 @@ func (s *dayStory) idle(t *testing.T) {
 	host, uuid := before.GetIncarnation().GetHost(), before.GetSpec().GetVmUuid()
 	nonce := s.guestRun(t, host, uuid, "cat /run/daybreak/boot-nonce; echo written >/run/only-in-memory")
 	qemus := len(s.qemus(t))
+	full := uint64(seatMiB * onHost(s.desktops(t, "desk"), host))
+	s.promised(t, time.Minute, host, full)
 	s.apply(t, dayPool(fmt.Sprintf("  idle: {keepUsers: %s, open: {after: 60s, grace: 5s, action: suspend}}\n", keep)))
 	s.eventually(t, 5*time.Minute, name+" is suspended", func() (bool, string) {
 		found, err := s.tryDesktops("desk")
@@ -324,6 +332,7 @@ func (s *dayStory) idle(t *testing.T) {
 	if n := len(s.qemus(t)); n != qemus-1 {
 		t.Errorf("%d QEMUs run, %d before", n, qemus)
 	}
+	s.promised(t, 15*time.Second, host, full-seatMiB) // sooner than use that only grows is written
 	t.Log(s.cli(t, "explain", name))
 	s.cli(t, "claim", "desk", "--user", "late")
 	_, now := s.heldBy(t, "late")

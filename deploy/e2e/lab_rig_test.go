@@ -193,6 +193,38 @@ func states(found map[string]*v1.Desktop) string {
 	return strings.Join(parts, "; ")
 }
 
+// promised waits until a host says that so much memory is promised to the VMs that run there, MiB.
+func (r *rig) promised(t *testing.T, limit time.Duration, name string, mib uint64) {
+	t.Helper()
+	r.eventually(t, limit, fmt.Sprintf("host %s has promised %d MiB", name, mib), func() (bool, string) {
+		out, err := r.try("get", "hosts", "-o", "json")
+		if err != nil {
+			return false, fmt.Sprint(err, out)
+		}
+		for _, item := range items(out) {
+			var host v1.Host
+			if err := protojson.Unmarshal(item, &host); err != nil {
+				return false, err.Error()
+			}
+			if host.GetMeta().GetName() == name {
+				return host.GetStatus().GetUsage().GetRunningMemoryMib() == mib, host.GetStatus().GetUsage().String()
+			}
+		}
+		return false, "it is not in the list"
+	})
+}
+
+// onHost counts the desktops on a host.
+func onHost(found map[string]*v1.Desktop, host string) int {
+	n := 0
+	for _, d := range found {
+		if d.GetIncarnation().GetHost() == host {
+			n++
+		}
+	}
+	return n
+}
+
 // eventually asks until the answer is yes. The lab runs in real time, so there is nothing to wait on but the clock.
 func (r *rig) eventually(t *testing.T, limit time.Duration, what string, ask func() (bool, string)) {
 	t.Helper()
