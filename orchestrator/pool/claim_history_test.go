@@ -321,6 +321,12 @@ func TestHistoryInMemory(t *testing.T) {
 }
 
 func TestHistoryOnEtcd(t *testing.T) {
+	newTrial(t, embedded(t)).run(t, 20, 8)
+}
+
+// embedded is a store on an etcd that runs until the test ends.
+func embedded(t testing.TB) store.Backend {
+	t.Helper()
 	server, err := etcdstore.Embedded(t.Context(), etcdstore.EmbedConfig{Dir: t.TempDir(), Log: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
@@ -332,5 +338,5 @@ func TestHistoryOnEtcd(t *testing.T) {
 		cancel()
 		<-ended
 	})
-	newTrial(t, etcdstore.New(server.Client, "/history", zerolog.Nop())).run(t, 20, 8)
+	return etcdstore.New(server.Client, "/history", zerolog.Nop())
 }

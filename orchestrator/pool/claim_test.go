@@ -30,8 +30,13 @@ type shop struct {
 // openShop writes the world into a memory store and starts a mirror of it.
 func openShop(t *testing.T, w *world, wrap func(store.Backend) store.Backend) *shop {
 	t.Helper()
-	memory := store.NewMemory()
-	s := &shop{backend: wrap(memory), mirror: storetest.Mirror(t, memory)}
+	return openShopOn(t, store.NewMemory(), w, wrap)
+}
+
+// openShopOn is openShop with a store of the caller's.
+func openShopOn(t testing.TB, backend store.Backend, w *world, wrap func(store.Backend) store.Backend) *shop {
+	t.Helper()
+	s := &shop{backend: wrap(backend), mirror: storetest.Mirror(t, backend)}
 	s.claimer = NewClaimer(store.Open(s.backend, store.WriterPool), s.mirror)
 	var ops []store.Op
 	for name := range w.hosts {
@@ -42,7 +47,7 @@ func openShop(t *testing.T, w *world, wrap func(store.Backend) store.Backend) *s
 	for _, name := range w.names() {
 		ops = append(ops, store.Create(proto.CloneOf(w.desktops[name])))
 	}
-	revision, err := memory.Commit(t.Context(), store.Guard{}, ops)
+	revision, err := backend.Commit(t.Context(), store.Guard{}, ops)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +55,7 @@ func openShop(t *testing.T, w *world, wrap func(store.Backend) store.Backend) *s
 	return s
 }
 
-func (s *shop) wait(t *testing.T, revision int64) {
+func (s *shop) wait(t testing.TB, revision int64) {
 	t.Helper()
 	if _, err := s.mirror.Wait(t.Context(), revision); err != nil {
 		t.Fatal(err)
@@ -58,7 +63,7 @@ func (s *shop) wait(t *testing.T, revision int64) {
 }
 
 // edit changes a desktop past all owners and waits until the mirror knows.
-func (s *shop) edit(t *testing.T, name string, change func(*v1.Desktop)) {
+func (s *shop) edit(t testing.TB, name string, change func(*v1.Desktop)) {
 	t.Helper()
 	o, err := s.backend.Get(t.Context(), store.Ref{Kind: v1.Kind_KIND_DESKTOP, Name: name})
 	if err != nil {

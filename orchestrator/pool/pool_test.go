@@ -17,7 +17,7 @@ import (
 )
 
 // settled returns a world whose seats are all ready.
-func settled(t *testing.T, seats uint32, edit ...func(*world)) *world {
+func settled(t testing.TB, seats uint32, edit ...func(*world)) *world {
 	t.Helper()
 	w := newWorld(seats)
 	for _, e := range edit {
