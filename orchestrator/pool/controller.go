@@ -2,7 +2,6 @@ package pool
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -11,7 +10,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/protobuf/proto"
 
 	"daybreak/orchestrator/reconcile"
 	"daybreak/orchestrator/store"
@@ -258,125 +256,4 @@ func ClockOf(pool *v1.Pool, calendar *v1.Calendar) *time.Location {
 		return time.UTC // the zone is checked where people write it; at worst a notice has a time that says UTC
 	}
 	return zone
-}
-
-// commit writes what was decided and returns the revision to wait for. quicker: somebody else changed one of the objects
-// meanwhile, so that the decision about it was dropped.
-func (t *term) commit(ctx context.Context, now time.Time, pool *v1.Pool, a Actions) (revision int64, quicker bool, err error) {
-	for _, held := range a.HeldBack {
-		event := store.NewEvent(now, pool, ReasonHeldBack, held.Text, true)
-		event.Meta.Labels = map[string]string{attemptLabel: held.Attempt}
-		if revision, err = t.store.Commit(ctx, store.Create(event)); err != nil {
-			return 0, false, err
-		}
-		t.log.Warn().Str("pool", pool.GetMeta().GetName()).Str("attempt", held.Attempt).Msg("creation of desktops is held back")
-	}
-	ops, changes := operations(a)
-	if len(ops) > 0 {
-		return t.commitDesktops(ctx, now, pool, ops, changes)
-	}
-	// Only when nothing else is to be done: the status of a round that changes things is old before it is written.
-	op, needed := poolOp(pool, a)
-	if !needed {
-		return revision, false, nil
-	}
-	written, err := t.store.Commit(ctx, op)
-	if errors.Is(err, store.ErrConflict) {
-		return revision, true, nil
-	}
-	return max(revision, written), false, err
-}
-
-func poolOp(pool *v1.Pool, a Actions) (store.Op, bool) {
-	if a.RemovePool {
-		return store.Delete(pool), true
-	}
-	if proto.Equal(pool.GetStatus(), a.Status) {
-		return store.Op{}, false
-	}
-	changed := proto.CloneOf(pool)
-	changed.Status = a.Status
-	return store.Update(changed), true
-}
-
-// operations returns the writes of a round and, by object, the changes that they make.
-func operations(a Actions) ([]store.Op, map[store.Ref]Change) {
-	var ops []store.Op
-	changes := map[store.Ref]Change{}
-	add := func(list []Change, op func(store.Object) store.Op) {
-		for _, change := range list {
-			ops = append(ops, op(change.Desktop))
-			changes[store.RefOf(change.Desktop)] = change
-		}
-	}
-	add(a.Remove, store.Delete)
-	add(slices.Concat(a.Amend, a.Retire, a.Renew, a.Wake, a.Cool), store.Update)
-	add(a.Create, store.Create)
-	return ops, changes
-}
-
-// commitDesktops writes the changes, each by itself, and then the events of those that were done.
-func (t *term) commitDesktops(ctx context.Context, now time.Time, pool *v1.Pool, ops []store.Op,
-	changes map[store.Ref]Change) (revision int64, quicker bool, err error) {
-	revision, failed, err := t.store.CommitEach(ctx, ops)
-	if err != nil {
-		return revision, false, err
-	}
-	refused := map[store.Ref]bool{}
-	for _, f := range failed {
-		refused[f.Op.Ref] = true
-		if !errors.Is(f, store.ErrConflict) && !errors.Is(f, store.ErrExists) {
-			err = errors.Join(err, f)
-		}
-	}
-	var done []store.Op
-	for _, op := range ops {
-		if !refused[op.Ref] {
-			done = append(done, op)
-			t.metrics.changes.WithLabelValues(op.Verb.String()).Inc()
-		}
-	}
-	if events := eventsOf(now, pool, done, changes); len(events) > 0 {
-		last, lost, eventErr := t.store.CommitEach(ctx, events)
-		revision = max(revision, last)
-		for _, f := range lost {
-			eventErr = errors.Join(eventErr, f)
-		}
-		err = errors.Join(err, eventErr)
-	}
-	return revision, len(failed) > 0, err
-}
-
-// eventsOf tells what was done: one event for all desktops created, one for all woken and one for all cooled, one each for
-// the rest.
-func eventsOf(now time.Time, pool *v1.Pool, done []store.Op, changes map[store.Ref]Change) []store.Op {
-	var events []store.Op
-	var created []string
-	var together grouped
-	for _, op := range done {
-		change := changes[op.Ref]
-		if op.Verb == store.VerbCreate {
-			created = append(created, op.Ref.Name)
-		}
-		if change.Reason == "" || together.take(change) {
-			continue
-		}
-		event := store.NewEvent(now, change.Desktop, change.Reason, change.Message, change.Warning)
-		if change.Attempt != "" {
-			event.Meta.Labels[attemptLabel] = change.Attempt
-		}
-		events = append(events, store.Create(event))
-	}
-	if len(created) > 0 {
-		message := fmt.Sprintf("%s created: %s", plural(len(created), "desktop"), span(created))
-		events = append(events, store.Create(store.NewEvent(now, pool, ReasonCreated, message, false)))
-	}
-	return append(events, together.events(now, pool)...)
-}
-
-func span(names []string) string {
-	if len(names) == 1 {
-		return names[0]
-	}
-	return names[0] + " to " + names[len(names)-1]
 }

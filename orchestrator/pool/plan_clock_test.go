@@ -63,8 +63,9 @@ func TestPlanByClocksThatJump(t *testing.T) {
 			s.Identities = append(s.Identities, Identity{UID: "00000000-0000-4000-8000-00000000000" + string(rune('0'+w.made)),
 				VMUUID: "00000000-0000-4000-9000-000000000001", MAC: "52:54:00:00:00:0" + string(rune('0'+w.made))})
 		}
-		ops, _ := operations(Decide(now, s))
-		commit(store.WriterPool, ops...)
+		for _, write := range writesOf(now, Decide(now, s)) {
+			commit(store.WriterPool, write.ops...)
+		}
 		var r dayRound
 		kept := r.remember(now, view(), &curves{}, nil)
 		r.sweep(now, view())

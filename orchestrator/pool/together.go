@@ -16,18 +16,22 @@ type grouped struct {
 	why           string
 }
 
-// take notes a change that is told together with others.
-func (g *grouped) take(change Change) bool {
+// toldTogether: a change is told in one event together with others.
+func toldTogether(change Change) bool {
+	return change.Reason == ReasonWarmed || change.Reason == ReasonCooled
+}
+
+// take notes a change if it is told together with others.
+func (g *grouped) take(change Change) {
 	switch change.Reason {
 	case ReasonWarmed:
 		g.woken = append(g.woken, seatNumber(change.Desktop))
 	case ReasonCooled:
 		g.cooled = append(g.cooled, seatNumber(change.Desktop))
 	default:
-		return false
+		return
 	}
 	g.why = change.Message // one round has one reason
-	return true
 }
 
 func (g *grouped) events(now time.Time, pool *v1.Pool) []store.Op {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 )
@@ -16,15 +17,29 @@ const eachOps = 128
 // revision is that of the last transaction, for Mirror.Wait; 0 when nothing was written. err says that it could not go
 // on; ops that are not in failed may then be committed or not.
 func (s *Store) CommitEach(ctx context.Context, ops []Op) (revision int64, failed []*OpError, err error) {
-	seen := make(map[Ref]bool, len(ops))
-	var single []Op
-	for _, op := range ops {
-		if seen[op.Ref] {
-			failed = append(failed, &OpError{Op: op, Err: fmt.Errorf("twice in one batch: %w", ErrInvalid)})
+	groups := make([][]Op, len(ops))
+	for i := range ops {
+		groups[i] = ops[i : i+1]
+	}
+	return s.CommitGroups(ctx, groups)
+}
+
+// CommitGroups is CommitEach for ops of which some belong together: all of a group are committed in one transaction, or,
+// when one of them is refused and so in failed, none. A group must fit into a transaction.
+func (s *Store) CommitGroups(ctx context.Context, groups [][]Op) (revision int64, failed []*OpError, err error) {
+	seen := make(map[Ref]bool, len(groups))
+	var single [][]Op
+	for _, group := range groups {
+		twice := slices.IndexFunc(group, func(op Op) bool {
+			before := seen[op.Ref]
+			seen[op.Ref] = true
+			return before
+		})
+		if twice >= 0 {
+			failed = append(failed, &OpError{Op: group[twice], Err: fmt.Errorf("twice in one batch: %w", ErrInvalid)})
 			continue
 		}
-		seen[op.Ref] = true
-		single = append(single, op)
+		single = append(single, group)
 	}
 	for len(single) > 0 {
 		n := fitting(single)
@@ -39,26 +54,30 @@ func (s *Store) CommitEach(ctx context.Context, ops []Op) (revision int64, faile
 	return revision, failed, nil
 }
 
-// fitting returns how many of the first ops go into one transaction: at least one.
-func fitting(ops []Op) int {
-	total := 0
-	for i, op := range ops {
-		if op.Object != nil {
-			total += proto.Size(op.Object)
+// fitting returns how many of the first groups go into one transaction: at least one.
+func fitting(groups [][]Op) int {
+	ops, total := 0, 0
+	for i, group := range groups {
+		ops += len(group)
+		for _, op := range group {
+			if op.Object != nil {
+				total += proto.Size(op.Object)
+			}
 		}
-		if i > 0 && (i == eachOps || total > MaxTransactionBytes) {
+		if i > 0 && (ops > eachOps || total > MaxTransactionBytes) {
 			return i
 		}
 	}
-	return len(ops)
+	return len(groups)
 }
 
-// commitEach commits those of the ops that can be, in one transaction unless some are refused.
-func (s *Store) commitEach(ctx context.Context, ops []Op) (revision int64, failed []*OpError, err error) {
-	checked, failed, err := s.check(ctx, ops)
+// commitEach commits those of the groups that can be, in one transaction unless some are refused.
+func (s *Store) commitEach(ctx context.Context, groups [][]Op) (revision int64, failed []*OpError, err error) {
+	checked, failed, err := s.check(ctx, slices.Concat(groups...))
 	if err != nil {
 		return 0, failed, err
 	}
+	checked = without(checked, groups, failed)
 	for len(checked) > 0 {
 		revision, err = s.backend.Commit(ctx, s.guard, checked)
 		refused := opErrors(err)
@@ -66,7 +85,7 @@ func (s *Store) commitEach(ctx context.Context, ops []Op) (revision int64, faile
 			return revision, failed, err
 		}
 		failed = append(failed, refused...)
-		checked = without(checked, refused)
+		checked = without(checked, groups, refused)
 	}
 	return revision, failed, nil
 }
@@ -87,10 +106,19 @@ func opErrors(err error) []*OpError {
 	return nil
 }
 
-func without(ops []Op, refused []*OpError) []Op {
+// without returns the ops less the groups of those that were refused.
+func without(ops []Op, groups [][]Op, refused []*OpError) []Op {
 	out := make(map[Ref]bool, len(refused))
 	for _, r := range refused {
 		out[r.Op.Ref] = true
+	}
+	for _, group := range groups {
+		if !slices.ContainsFunc(group, func(op Op) bool { return out[op.Ref] }) {
+			continue
+		}
+		for _, op := range group {
+			out[op.Ref] = true
+		}
 	}
 	var rest []Op
 	for _, op := range ops {

@@ -126,6 +126,45 @@ func TestCommitEachWithBadOps(t *testing.T) {
 	}
 }
 
+// TestCommitGroups: what belongs together is written together, or not at all, whoever refuses a part of it.
+func TestCommitGroups(t *testing.T) {
+	ctx := context.Background()
+	b := &counting{Memory: store.NewMemory()}
+	ops := statusOps(t, b.Memory, 150)
+	b.commits = 0
+	b.before = func(n int) {
+		if n != 1 {
+			return
+		}
+		current, err := b.Get(ctx, ops[5].Ref) // somebody is quicker, after the handle has looked
+		if err == nil {
+			_, err = b.Memory.Commit(ctx, store.Guard{}, []store.Op{store.Update(current)})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	ops[9].Object.(*v1.Desktop).Spec.Pool = "stolen"
+	groups := [][]store.Op{}
+	for i := 0; i < len(ops); i += 2 {
+		groups = append(groups, ops[i:i+2])
+	}
+	groups = append(groups, []store.Op{ops[0]})
+	_, failed, err := store.Open(b, store.WriterDispatch).CommitGroups(ctx, groups)
+	if err != nil || len(failed) != 3 || b.commits != 3 {
+		t.Fatalf("%d commits, failed %v, %v", b.commits, failed, err)
+	}
+	names := ready(t, b.Memory)
+	for _, out := range []string{"d-4", "d-5", "d-8", "d-9"} {
+		if slices.Contains(names, out) {
+			t.Errorf("%s is written, and what belongs to it is not", out)
+		}
+	}
+	if len(names) != 146 {
+		t.Errorf("%d are written, want all others: 146", len(names))
+	}
+}
+
 func TestCommitEachSplitsBySize(t *testing.T) {
 	ctx := context.Background()
 	b := &counting{Memory: store.NewMemory()}

@@ -1,0 +1,101 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"daybreak/orchestrator/store"
+	v1 "daybreak/proto/daybreak/v1"
+)
+
+// mortal is a store that its leader writes to so many times before it is killed.
+type mortal struct {
+	*store.Memory
+	left int
+}
+
+var errKilled = errors.New("killed")
+
+func (m *mortal) Commit(ctx context.Context, g store.Guard, ops []store.Op) (int64, error) {
+	if m.left == 0 {
+		return 0, errKilled
+	}
+	m.left--
+	return m.Memory.Commit(ctx, g, ops)
+}
+
+// Wherever a leader is killed in a round, the next one knows of each failure whose life was told to end, and of each life
+// that was begun.
+func TestKilledLeaderForgetsNoFailure(t *testing.T) {
+	finished := false
+	for writes := 0; !finished; writes++ {
+		w := settled(t, 12)
+		w.pool.Spec.MaxUnavailable = 12
+		for _, name := range []string{"sales-1", "sales-2"} {
+			w.change(name, func(d *v1.Desktop) { d.Status.Times = nil })
+			w.report(name, v1.DesktopState_DESKTOP_STATE_FAILED, "no")
+		}
+		w.report("sales-3", v1.DesktopState_DESKTOP_STATE_DELETED, "")
+		backend := &mortal{Memory: store.NewMemory(), left: -1}
+		objects := []store.Object{w.pool}
+		for _, name := range w.names() {
+			objects = append(objects, w.desktops[name])
+		}
+		for _, o := range objects {
+			if _, err := backend.Commit(t.Context(), store.Guard{}, []store.Op{store.Create(o)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		snapshot := w.snapshot()
+		var err error
+		if snapshot.Desktops, _, err = store.List[*v1.Desktop](t.Context(), store.Open(backend, store.WriterPool)); err != nil {
+			t.Fatal(err)
+		}
+		actions := Decide(w.now, snapshot)
+		if len(actions.Retire) != 2 || len(actions.Renew) != 1 {
+			t.Fatalf("retired %v, renewed %v", changedNames(actions.Retire), changedNames(actions.Renew))
+		}
+		controller := New(nil, rand.NewChaCha8([32]byte{1}), zerolog.Nop(), prometheus.NewRegistry())
+		leader := &term{Controller: controller, store: store.Open(backend, store.WriterPool)}
+		backend.left = writes
+		_, quicker, err := leader.commit(t.Context(), w.now, w.pool, actions)
+		if err != nil && !errors.Is(err, errKilled) || quicker {
+			t.Fatal(quicker, err)
+		}
+		finished = err == nil
+		checkTold(t, backend.Memory, w)
+	}
+}
+
+// checkTold wants an event for every desktop that is not as it was.
+func checkTold(t *testing.T, memory *store.Memory, w *world) {
+	t.Helper()
+	handle := store.Open(memory, store.WriterPool)
+	desktops, _, err := store.List[*v1.Desktop](t.Context(), handle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	events, _, err := store.List[*v1.Event](t.Context(), handle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := map[string]*v1.Event{}
+	for _, event := range events {
+		told[event.GetSubject()] = event
+	}
+	for _, d := range desktops {
+		name := d.GetMeta().GetName()
+		event, inc, before := told[name], d.GetIncarnation(), w.desktops[name].GetIncarnation()
+		switch {
+		case inc.GetGeneration() != before.GetGeneration() && event.GetReason() != ReasonRenewed:
+			t.Errorf("%s began anew, and nothing tells of it", name)
+		case inc.GetDesired() != before.GetDesired() && event.GetMeta().GetLabels()[attemptLabel] != attemptOf(before):
+			t.Errorf("%s was told to end, and nothing tells that it failed", name)
+		}
+	}
+}
