@@ -23,12 +23,22 @@ const (
 	longestBackoff = 30 * time.Second
 )
 
+// A clock that was set is noticed within clockCheck, when it differs by more than clockSlack from the time that has passed.
+const (
+	clockCheck = time.Minute
+	clockSlack = 2 * time.Second
+)
+
 // Loop works on one key at a time.
 type Loop struct {
 	log zerolog.Logger
 	do  func(ctx context.Context, key string) (again time.Duration, err error)
 
 	wake chan struct{} // holds one token when there may be something to do
+
+	clock     func() time.Time // what the machine's clock says
+	passed    time.Time        // monotonic, when clockSaid was read
+	clockSaid time.Time
 
 	mu       sync.Mutex
 	ready    []string // in order of arrival, each key once
@@ -41,12 +51,14 @@ type Loop struct {
 }
 
 // New makes a loop. do brings the thing named key nearer to what is wanted. It returns an error to be called again after
-// a back-off, or again > 0 to be called again after that time at the latest. It must be idempotent.
+// a back-off, or again > 0 to be called again after that time at the latest, and soon after the clock was set: it may wait
+// for a time of day. It must be idempotent.
 func New(name string, log zerolog.Logger, do func(ctx context.Context, key string) (again time.Duration, err error)) *Loop {
 	return &Loop{
 		log:      log.With().Str("loop", name).Logger(),
 		do:       do,
 		wake:     make(chan struct{}, 1),
+		clock:    func() time.Time { return time.Now().Round(0) },
 		isReady:  map[string]bool{},
 		due:      map[string]time.Time{},
 		failures: map[string]int{},
@@ -85,9 +97,11 @@ func (l *Loop) poke() {
 
 // Run works until ctx ends and returns nil then. It must be called once.
 func (l *Loop) Run(ctx context.Context) error {
-	timer := time.NewTimer(time.Hour)
+	timer := time.NewTimer(clockCheck)
 	defer timer.Stop()
+	l.passed, l.clockSaid = time.Now(), l.clock()
 	for ctx.Err() == nil {
+		l.followClock()
 		key, wait, found := l.next(time.Now())
 		if found {
 			again, err := l.do(ctx, key)
@@ -107,11 +121,29 @@ func (l *Loop) Run(ctx context.Context) error {
 	return nil
 }
 
-// next takes the oldest ready key into work, or says how long nothing will be due.
+// followClock makes everything due that waits for a time, when the clock was set since it was called last. Timers do not follow the clock.
+// What waits after a failure goes on waiting.
+func (l *Loop) followClock() {
+	now, says := time.Now(), l.clock()
+	step := says.Sub(l.clockSaid) - now.Sub(l.passed)
+	l.passed, l.clockSaid = now, says
+	if step.Abs() <= clockSlack {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for key := range l.due {
+		if l.failures[key] == 0 {
+			l.add(key)
+		}
+	}
+}
+
+// next takes the oldest ready key into work, or says how long to sleep: nothing will be due before.
 func (l *Loop) next(now time.Time) (key string, wait time.Duration, found bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	wait = time.Hour
+	wait = clockCheck
 	for key, at := range l.due {
 		if left := at.Sub(now); left > 0 {
 			wait = min(wait, left)

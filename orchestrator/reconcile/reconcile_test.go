@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -112,6 +113,29 @@ func TestAgainAndEarlier(t *testing.T) {
 		loop.Add("a")                // 40 replaces 60, then 70, and then no more
 		time.Sleep(time.Hour)
 		if got, want := seen.String(), "a@0s a@30s a@40s a@1m10s"; got != want {
+			t.Errorf("worked on %s, want %s", got, want)
+		}
+	})
+}
+
+// What waits for a time of day is looked at again when the clock was set, which no timer tells; what failed is not.
+func TestClockIsSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		seen := &diary{start: time.Now()}
+		loop := New("test", zerolog.Nop(), func(_ context.Context, key string) (time.Duration, error) {
+			seen.note(key)
+			return 5 * time.Hour, nil
+		})
+		var step atomic.Int64
+		loop.clock = func() time.Time { return time.Now().Round(0).Add(time.Duration(step.Load())) }
+		run(t, loop)
+		loop.Add("a")
+		time.Sleep(90 * time.Minute)
+		step.Store(int64(2 * time.Hour))
+		time.Sleep(10 * time.Minute)
+		step.Store(0)
+		time.Sleep(6 * time.Hour)
+		if got, want := seen.String(), "a@0s a@1h31m0s a@1h41m0s a@6h41m0s"; got != want {
 			t.Errorf("worked on %s, want %s", got, want)
 		}
 	})
