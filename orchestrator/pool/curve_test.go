@@ -52,3 +52,14 @@ func TestTimeToReadyIsOfHostsInUse(t *testing.T) {
 		}
 	}
 }
+
+// A curve is of what the clock says: once that is set back, one that was made before is of the future, though time went on.
+func TestCurvesFollowTheClock(t *testing.T) {
+	w := newWorld(1)
+	withSchedule("UTC", office(), 0)(w)
+	var known curves
+	known.get(shown(t, w), w.pool, time.Now())
+	if from := known.of["sales"].from; from != from.Round(0) { // Equal does not see one
+		t.Errorf("the curve's time %v has a monotonic reading", from)
+	}
+}

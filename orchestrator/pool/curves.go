@@ -66,6 +66,7 @@ func (c *curves) get(view *store.View, pool *v1.Pool, now time.Time) []demand.St
 	if pool.GetSpec().GetSchedule() == nil {
 		return nil
 	}
+	now = now.Round(0) // curves are of the clock's time: when that is set back, they are of the future
 	history, _ := store.Lookup[*v1.History](view, name)
 	line, digest, usable := calendars(view, pool), digestOf(view, pool), classes(view, pool, history)
 	c.mu.Lock()

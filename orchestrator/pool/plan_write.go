@@ -143,7 +143,11 @@ func merged(now time.Time, stored, next *v1.Plan) *v1.Plan {
 			all.Targets = append(all.Targets, t)
 		}
 	}
-	all.Starts = slices.DeleteFunc(all.Starts, func(s *v1.PlannedStart) bool { return !over(s.GetStartAt()) })
+	all.Starts = slices.DeleteFunc(all.Starts, func(s *v1.PlannedStart) bool {
+		// What began in its time stays although the clock was set back since.
+		began := s.GetReady() != nil && !s.GetReady().AsTime().Before(s.GetStartAt().AsTime())
+		return !over(s.GetStartAt()) && !began
+	})
 	past, undone := map[uint32][]*v1.PlannedStart{}, map[*v1.PlannedStart]bool{}
 	for _, s := range all.GetStarts() {
 		past[s.GetSeat()] = append(past[s.GetSeat()], s)

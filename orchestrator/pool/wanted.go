@@ -24,10 +24,28 @@ type balance struct {
 	soon   int         // the most that should run within lookAhead, now included
 }
 
-// isDue: the life is to run by now.
+// isDue: the life is to run by now, or its host began it in its time, and our clock was set back since.
 func isDue(now time.Time, desktop *v1.Desktop) bool {
 	inc := desktop.GetIncarnation()
-	return inc.GetDesired() == v1.DesiredState_DESIRED_STATE_READY && (inc.GetStartAt() == nil || !inc.GetStartAt().AsTime().After(now))
+	if inc.GetDesired() != v1.DesiredState_DESIRED_STATE_READY {
+		return false
+	}
+	return inc.GetStartAt() == nil || !inc.GetStartAt().AsTime().After(now) || runs(desktop) && beganAt(desktop, inc.GetStartAt().AsTime())
+}
+
+// runs: its machine is up, or comes up.
+func runs(desktop *v1.Desktop) bool {
+	state := store.State(desktop)
+	return state == v1.DesktopState_DESKTOP_STATE_STARTING || state == v1.DesktopState_DESKTOP_STATE_READY
+}
+
+// beganAt: by its host's clock the life began to start at that time or later.
+func beganAt(desktop *v1.Desktop, at time.Time) bool {
+	began, ok := store.Reached(desktop, v1.DesktopState_DESKTOP_STATE_STARTING)
+	if !ok {
+		began, ok = store.Reached(desktop, v1.DesktopState_DESKTOP_STATE_READY)
+	}
+	return ok && !began.Before(at)
 }
 
 // isCold: the life is prepared, or on the way to that, and is not to run yet.
@@ -39,10 +57,8 @@ func isCold(now time.Time, desktop *v1.Desktop) bool {
 
 // isStray: the life runs although it is told to wait: its host began it by a plan that was taken back meanwhile.
 func isStray(now time.Time, desktop *v1.Desktop) bool {
-	state := store.State(desktop)
-	runs := state == v1.DesktopState_DESKTOP_STATE_STARTING || state == v1.DesktopState_DESKTOP_STATE_READY
 	desired := desktop.GetIncarnation().GetDesired()
-	return runs && (desired == v1.DesiredState_DESIRED_STATE_PREPARED || desired == v1.DesiredState_DESIRED_STATE_READY && !isDue(now, desktop))
+	return runs(desktop) && (desired == v1.DesiredState_DESIRED_STATE_PREPARED || desired == v1.DesiredState_DESIRED_STATE_READY && !isDue(now, desktop))
 }
 
 // isSuspended: its memory lies in the store of its host, or is to.
