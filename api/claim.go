@@ -12,7 +12,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"daybreak/orchestrator/pool"
 	v1 "daybreak/proto/daybreak/v1"
 	"daybreak/proto/rules"
 )
@@ -24,12 +23,12 @@ var errWaitAgain = status.Error(codes.Unavailable, "this daybreakd is shutting d
 type Claimer interface {
 	Claim(ctx context.Context, pool, user, requestID string, now time.Time) (*v1.Desktop, error)
 	// Wait claims, and waits in the queue when no desktop is ready; tell hears how far that is, and last of the desktop READY. The
-	// end of ctx gives up the place in the queue, unless its cause is pool.ErrMovedOn.
+	// place in the queue outlives the end of ctx for a while, or until Release.
 	Wait(ctx context.Context, pool, user, requestID string, tell func(*v1.WaitResponse) error) error
 	// Keep says that the user's desktop is busy for a time; 0 takes that back.
 	Keep(ctx context.Context, pool, user string, busy time.Duration, now time.Time) (*v1.Desktop, error)
-	// Release ends a claim; desktop is empty when the user only waited.
-	Release(ctx context.Context, pool, user string) (desktop string, err error)
+	// Release ends a claim, with a request id only one of that request; desktop is empty when the user only waited.
+	Release(ctx context.Context, pool, user, requestID string) (desktop string, err error)
 	// Defer puts a restart off that was announced to the user, and returns how often that is possible again.
 	Defer(ctx context.Context, pool, user string, now time.Time) (desktop *v1.Desktop, left uint32, err error)
 }
@@ -79,7 +78,7 @@ func (s *claimService) Wait(request *v1.ClaimRequest, stream grpc.ServerStreamin
 	group.Go(func() error {
 		select {
 		case <-s.closing:
-			cancel(pool.ErrMovedOn)
+			cancel(errWaitAgain)
 		case <-ctx.Done():
 		}
 		return nil
@@ -88,7 +87,7 @@ func (s *claimService) Wait(request *v1.ClaimRequest, stream grpc.ServerStreamin
 	switch {
 	case errors.Is(err, done):
 		return nil
-	case errors.Is(context.Cause(ctx), pool.ErrMovedOn):
+	case errors.Is(context.Cause(ctx), errWaitAgain):
 		return errWaitAgain
 	}
 	return err
@@ -105,7 +104,7 @@ func (s *claimService) Keep(ctx context.Context, request *v1.KeepRequest) (*v1.K
 
 // Release ends the user's claim.
 func (s *claimService) Release(ctx context.Context, request *v1.ReleaseRequest) (*v1.ReleaseResponse, error) {
-	desktop, err := s.claims.Release(ctx, request.GetPool(), request.GetUser())
+	desktop, err := s.claims.Release(ctx, request.GetPool(), request.GetUser(), request.GetRequestId())
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,8 +50,8 @@ func (f fakeClaims) Keep(_ context.Context, pool, user string, busy time.Duratio
 	return &v1.Desktop{Meta: &v1.Meta{Name: pool + "-1"}, Claim: &v1.DesktopClaim{User: user, BusyUntil: timestamppb.New(now.Add(busy))}}, f.err
 }
 
-func (f fakeClaims) Release(_ context.Context, pool, _ string) (string, error) {
-	return pool + "-1", f.err
+func (f fakeClaims) Release(_ context.Context, pool, _, requestID string) (string, error) {
+	return pool + "-" + cmp.Or(requestID, "1"), f.err
 }
 
 // fakeSessions says which host called, in place of what dispatch would do.
@@ -106,8 +107,8 @@ func TestThinServices(t *testing.T) {
 	if err != nil || time.Until(kept.GetDesktop().GetClaim().GetBusyUntil().AsTime()) < 50*time.Minute {
 		t.Errorf("%v, %v", kept, err)
 	}
-	released, err := v1.NewClaimServiceClient(operator).Release(t.Context(), &v1.ReleaseRequest{Pool: "sales", User: "佐藤"})
-	if err != nil || released.GetDesktop() != "sales-1" {
+	released, err := v1.NewClaimServiceClient(operator).Release(t.Context(), &v1.ReleaseRequest{Pool: "sales", User: "佐藤", RequestId: "7"})
+	if err != nil || released.GetDesktop() != "sales-7" {
 		t.Errorf("%v, %v", released, err)
 	}
 	why, err := v1.NewDesktopServiceClient(operator).Explain(t.Context(), &v1.ExplainRequest{Name: "sales"})

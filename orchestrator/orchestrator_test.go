@@ -180,7 +180,7 @@ func TestFromApplyToWarm(t *testing.T) {
 			t.Fatal(err)
 		}
 		name := d.GetMeta().GetName()
-		if _, err := h.claimer.Release(h.ctx, "sales", "taro"); err != nil {
+		if _, err := h.claimer.Release(h.ctx, "sales", "taro", ""); err != nil {
 			t.Fatal(err)
 		}
 		victim := h.agents[0].running()[0]

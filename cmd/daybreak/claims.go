@@ -23,6 +23,9 @@ import (
 // againPace is how long a wait whose line broke takes a breath before it goes on: less than a place in the queue is kept.
 const againPace = time.Second
 
+// leaveTime bounds the call that gives a place in the queue up.
+const leaveTime = 3 * time.Second
+
 func (a *app) claimCommand() *cobra.Command {
 	var user, format string
 	var noWait bool
@@ -32,7 +35,7 @@ func (a *app) claimCommand() *cobra.Command {
 		Short: "Give a ready desktop of a pool to a user",
 		Long: `Claim binds a ready desktop to the user; who holds one already gets the same again, and one that was suspended or shut
 down wakes. When none is ready the user gets a place in the pool's queue; claim shows the place and waits until the desktop
-is ready. Whoever interrupts it leaves the queue.`,
+is ready. Whoever interrupts it leaves the queue; when the line breaks the place is kept for about a minute.`,
 		Example: `  daybreak claim sales --user hanako
   daybreak claim sales --user 花子 --no-wait -o json`,
 		Args:              exactly("POOL"),
@@ -91,7 +94,7 @@ func lentLine(desktop *v1.Desktop, user string) string {
 }
 
 // claimAndWait claims and waits until the desktop is ready. When the line breaks it waits again with the same request: the
-// user has one place in the queue whatever the line does.
+// user has one place in the queue whatever the line does, and gives it up when the wait is interrupted or its time is over.
 func (a *app) claimAndWait(ctx context.Context, conn *grpc.ClientConn, request *v1.ClaimRequest, timeout time.Duration) (*v1.Desktop, error) {
 	// Not a deadline, which would go to the server with the call, and whose end would look like the server's.
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -106,9 +109,14 @@ func (a *app) claimAndWait(ctx context.Context, conn *grpc.ClientConn, request *
 				progress.show("waiting: " + waitLine(word, time.Now()))
 			}
 		})
-		switch {
-		case err == nil:
+		if err == nil {
 			return last.GetDesktop(), nil
+		}
+		if ctx.Err() != nil && last.GetDesktop() == nil {
+			progress.done()
+			a.leaveQueue(ctx, conn, request)
+		}
+		switch {
 		case errors.Is(context.Cause(ctx), errTimeout):
 			text := ""
 			if last.GetMessage() != "" {
@@ -128,6 +136,18 @@ func (a *app) claimAndWait(ctx context.Context, conn *grpc.ClientConn, request *
 		case <-ctx.Done():
 		case <-time.After(againPace):
 		}
+	}
+}
+
+// leaveQueue gives up the place that a request has, if it has one, after ctx ended. The server cannot tell a user who went from a
+// line that broke, and would keep the place.
+func (a *app) leaveQueue(ctx context.Context, conn *grpc.ClientConn, request *v1.ClaimRequest) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTime)
+	defer cancel()
+	_, err := v1.NewClaimServiceClient(conn).Release(ctx, &v1.ReleaseRequest{Pool: request.GetPool(), User: request.GetUser(), RequestId: request.GetRequestId()})
+	if err != nil && status.Code(err) != codes.NotFound {
+		fmt.Fprintf(a.errs, "the control plane did not hear that %s waits no more (%s); the place in the queue is kept for a minute and a half at most\n",
+			show.Clean(request.GetUser()), status.Convert(err).Message())
 	}
 }
 

@@ -125,7 +125,7 @@ func (u *user) putOff(p *plane) {
 func (u *user) release(p *plane) {
 	ctx, cancel := context.WithTimeout(p.ctx, 15*time.Second)
 	defer cancel()
-	_, err := p.claimer.Release(ctx, u.pool, u.name)
+	_, err := p.claimer.Release(ctx, u.pool, u.name, "")
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.busy = false

@@ -27,7 +27,7 @@ func BenchmarkWarmClaim(b *testing.B) {
 					b.Fatal(err)
 				}
 				b.StopTimer()
-				if _, err := s.claimer.Release(b.Context(), "sales", user); err != nil {
+				if _, err := s.claimer.Release(b.Context(), "sales", user, ""); err != nil {
 					b.Fatal(err)
 				}
 				s.edit(b, d.GetMeta().GetName(), func(d *v1.Desktop) { d.Incarnation.UsedBy = "" })

@@ -280,11 +280,15 @@ func lend(pool *v1.Pool, desktop *v1.Desktop, waiting *v1.Claim, user, requestID
 }
 
 // Release ends the user's claim and returns the desktop's name. The pool loop throws the overlay away before anybody
-// else gets the desktop. Who waits leaves the queue: the name is empty then. ErrNotClaimed when the user has no claim.
-func (c *Claimer) Release(ctx context.Context, pool, user string) (string, error) {
+// else gets the desktop. Who waits leaves the queue: the name is empty then. With a request id, only a claim of that
+// request is ended. ErrNotClaimed when the user has no such claim.
+func (c *Claimer) Release(ctx context.Context, pool, user, requestID string) (string, error) {
 	name, unsure := "", false
 	for range claimAttempts {
 		claim, err := c.claimOf(ctx, pool, user)
+		if err == nil && requestID != "" && claim.GetRequestId() != requestID {
+			err = fmt.Errorf("the claim of %q in pool %s is not of request %q: %w", user, pool, requestID, ErrNotClaimed)
+		}
 		if unsure && errors.Is(err, ErrNotClaimed) {
 			return name, nil // it went through
 		}

@@ -168,7 +168,7 @@ func (tr *trial) client(ctx context.Context, t *testing.T, number, calls int) {
 		switch {
 		case what < 4 && number < 12:
 			call.verb = "release"
-			name, err := claimer.Release(within, call.pool, user)
+			name, err := claimer.Release(within, call.pool, user, "")
 			heard := err == nil || errors.Is(err, ErrNotClaimed)
 			if !heard {
 				name = unknownOutcome

@@ -104,11 +104,11 @@ func TestClaimAndRelease(t *testing.T) {
 	if !errors.Is(err, ErrNoneReady) || err.Error() != "no desktop of pool sales is ready: 2 claimed" {
 		t.Errorf("third user: %v", err)
 	}
-	name, err := s.claimer.Release(ctx, "sales", "山田 太郎")
+	name, err := s.claimer.Release(ctx, "sales", "山田 太郎", "")
 	if err != nil || name != first.GetMeta().GetName() {
 		t.Errorf("release: %q, %v", name, err)
 	}
-	if _, err := s.claimer.Release(ctx, "sales", "山田 太郎"); !errors.Is(err, ErrNotClaimed) {
+	if _, err := s.claimer.Release(ctx, "sales", "山田 太郎", ""); !errors.Is(err, ErrNotClaimed) {
 		t.Errorf("second release: %v", err)
 	}
 	if _, err := s.claimer.Claim(ctx, "nosuch", "jiro", "", now); !errors.Is(err, store.ErrNotFound) {
@@ -139,7 +139,7 @@ func TestUsedIsForItsUserOnly(t *testing.T) {
 			if _, err := s.claimer.Claim(ctx, "sales", "taro", "", w.now); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := s.claimer.Release(ctx, "sales", "taro"); err != nil {
+			if _, err := s.claimer.Release(ctx, "sales", "taro", ""); err != nil {
 				t.Fatal(err)
 			}
 			s.edit(t, "sales-1", func(d *v1.Desktop) {
@@ -349,7 +349,7 @@ func (s *shop) crowd(t *testing.T, clients, users int, each func(client int, cal
 
 func (s *shop) call(ctx context.Context, b borrow) (string, error) {
 	if b.release {
-		return s.claimer.Release(ctx, "sales", b.user)
+		return s.claimer.Release(ctx, "sales", b.user, "")
 	}
 	d, err := s.claimer.Claim(ctx, "sales", b.user, "", time.Now())
 	return d.GetMeta().GetName(), err

@@ -21,9 +21,6 @@ var (
 	ErrWaitEnded = errors.New("the wait was ended")
 	// ErrDesktopFailed: the user's desktop failed while it was being waited for.
 	ErrDesktopFailed = errors.New("the desktop failed")
-	// ErrMovedOn is the cause with which a context ends that breaks a wait off without the user's will, such as the end of
-	// this daybreakd: the place in the queue stays, for a while, and another Wait goes on with it.
-	ErrMovedOn = errors.New("this daybreakd ends")
 )
 
 // A place in the queue falls free when nobody was heard for placeLife from who waits; a waiting call is heard of when
@@ -33,15 +30,18 @@ const (
 	placeRenew = 60 * time.Second
 	// waitPace is how often at most who waits is told how far that is.
 	waitPace = time.Second
-	// leaveTime bounds the leaving of a queue after the call ended.
-	leaveTime = 5 * time.Second
 )
 
 // Wait is Claim for one who can wait: when no desktop is ready, the user gets a place in the queue, and who waits longest is
 // served first. tell is called when something changed: with the place, then with what the desktop does, and last with
-// the desktop READY; then Wait returns nil. A user has one place however many calls wait for them. When ctx ends, the
-// place is given up, unless its cause is ErrMovedOn; a desktop that the user got already stays theirs. Errors of Claim
-// but ErrNoneReady, and ErrQueueFull, ErrWaitEnded, ErrNotClaimed (released meanwhile), ErrDesktopFailed.
+// the desktop READY; then Wait returns nil. A user has one place however many calls wait for them.
+//
+// When ctx ends the place stays: a line that broke and a user who went look the same from here. Another Wait goes on with
+// it, Release ends it at once, and by itself it runs out a minute to a minute and a half later. Who is gone may be lent a
+// desktop until then: it is a claim like any other whose answer was lost, which the user's next call finds, Release ends,
+// and the pool's policy for idle desktops takes back.
+//
+// Errors of Claim but ErrNoneReady, and ErrQueueFull, ErrWaitEnded, ErrNotClaimed (released meanwhile), ErrDesktopFailed.
 func (c *Claimer) Wait(ctx context.Context, pool, user, requestID string, tell func(*v1.WaitResponse) error) error {
 	w := &waiting{Claimer: c, pool: pool, user: user, request: requestID, tell: tell, news: make(chan struct{}, 1)}
 	cancel := c.mirror.Subscribe(w.hear)
@@ -67,7 +67,6 @@ type waiting struct {
 
 	place   *v1.Claim // the place in the queue as it was last known; nil before there is one
 	written int64     // revision at which this call last wrote it
-	unsure  *v1.Claim // what this call may have written, since nobody knows the outcome
 }
 
 // hear is called by the mirror with what changed.
@@ -101,7 +100,6 @@ func (w *waiting) pause(ctx context.Context, tick <-chan time.Time) error {
 
 // queue waits for a turn and returns the desktop that the user got.
 func (w *waiting) queue(ctx context.Context) (*v1.Desktop, error) {
-	defer w.leave(ctx)
 	ticker := time.NewTicker(waitPace)
 	defer ticker.Stop()
 	for {
@@ -149,6 +147,9 @@ func (w *waiting) stand(ctx context.Context, now time.Time) (*v1.Claim, error) {
 		default:
 			claim = proto.CloneOf(claim)
 			claim.Expires = timestamppb.New(now.Add(placeLife))
+			if w.request != "" { // of several that wait for one user, the one heard last can end the place by its id
+				claim.RequestId = w.request
+			}
 			err = w.write(ctx, claim, store.Update(claim))
 		}
 		if err == nil {
@@ -201,9 +202,6 @@ func mostQueued(pool *v1.Pool) int {
 // write writes the place and waits until the mirror has it. claim becomes what the store has.
 func (w *waiting) write(ctx context.Context, claim *v1.Claim, ops ...store.Op) error {
 	revision, err := w.store.Commit(ctx, ops...)
-	if errors.Is(err, store.ErrUnknownOutcome) {
-		w.unsure = claim
-	}
 	if err != nil {
 		return err
 	}
@@ -216,23 +214,6 @@ func (w *waiting) write(ctx context.Context, claim *v1.Claim, ops ...store.Op) e
 	}
 	w.place, w.written = claim, revision
 	return nil
-}
-
-// leave gives up the place that this call has, when the call ended and no other call for the user has it now.
-func (w *waiting) leave(ctx context.Context) {
-	if w.written == 0 && w.unsure == nil || errors.Is(context.Cause(ctx), ErrMovedOn) {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTime)
-	defer cancel()
-	claim, err := w.claimOf(ctx, w.pool, w.user)
-	if err != nil || claim.GetDesktop() != "" {
-		return
-	}
-	if claim.GetMeta().GetRevision() == w.written || w.unsure != nil && proto.Equal(claim.GetExpires(), w.unsure.GetExpires()) {
-		// When this fails the user got a desktop, another call waits for them, or the place runs out by itself.
-		_, _ = w.store.Commit(ctx, store.Delete(claim))
-	}
 }
 
 // say tells how far the wait is, if that differs from what was told.

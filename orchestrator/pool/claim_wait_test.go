@@ -147,6 +147,9 @@ func TestQueueIsServedInOrder(t *testing.T) {
 		end() // another leader goes on with the same queue
 		visits[1].cancel(context.Canceled)
 		rest(time.Second)
+		if _, err := s.claimer.Release(t.Context(), "sales", "user1", ""); err != nil {
+			t.Fatal(err)
+		}
 		s.lead(t)
 		s.boot(t, "sales-1")
 		s.boot(t, "sales-3")
@@ -190,18 +193,18 @@ func TestLeavingTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openForWorld(t, booting(t, 2))
 		s.lead(t)
-		moved, released := s.visit(t.Context(), "taro"), s.visit(t.Context(), "hanako")
+		cutOff, released := s.visit(t.Context(), "taro"), s.visit(t.Context(), "hanako")
 		rest(time.Second)
-		moved.cancel(ErrMovedOn)
-		if name, err := s.claimer.Release(t.Context(), "sales", "hanako"); err != nil || name != "" {
+		cutOff.cancel(context.Canceled)
+		if name, err := s.claimer.Release(t.Context(), "sales", "hanako", ""); err != nil || name != "" {
 			t.Errorf("release of one who waits: %q, %v", name, err)
 		}
 		rest(2 * time.Second)
-		if !errors.Is(moved.failed(), ErrMovedOn) || !errors.Is(released.failed(), ErrWaitEnded) {
-			t.Errorf("%v, %v", moved.failed(), released.failed())
+		if !errors.Is(cutOff.failed(), context.Canceled) || !errors.Is(released.failed(), ErrWaitEnded) {
+			t.Errorf("%v, %v", cutOff.failed(), released.failed())
 		}
 		if _, queued := placeOf(s.mirror.View(), "sales", "jiro", time.Now()); queued != 1 {
-			t.Errorf("%d wait, want the one whose daybreakd ended", queued)
+			t.Errorf("%d wait, want the one who was cut off", queued)
 		}
 		rest(placeLife)
 		if claims := store.All[*v1.Claim](s.mirror.View()); len(claims) != 0 {
@@ -283,7 +286,7 @@ func TestLimitPerUser(t *testing.T) {
 			t.Fatalf("round %d: %d desktops, want 2", round, len(got))
 		}
 		for pool := range got {
-			if _, err := s.claimer.Release(t.Context(), pool, user); err != nil {
+			if _, err := s.claimer.Release(t.Context(), pool, user, ""); err != nil {
 				t.Fatal(err)
 			}
 			s.edit(t, pool+"-1", func(d *v1.Desktop) { d.Incarnation.UsedBy = "" })
@@ -309,7 +312,7 @@ func TestDedicated(t *testing.T) {
 		t.Fatal(err)
 	}
 	release := func() {
-		if _, err := s.claimer.Release(t.Context(), "sales", "taro"); err != nil {
+		if _, err := s.claimer.Release(t.Context(), "sales", "taro", ""); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -185,7 +185,7 @@ func TestStory(t *testing.T) {
 		if got := h.pool().GetStatus(); got.GetClaimed() != 1 || got.GetReady() != 6 {
 			t.Errorf("status with one claimed: %v", got)
 		}
-		if _, err := h.claimer.Release(ctx, "sales", "taro"); err != nil {
+		if _, err := h.claimer.Release(ctx, "sales", "taro", ""); err != nil {
 			t.Fatal(err)
 		}
 		h.expect(10*time.Second, 6)

@@ -37,7 +37,7 @@ type Claim struct {
 	Desktop string `protobuf:"bytes,4,opt,name=desktop,proto3" json:"desktop,omitempty"`
 	// When the claim was granted.
 	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
-	// The request that made it.
+	// The request that made it; while several wait for one user, the one heard last.
 	RequestId string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// When the user began to wait; absent when they never had to. Who waits longer is served first.
 	Queued *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=queued,proto3" json:"queued,omitempty"`

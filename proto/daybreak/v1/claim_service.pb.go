@@ -441,8 +441,11 @@ type ReleaseRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the pool.
 	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
-	// The user who holds a desktop.
-	User          string `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	// The user who holds a desktop or waits for one.
+	User string `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	// Ends the claim only if it is of this request, so that nobody ends what another call of the user's got; of several calls
+	// that wait for one user, it is of the one that was heard last. Empty ends whatever there is.
+	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -491,10 +494,17 @@ func (x *ReleaseRequest) GetUser() string {
 	return ""
 }
 
+func (x *ReleaseRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
 // ReleaseResponse says what was released.
 type ReleaseResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The desktop that was released.
+	// The desktop that was released; empty when the user only waited.
 	Desktop       string `protobuf:"bytes,1,opt,name=desktop,proto3" json:"desktop,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -566,10 +576,12 @@ const file_daybreak_v1_claim_service_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\trequestId\"?\n" +
 	"\rClaimResponse\x12.\n" +
-	"\adesktop\x18\x01 \x01(\v2\x14.daybreak.v1.DesktopR\adesktop\"d\n" +
+	"\adesktop\x18\x01 \x01(\v2\x14.daybreak.v1.DesktopR\adesktop\"\x8c\x01\n" +
 	"\x0eReleaseRequest\x12\x1d\n" +
 	"\x04pool\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x04pool\x123\n" +
-	"\x04user\x18\x02 \x01(\tB\x1f\xbaH\x1cr\x1a\x10\x01\x18\x80\x022\x13^[^\\x00-\\x1f\\x7f]*$R\x04user\"+\n" +
+	"\x04user\x18\x02 \x01(\tB\x1f\xbaH\x1cr\x1a\x10\x01\x18\x80\x022\x13^[^\\x00-\\x1f\\x7f]*$R\x04user\x12&\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\trequestId\"+\n" +
 	"\x0fReleaseResponse\x12\x18\n" +
 	"\adesktop\x18\x01 \x01(\tR\adesktop2\xd1\x02\n" +
 	"\fClaimService\x12>\n" +

@@ -37,11 +37,13 @@ type ClaimServiceClient interface {
 	// RESOURCE_EXHAUSTED, with the reason and the length of the queue, when none is ready or others wait already.
 	Claim(ctx context.Context, in *ClaimRequest, opts ...grpc.CallOption) (*ClaimResponse, error)
 	// Wait claims as Claim does and, when none is ready, waits in the queue: it streams the position, then what the desktop is
-	// doing, and ends with the desktop READY. Who ends the call leaves the queue.
+	// doing, and ends with the desktop READY. A call that ends, or whose line breaks, keeps the place for a minute and a half at
+	// most: the next Wait of the same user goes on with it, and Release leaves the queue at once.
 	Wait(ctx context.Context, in *ClaimRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WaitResponse], error)
 	// Keep says that a held desktop is busy, so that it is not reclaimed before a time, whatever it looks like.
 	Keep(ctx context.Context, in *KeepRequest, opts ...grpc.CallOption) (*KeepResponse, error)
-	// Release ends the user's claim. The desktop's overlay is thrown away before anybody else gets it.
+	// Release ends the user's claim, or their wait. The desktop's overlay is thrown away before anybody else gets it.
+	// NOT_FOUND when they have no claim, or none of the request that is named.
 	Release(ctx context.Context, in *ReleaseRequest, opts ...grpc.CallOption) (*ReleaseResponse, error)
 	// Defer puts the restart of a claimed desktop off that a rollout announced. FAILED_PRECONDITION when none is announced, or
 	// when the pool's policy allows no further deferral.
@@ -126,11 +128,13 @@ type ClaimServiceServer interface {
 	// RESOURCE_EXHAUSTED, with the reason and the length of the queue, when none is ready or others wait already.
 	Claim(context.Context, *ClaimRequest) (*ClaimResponse, error)
 	// Wait claims as Claim does and, when none is ready, waits in the queue: it streams the position, then what the desktop is
-	// doing, and ends with the desktop READY. Who ends the call leaves the queue.
+	// doing, and ends with the desktop READY. A call that ends, or whose line breaks, keeps the place for a minute and a half at
+	// most: the next Wait of the same user goes on with it, and Release leaves the queue at once.
 	Wait(*ClaimRequest, grpc.ServerStreamingServer[WaitResponse]) error
 	// Keep says that a held desktop is busy, so that it is not reclaimed before a time, whatever it looks like.
 	Keep(context.Context, *KeepRequest) (*KeepResponse, error)
-	// Release ends the user's claim. The desktop's overlay is thrown away before anybody else gets it.
+	// Release ends the user's claim, or their wait. The desktop's overlay is thrown away before anybody else gets it.
+	// NOT_FOUND when they have no claim, or none of the request that is named.
 	Release(context.Context, *ReleaseRequest) (*ReleaseResponse, error)
 	// Defer puts the restart of a claimed desktop off that a rollout announced. FAILED_PRECONDITION when none is announced, or
 	// when the pool's policy allows no further deferral.
