@@ -95,7 +95,6 @@ func lendingModel() porcupine.Model {
 type trial struct {
 	backend store.Backend
 	lines   []*line
-	sites   []*Claimer
 	begin   time.Time
 
 	mu      sync.Mutex
@@ -103,6 +102,8 @@ type trial struct {
 	unheard map[string]int    // where in history a call stands whose answer nobody heard, by request id
 	lent    map[string]string // desktops that the store says were lent, by request id
 	silent  int
+	sites   []*site // on each line the daybreakd that lives
+	deaths  int
 }
 
 var trialPools = []string{"a", "b", "c"}
@@ -130,7 +131,7 @@ func newTrial(t *testing.T, backend store.Backend) *trial {
 	for i := range 3 {
 		l := newLine(backend, uint64(i))
 		tr.lines = append(tr.lines, l)
-		tr.sites = append(tr.sites, NewClaimer(store.Open(l, store.WriterPool), storetest.Mirror(t, l)))
+		tr.sites = append(tr.sites, newSite(t, l))
 	}
 	return tr
 }
@@ -156,12 +157,13 @@ func (tr *trial) client(ctx context.Context, t *testing.T, number, calls int) {
 	user := fmt.Sprintf("user%d", number%12)
 	for i := range calls {
 		call := deed{verb: "claim", pool: trialPools[random.IntN(len(trialPools))], user: user}
-		claimer, request := tr.sites[random.IntN(len(tr.sites))], fmt.Sprintf("%d-%d", number, i)
+		claimer, request := tr.site(random.IntN(len(tr.lines))), fmt.Sprintf("%d-%d", number, i)
 		patience := 2 * time.Second
 		if random.IntN(8) == 0 { // it is killed
 			patience = time.Duration(random.IntN(3000)) * time.Microsecond
 		}
 		within, cancel := context.WithTimeout(ctx, patience)
+		stop := context.AfterFunc(claimer.ctx, cancel)
 		called := time.Now()
 		// Of two clients of one user only one releases: which of two releases of one claim did it, nobody could say.
 		what := random.IntN(10)
@@ -187,6 +189,7 @@ func (tr *trial) client(ctx context.Context, t *testing.T, number, calls int) {
 			hurry()
 			tr.note(number, called, call, request, last, err == nil)
 		}
+		stop()
 		cancel()
 	}
 }
@@ -212,27 +215,6 @@ func (tr *trial) renewer(ctx context.Context) {
 			}
 		}
 		time.Sleep(2 * time.Millisecond)
-	}
-}
-
-// leader serves the queues until ctx ends.
-func (tr *trial) leader(ctx context.Context, mirror *store.Mirror) {
-	lead := &term{Controller: &Controller{mirror: mirror}, store: store.Open(tr.lines[0], store.WriterPool)}
-	for ctx.Err() == nil {
-		for _, pool := range trialPools {
-			_, _ = lead.serve(ctx, pool) // what failed is tried again
-		}
-		time.Sleep(time.Millisecond)
-	}
-}
-
-// partitions cut one line after the other.
-func (tr *trial) partitions(ctx context.Context) {
-	for i := 0; ctx.Err() == nil; i++ {
-		mend := tr.lines[i%len(tr.lines)].cut()
-		time.Sleep(15 * time.Millisecond)
-		mend()
-		time.Sleep(5 * time.Millisecond)
 	}
 }
 
@@ -287,7 +269,8 @@ func (tr *trial) run(t *testing.T, clients, calls int) {
 	ctx, end := context.WithCancel(t.Context())
 	var chores, group sync.WaitGroup
 	chores.Go(func() { tr.renewer(ctx) })
-	chores.Go(func() { tr.leader(ctx, tr.sites[0].mirror) })
+	chores.Go(func() { tr.lead(ctx) })
+	chores.Go(func() { tr.die(ctx, t) })
 	chores.Go(func() { tr.partitions(ctx) })
 	for number := range clients {
 		group.Go(func() { tr.client(t.Context(), t, number, calls) })
@@ -308,12 +291,14 @@ func (tr *trial) run(t *testing.T, clients, calls int) {
 	if result := porcupine.CheckOperationsTimeout(lendingModel(), history, 30*time.Second); result != porcupine.Ok {
 		t.Errorf("no order of the %d answers is found that explains them: %s", len(history), result)
 	}
-	if tr.silent < clients/4 || len(tr.lent) < clients/2 {
+	if tr.silent < clients/4 || len(tr.lent) < clients/4 {
 		t.Errorf("%d answers were lost, %d loans: too few to prove anything", tr.silent, len(tr.lent))
 	}
+	t.Logf("%d answers, %d lost, %d loans, %d daybreakds died", len(tr.history), tr.silent, len(tr.lent), tr.deaths)
 }
 
-// 20 clients claim, release and wait at three daybreakds whose mirrors are cut off in turn; answers are lost and callers die.
+// 20 clients claim, release and wait at three daybreakds that are cut off from the store in turn, wholly or only their mirrors, die, and lead one
+// after the other; answers are lost and callers die.
 // What they are told fits an order of the calls in which no desktop has two users, no user two of a pool, and nobody gets
 // what another left.
 func TestHistoryInMemory(t *testing.T) {
