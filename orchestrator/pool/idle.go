@@ -119,6 +119,9 @@ func (in idleInput) excluded(now time.Time, desktop *v1.Desktop) (why string, un
 		return "desktops of " + claim.GetUser() + " are left alone", time.Time{}
 	case slices.Contains(policy.GetKeepDesktops(), desktop.GetMeta().GetName()):
 		return "it is left alone by the pool's policy", time.Time{}
+	case in.rule.GetAction() == v1.IdleAction_IDLE_ACTION_SHUT_DOWN && !holdsData(desktop) &&
+		RefreshModeOf(in.pool.GetSpec()) == v1.RefreshMode_REFRESH_MODE_NEVER:
+		return "it has no data disk, and would come back with nothing of what is on it", time.Time{}
 	case busy.AsTime().After(now):
 		return "it is busy until " + clock(in.clock, busy.AsTime()), busy.AsTime()
 	}

@@ -155,6 +155,35 @@ func TestIdleIsWithdrawn(t *testing.T) {
 	}
 }
 
+// What lasts and lies on no data disk is left alone, also where a data disk was added to the pool later.
+func TestWhatLastsIsNotShutDown(t *testing.T) {
+	for name, test := range map[string]struct {
+		refresh v1.RefreshMode
+		action  v1.IdleAction
+		data    bool
+		left    bool
+	}{
+		"lasts":               {v1.RefreshMode_REFRESH_MODE_NEVER, shutDown, false, true},
+		"lasts on a disk":     {v1.RefreshMode_REFRESH_MODE_NEVER, shutDown, true, false},
+		"lasts, is suspended": {v1.RefreshMode_REFRESH_MODE_NEVER, suspend, false, false},
+		"does not last":       {v1.RefreshMode_REFRESH_MODE_AT_LOGOFF, shutDown, false, false},
+	} {
+		w, _ := heldWorld(t)
+		w.pool.Spec.Refresh = &v1.RefreshPolicy{Mode: test.refresh}
+		w.pool.Spec.Shape = &v1.Shape{DataDiskGib: 4}
+		if test.data {
+			w.change("sales-1", func(d *v1.Desktop) { d.Incarnation.Shape.DataDiskGib = 4 })
+		}
+		in := w.idleInput(idleRule(test.action))
+		if why, _ := in.excluded(w.now, w.desktops["sales-1"]); strings.Contains(why, "no data disk") != test.left {
+			t.Errorf("%s: %q", name, why)
+		}
+		if changes, _ := w.idleRound(in); (len(changes) == 0) != test.left {
+			t.Errorf("%s: %v", name, changes)
+		}
+	}
+}
+
 // A guest that nobody is logged in to is idle from when that was first heard; a new leader counts anew.
 func TestEmptyGuests(t *testing.T) {
 	w, d := heldWorld(t)

@@ -6,13 +6,13 @@ import (
 	v1 "daybreak/proto/daybreak/v1"
 )
 
-// refreshMode is the pool's policy for desktops that had a user, with its default.
-func refreshMode(pool *v1.Pool) v1.RefreshMode {
-	mode := pool.GetSpec().GetRefresh().GetMode()
+// RefreshModeOf returns when desktops of a pool that had a user are made anew, with the default where the pool does not say.
+func RefreshModeOf(spec *v1.PoolSpec) v1.RefreshMode {
+	mode := spec.GetRefresh().GetMode()
 	if mode != v1.RefreshMode_REFRESH_MODE_UNSPECIFIED {
 		return mode
 	}
-	if pool.GetSpec().GetClaims().GetMode() == v1.ClaimMode_CLAIM_MODE_DEDICATED {
+	if spec.GetClaims().GetMode() == v1.ClaimMode_CLAIM_MODE_DEDICATED {
 		return v1.RefreshMode_REFRESH_MODE_NEVER
 	}
 	return v1.RefreshMode_REFRESH_MODE_AT_LOGOFF
@@ -20,7 +20,7 @@ func refreshMode(pool *v1.Pool) v1.RefreshMode {
 
 // refreshAt is when a desktop that had a user, and that nobody holds, is made anew; false when it is not, but by rollouts.
 func refreshAt(pool *v1.Pool, desktop *v1.Desktop) (time.Time, bool) {
-	switch refreshMode(pool) {
+	switch RefreshModeOf(pool.GetSpec()) {
 	case v1.RefreshMode_REFRESH_MODE_NEVER:
 		return time.Time{}, false
 	case v1.RefreshMode_REFRESH_MODE_AFTER_DAYS:

@@ -142,6 +142,7 @@ const (
 	// Its memory is saved to disk and given back. It goes on where it was when its user claims it again.
 	IdleAction_IDLE_ACTION_SUSPEND IdleAction = 1
 	// It is shut down and waits for its user as a fresh desktop, which starts when they claim it again. The data disk stays.
+	// Not where desktops last (refresh never) and have no data disk.
 	IdleAction_IDLE_ACTION_SHUT_DOWN IdleAction = 2
 	// The claim ends; the desktop is made anew for anybody.
 	IdleAction_IDLE_ACTION_RELEASE IdleAction = 3
