@@ -17,15 +17,16 @@ import (
 // meanwhile, so that the decision about it was dropped.
 func (t *term) commit(ctx context.Context, now time.Time, pool *v1.Pool, a Actions) (revision int64, quicker bool, err error) {
 	for _, held := range a.HeldBack {
-		event := store.NewEvent(now, pool, ReasonHeldBack, held.Text, true)
-		event.Meta.Labels = map[string]string{attemptLabel: held.Attempt}
+		event := heldEvent(now, pool, held)
 		if revision, err = t.store.Commit(ctx, store.Create(event)); err != nil {
 			return 0, false, err
 		}
-		t.log.Warn().Str("pool", pool.GetMeta().GetName()).Str("attempt", held.Attempt).Msg("creation of desktops is held back")
+		t.log.Warn().Str("pool", pool.GetMeta().GetName()).Str("subject", event.GetSubject()).Str("attempt", held.Attempt).
+			Msg("creation of desktops is held back")
 	}
 	if writes := writesOf(now, a); len(writes) > 0 {
-		return t.commitDesktops(ctx, now, pool, writes)
+		written, quicker, err := t.commitDesktops(ctx, now, pool, writes)
+		return max(revision, written), quicker, err
 	}
 	// Only when nothing else is to be done: the status of a round that changes things is old before it is written.
 	op, needed := poolOp(pool, a)
@@ -37,6 +38,19 @@ func (t *term) commit(ctx context.Context, now time.Time, pool *v1.Pool, a Actio
 		return revision, true, nil
 	}
 	return max(revision, written), false, err
+}
+
+// heldEvent tells of a hold that begins.
+func heldEvent(now time.Time, pool *v1.Pool, held HeldBack) *v1.Event {
+	event := store.NewEvent(now, pool, ReasonHeldBack, held.Text, true)
+	if held.Desktop != nil {
+		event = store.NewEvent(now, held.Desktop, ReasonSeatHeldBack, held.Text, true)
+	}
+	if event.Meta.Labels == nil {
+		event.Meta.Labels = map[string]string{}
+	}
+	event.Meta.Labels[attemptLabel] = held.Attempt
+	return event
 }
 
 func poolOp(pool *v1.Pool, a Actions) (store.Op, bool) {

@@ -230,9 +230,9 @@ func snapshotOf(view *store.View, pool *v1.Pool, now time.Time, known *curves) S
 
 // attemptsAbout appends the events about an object that tell what came of an attempt (see attemptLabel).
 func attemptsAbout(view *store.View, events []*v1.Event, subject store.Ref) []*v1.Event {
+	before := len(events)
 	for _, event := range view.EventsAbout(subject) {
-		reason := event.GetReason()
-		if (reason == ReasonReplaced || reason == ReasonHeldBack) && event.GetMeta().GetLabels()[attemptLabel] != "" {
+		if recorded(event, len(events) > before) {
 			events = append(events, event)
 		}
 	}

@@ -35,6 +35,8 @@ type house struct {
 	claimer *Claimer
 	// broken makes what starts fail.
 	broken atomic.Bool
+	// cursed is the one desktop that fails whatever the others do; it is set before the pool is made.
+	cursed string
 	// boot is how long a start takes, when hosts are to know cold desktops and start times.
 	boot atomic.Int64
 	// idle tells the hand that there is nothing to do for long.
@@ -118,7 +120,7 @@ func (h *house) step(ctx context.Context, name string) error {
 		next = v1.DesktopState_DESKTOP_STATE_DELETED
 	case next == v1.DesktopState_DESKTOP_STATE_PLACED:
 		next = v1.DesktopState_DESKTOP_STATE_STARTING
-	case next == v1.DesktopState_DESKTOP_STATE_STARTING && h.broken.Load():
+	case next == v1.DesktopState_DESKTOP_STATE_STARTING && (h.broken.Load() || name == h.cursed):
 		next, message = v1.DesktopState_DESKTOP_STATE_FAILED, "kernel panic"
 	case next == v1.DesktopState_DESKTOP_STATE_STARTING:
 		next = v1.DesktopState_DESKTOP_STATE_READY

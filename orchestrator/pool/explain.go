@@ -161,6 +161,8 @@ func (d *decision) mending(desktop *v1.Desktop) string {
 		return d.sequel(desktop)
 	case desktop.GetClaim() != nil && !servedNobody(desktop):
 		return fmt.Sprintf("it is made anew, with nothing of what was on it but its data disk, once %s, who holds it, lets go of it", desktop.GetClaim().GetUser())
+	case !d.alone(desktop).IsZero():
+		return "it is made anew after " + clock(d.Clock, d.alone(desktop)) + ", since it failed too often"
 	case d.obstacle() == "" && d.budget() <= 0:
 		return "it is made anew when fewer of the pool are out of service (maxUnavailable)"
 	}

@@ -13,8 +13,9 @@ import (
 	v1 "daybreak/proto/daybreak/v1"
 )
 
-// Restraint on create loops: so many failures within the window, with no success between, hold creation back; first for
-// firstHold, then twice as long each time until a desktop gets ready.
+// Restraint on create loops: so many failures within the window hold creation back, first for firstHold, then twice as long
+// each time until a desktop gets ready: those of as many desktops, with no success between, for the pool, and those of one
+// for that one (see holdSeat).
 const (
 	failuresToHold = 3
 	failureWindow  = 10 * time.Minute
@@ -67,7 +68,7 @@ func (d *decision) findHold(t *target) hold {
 	attempt := d.attempt(t)
 	success := d.lastSuccess(t, attempt)
 	var h hold
-	failures := 0
+	failures, seats := 0, map[string]bool{}
 	for _, event := range d.Events {
 		at := event.GetAt().AsTime()
 		if event.GetMeta().GetLabels()[attemptLabel] != attempt || !at.After(success) {
@@ -77,6 +78,7 @@ func (d *decision) findHold(t *target) hold {
 		case ReasonReplaced:
 			if at.After(d.now.Add(-failureWindow)) {
 				failures++
+				seats[event.GetSubject()] = true
 			}
 		case ReasonHeldBack:
 			if at.After(d.now.Add(-holdMemory)) && !d.succeededSince(t, attempt, at) {
@@ -101,10 +103,12 @@ func (d *decision) findHold(t *target) hold {
 		}
 		if counts {
 			failures++
+			seats[desktop.GetMeta().GetName()] = true
 			last = desktop
 		}
 	}
-	if last != nil && (failures >= failuresToHold || h.level > 0) {
+	several := failures >= failuresToHold && len(seats) >= min(failuresToHold, len(d.Desktops))
+	if last != nil && (several || h.level > 0) {
 		length := holdFor(h.level)
 		h.until = d.now.Add(length)
 		h.announce = fmt.Sprintf("%s failed to get ready, as others before it: no desktop is made with version %d for %v. Last failure: %s",

@@ -38,7 +38,7 @@ func (d *decision) makeMissing(surplus map[string]bool) {
 // mend retires what is to be made anew, within the budget, and returns what is left of it.
 func (d *decision) mend(surplus map[string]bool, budget int) int {
 	d.stopWithdrawn(surplus)
-	for _, desktop := range slices.Concat(d.failed, d.used) {
+	for _, desktop := range d.toMend() {
 		cost := 1
 		if d.onTheWay(desktop) { // released before it was ready: it is out of service as it is
 			cost = 0
@@ -53,6 +53,9 @@ func (d *decision) mend(surplus map[string]bool, budget int) int {
 		if t == nil {
 			continue // nothing could follow
 		}
+		if d.heldAlone(desktop, t) {
+			continue
+		}
 		budget -= cost
 		if desktop.GetIncarnation().GetHost() == "" {
 			d.renew(desktop) // no host would ever say that this life ended
@@ -63,6 +66,17 @@ func (d *decision) mend(surplus map[string]bool, budget int) int {
 		d.retire(desktop)
 	}
 	return budget
+}
+
+// toMend are the desktops that are to be made anew, those that failed first. What is tried after a hold is best one that was
+// well before: one that fails whatever it runs must not keep the others waiting.
+func (d *decision) toMend() []*v1.Desktop {
+	for _, t := range d.targets() {
+		if t.hold.trial() {
+			return slices.Concat(d.used, d.failed)
+		}
+	}
+	return slices.Concat(d.failed, d.used)
 }
 
 // stopWithdrawn ends lives that have not begun to run when their version is withdrawn, whether or not another can follow.
@@ -108,8 +122,12 @@ func (d *decision) renew(desktop *v1.Desktop) {
 		next.Claim.Reclaim = nil // it is done
 	}
 	d.give(desktop, t)
+	gotReady := ""
+	if !neverReady(desktop) {
+		gotReady = attemptOf(desktop.GetIncarnation())
+	}
 	d.actions.Renew = append(d.actions.Renew, Change{
-		Desktop: next, Reason: ReasonRenewed,
+		Desktop: next, Reason: ReasonRenewed, Attempt: gotReady,
 		Message: fmt.Sprintf("generation %d begins with version %d of image %s: %s",
 			next.Incarnation.Generation, next.Incarnation.Version, next.Incarnation.Image, reason),
 	})

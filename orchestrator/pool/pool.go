@@ -24,7 +24,9 @@ const (
 	ReasonRenewed  = "DesktopRenewed"  // a new life begins
 	ReasonDeleted  = "DesktopDeleted"
 	ReasonHeldBack = "PoolHeldBack"
-	ReasonMoved    = "DesktopMoved" // a healthy life ends for one with another version
+	// ReasonSeatHeldBack: one desktop failed too often, and its next life waits.
+	ReasonSeatHeldBack = "DesktopHeldBack"
+	ReasonMoved        = "DesktopMoved" // a healthy life ends for one with another version
 	// What the schedule does; the first two are about the pool, and tell of all desktops of a round.
 	ReasonWarmed        = "DesktopsWoken"
 	ReasonCooled        = "DesktopsCooled"
@@ -92,7 +94,8 @@ type Change struct {
 	// Reason and Message of the event; no event when Reason is empty.
 	Reason, Message string
 	Warning         bool
-	// Attempt is the event's label attemptLabel, if any.
+	// Attempt is the event's label attemptLabel, if any: what the life tried that failed, or, of a life that is renewed,
+	// that got ready.
 	Attempt string
 }
 
@@ -109,7 +112,7 @@ type Actions struct {
 	RemovePool bool
 	// Status is what the pool's status should be.
 	Status *v1.PoolStatus
-	// HeldBack are the holds that begin now: an event about the pool for each.
+	// HeldBack are the holds that begin now: an event about the pool, or the desktop, for each.
 	HeldBack []HeldBack
 	// Again is when to look again even if nothing changes; 0 means never.
 	Again time.Duration
@@ -117,6 +120,8 @@ type Actions struct {
 
 // HeldBack is a hold that begins: Attempt names what is not tried for a while, Text says so to people.
 type HeldBack struct {
+	// Desktop whose next life waits; nil: those of the whole pool.
+	Desktop       *v1.Desktop
 	Attempt, Text string
 }
 
@@ -136,6 +141,8 @@ type decision struct {
 	lost     []*v1.Desktop // host not heard from
 	used     []*v1.Desktop // a user left it
 	rest     []*v1.Desktop // pending up to ready, cold, suspended, kept for one user, and all claimed ones
+
+	ofSeat map[string][]*v1.Event // events of each desktop that tell what came of its lives, oldest first
 
 	surplus map[string]bool // beyond the count, and to go for good
 
@@ -187,6 +194,7 @@ func newDecision(now time.Time, s Snapshot) *decision {
 	d.findTargets()
 	d.sort()
 	d.findSurplus()
+	d.sortEvents()
 	for _, t := range d.targets() {
 		if t.version != nil {
 			t.hold = d.findHold(t)

@@ -181,7 +181,7 @@ type trouble struct {
 }
 
 func (d *decision) troubles() []trouble {
-	failed := trouble{what: "failed", why: failure, desktops: d.failed}
+	failed := trouble{what: "failed", why: d.failureOf, desktops: d.failed}
 	held := trouble{what: "failed while claimed", why: func(desktop *v1.Desktop) string {
 		return failure(desktop) + " (release the claim to have it made anew)"
 	}}

@@ -8,7 +8,7 @@ import (
 	v1 "daybreak/proto/daybreak/v1"
 )
 
-// Events are kept this long, and no more than so many of them.
+// Events are kept this long, and no more than so many of them, but for those that hold lives back.
 const (
 	eventLife   = 7 * 24 * time.Hour
 	maxEvents   = 10_000
@@ -46,9 +46,15 @@ func (t *term) sweepOnce(ctx context.Context, now time.Time) {
 // expired returns the events that need not be kept; events are sorted by name, which is by time.
 func expired(now time.Time, events []*v1.Event) []*v1.Event {
 	var old []*v1.Event
+	failed := map[string]bool{} // desktops and pools whose record is kept
 	for i, event := range events {
-		if len(events)-i > maxEvents || now.Sub(event.GetAt().AsTime()) > eventLife {
+		age, subject := now.Sub(event.GetAt().AsTime()), event.GetSubjectKind()+"/"+event.GetSubject()
+		counts := age < holdMemory && recorded(event, failed[subject])
+		switch {
+		case age > eventLife, len(events)-i > maxEvents && !counts:
 			old = append(old, event)
+		case counts:
+			failed[subject] = true
 		}
 	}
 	return old

@@ -115,9 +115,7 @@ func (w *world) round() Actions {
 func (w *world) commit(a Actions) {
 	w.revision++
 	for _, held := range a.HeldBack {
-		event := store.NewEvent(w.now, w.pool, ReasonHeldBack, held.Text, true)
-		event.Meta.Labels = map[string]string{attemptLabel: held.Attempt}
-		w.events = append(w.events, event)
+		w.events = append(w.events, heldEvent(w.now, w.pool, held))
 	}
 	for _, change := range slices.Concat(a.Create, a.Amend, a.Retire, a.Renew, a.Wake, a.Cool) {
 		w.put(change.Desktop)

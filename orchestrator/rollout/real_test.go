@@ -43,6 +43,9 @@ func (w *world) realRound() {
 	}
 	for _, held := range a.HeldBack {
 		event := store.NewEvent(w.now, w.pool, pools.ReasonHeldBack, held.Text, true)
+		if held.Desktop != nil {
+			event = store.NewEvent(w.now, held.Desktop, pools.ReasonSeatHeldBack, held.Text, true)
+		}
 		event.Meta.Labels = map[string]string{"attempt": held.Attempt}
 		w.events = append(w.events, event)
 	}
