@@ -56,6 +56,7 @@ func codeOf(err error) codes.Code {
 		{pool.ErrNotClaimed, codes.NotFound},
 		{pool.ErrPoolDeleted, codes.FailedPrecondition},
 		{pool.ErrUserLimit, codes.FailedPrecondition},
+		{pool.ErrRequestUsed, codes.FailedPrecondition},
 		{pool.ErrQueueFull, codes.ResourceExhausted},
 		{pool.ErrWaitEnded, codes.Aborted},
 		{pool.ErrDesktopFailed, codes.FailedPrecondition},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,7 +28,7 @@ const againPace = time.Second
 const leaveTime = 3 * time.Second
 
 func (a *app) claimCommand() *cobra.Command {
-	var user, format string
+	var user, requestID, format string
 	var noWait bool
 	var timeout time.Duration
 	c := &cobra.Command{
@@ -35,18 +36,24 @@ func (a *app) claimCommand() *cobra.Command {
 		Short: "Give a ready desktop of a pool to a user",
 		Long: `Claim binds a ready desktop to the user; who holds one already gets the same again, and one that was suspended or shut
 down wakes. When none is ready the user gets a place in the pool's queue; claim shows the place and waits until the desktop
-is ready. Whoever interrupts it leaves the queue; when the line breaks the place is kept for about a minute.`,
+is ready. Whoever interrupts it leaves the queue; when the line breaks the place is kept for about a minute.
+
+A script that may have to ask twice gives its call a --request-id of its own: repeated with the same one, claim gives the
+desktop that it gave before, and fails when that was released meanwhile, where it would take another without.`,
 		Example: `  daybreak claim sales --user hanako
-  daybreak claim sales --user 花子 --no-wait -o json`,
+  daybreak claim sales --user 花子 --no-wait -o json
+  id=$(uuidgen); until daybreak claim sales --user hanako --request-id "$id"; do sleep 5; done`,
 		Args:              exactly("POOL"),
 		ValidArgsFunction: a.completeNames(v1.Kind_KIND_POOL),
 		RunE: func(c *cobra.Command, args []string) error {
 			if user == "" {
 				return wrongUsage("--user is needed: who gets the desktop?")
 			}
-			request := &v1.ClaimRequest{Pool: args[0], User: user, RequestId: uuid.NewString()}
+			request := &v1.ClaimRequest{Pool: args[0], User: user, RequestId: cmp.Or(requestID, uuid.NewString())}
 			return a.withConn(func(conn *grpc.ClientConn) error {
-				claim := func() (*v1.Desktop, error) { return a.claimAndWait(c.Context(), conn, request, timeout) }
+				claim := func() (*v1.Desktop, error) {
+					return a.claimAndWait(c.Context(), conn, request, requestID == "", timeout)
+				}
 				if noWait {
 					claim = func() (*v1.Desktop, error) {
 						answer, err := v1.NewClaimServiceClient(conn).Claim(c.Context(), request)
@@ -65,6 +72,7 @@ is ready. Whoever interrupts it leaves the queue; when the line breaks the place
 		},
 	}
 	c.Flags().StringVar(&user, "user", "", "who gets the desktop")
+	c.Flags().StringVar(&requestID, "request-id", "", "what makes a repeated call known, at most 64 characters, a new one for each claim; made up when it is left out")
 	c.Flags().BoolVar(&noWait, "no-wait", false, "fail at once when no desktop is ready, and do not wait for one that wakes")
 	lengthFlag(c.Flags(), &timeout, "timeout", 10*time.Minute, "how long to wait for a ready desktop")
 	formatFlag(c, &format, "", formatTable, formatWide, formatJSON, formatYAML)
@@ -95,7 +103,8 @@ func lentLine(desktop *v1.Desktop, user string) string {
 
 // claimAndWait claims and waits until the desktop is ready. When the line breaks it waits again with the same request: the
 // user has one place in the queue whatever the line does, and gives it up when the wait is interrupted or its time is over.
-func (a *app) claimAndWait(ctx context.Context, conn *grpc.ClientConn, request *v1.ClaimRequest, timeout time.Duration) (*v1.Desktop, error) {
+// own says that no other call has the request's id.
+func (a *app) claimAndWait(ctx context.Context, conn *grpc.ClientConn, request *v1.ClaimRequest, own bool, timeout time.Duration) (*v1.Desktop, error) {
 	// Not a deadline, which would go to the server with the call, and whose end would look like the server's.
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -112,7 +121,7 @@ func (a *app) claimAndWait(ctx context.Context, conn *grpc.ClientConn, request *
 		if err == nil {
 			return last.GetDesktop(), nil
 		}
-		if ctx.Err() != nil && last.GetDesktop() == nil {
+		if ctx.Err() != nil && last.GetDesktop() == nil && (own || last.GetPosition() > 0) { // else it may be somebody's at work
 			progress.done()
 			a.leaveQueue(ctx, conn, request)
 		}

@@ -70,7 +70,7 @@ func (u *user) claim(p *plane, impatient bool) {
 		u.sim.group.Go(func() error {
 			ctx, cancel := context.WithTimeout(p.ctx, 15*time.Second)
 			defer cancel()
-			d, err := p.claimer.Claim(ctx, u.pool, u.name, fmt.Sprint(time.Now().UnixNano()), time.Now())
+			d, err := p.claimer.Claim(ctx, u.pool, u.name, fmt.Sprint(u.name, "-", time.Now().UnixNano()), time.Now())
 			answers <- answer{d, err}
 			return nil
 		})

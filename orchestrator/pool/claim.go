@@ -26,6 +26,8 @@ var (
 	ErrPoolDeleted = errors.New("pool is being deleted")
 	// ErrUserLimit: the user holds, or waits for, as many desktops as the pool lets a user have.
 	ErrUserLimit = errors.New("too many desktops for one user")
+	// ErrRequestUsed: the request id is of a claim that ended, or of another user's. The error's text says which.
+	ErrRequestUsed = errors.New("the request id was used before")
 )
 
 // NoneReadyError is ErrNoneReady with the counts.
@@ -75,8 +77,8 @@ func NewClaimer(st *store.Store, mirror *store.Mirror) *Claimer {
 
 // Claim lends a ready desktop of the pool to the user and returns it. A user who holds one gets the same again, whatever
 // the request id: the call may be repeated until it is answered. One that is theirs wakes when it was suspended or shut
-// down, and is then returned before it is ready. ErrNoneReady, ErrUserLimit, ErrPoolDeleted, store.ErrNotFound (no such
-// pool).
+// down, and is then returned before it is ready. ErrNoneReady, ErrUserLimit, ErrPoolDeleted, ErrRequestUsed,
+// store.ErrNotFound (no such pool).
 func (c *Claimer) Claim(ctx context.Context, pool, user, requestID string, now time.Time) (*v1.Desktop, error) {
 	if _, err := c.mirror.Wait(ctx, 0); err != nil {
 		return nil, fmt.Errorf("claim a desktop of pool %s: %w", pool, err)
@@ -170,11 +172,18 @@ func (c *Claimer) claimOf(ctx context.Context, pool, user string) (*v1.Claim, er
 
 // take claims one of the desktops that the mirror shows as free, or says why there is none. The mirror may be behind:
 // each candidate is read anew, and the transaction holds only if nobody changed it since. waiting is the user's place in
-// the queue, nil when they have none. errMirrorOld: a first desktop for ever is given by a fresh view only.
+// the queue, nil when they have none. errMirrorOld: a first desktop for ever is given by a fresh view only, and the store
+// says that a claim is over which the mirror still has.
 func (c *Claimer) take(ctx context.Context, pool, user string, waiting *v1.Claim, requestID string, now time.Time, fresh bool) (*v1.Desktop, error) {
 	view := c.mirror.View()
 	object, err := lendingPool(view, pool)
 	if err != nil {
+		return nil, err
+	}
+	if err := unused(view, pool, user, requestID, now); err != nil {
+		if errors.Is(err, errMirrorOld) && fresh {
+			err = store.ErrConflict // it is the claim that was read that is old: another call made it meanwhile
+		}
 		return nil, err
 	}
 	candidates := candidates(view, object, user, now)
@@ -259,6 +268,7 @@ func lend(pool *v1.Pool, desktop *v1.Desktop, waiting *v1.Claim, user, requestID
 	at := timestamppb.New(now)
 	changed := proto.CloneOf(desktop)
 	changed.Claim = &v1.DesktopClaim{User: user, Since: at, RequestId: requestID, Asked: at}
+	changed.Ended = remembered(changed, now)
 	changed.Incarnation.UsedBy = user
 	if holdsData(changed) {
 		changed.Spec.DataUser = user
@@ -304,7 +314,7 @@ func (c *Claimer) Release(ctx context.Context, pool, user, requestID string) (st
 			if err != nil {
 				return "", err
 			}
-			ops = append(ops, store.Update(letGo(desktop)))
+			ops = append(ops, store.Update(letGo(desktop, time.Now())))
 		}
 		_, err = c.store.Commit(ctx, ops...)
 		if err == nil {
@@ -318,9 +328,14 @@ func (c *Claimer) Release(ctx context.Context, pool, user, requestID string) (st
 	return "", fmt.Errorf("release a desktop of pool %s: others were quicker %d times: %w", pool, claimAttempts, store.ErrConflict)
 }
 
-// letGo returns the desktop without its claim.
-func letGo(desktop *v1.Desktop) *v1.Desktop {
+// letGo returns the desktop without its claim, whose request it remembers.
+func letGo(desktop *v1.Desktop, now time.Time) *v1.Desktop {
 	changed := proto.CloneOf(desktop)
+	changed.Ended = remembered(changed, now)
+	if claim := changed.GetClaim(); claim.GetRequestId() != "" {
+		ended := &v1.EndedClaim{RequestId: claim.GetRequestId(), User: claim.GetUser(), At: timestamppb.New(now)}
+		changed.Ended = append(changed.Ended[max(0, len(changed.Ended)-maxEnded+1):], ended)
+	}
 	changed.Claim, changed.Incarnation.LookAt = nil, nil
 	return changed
 }

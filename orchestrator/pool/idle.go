@@ -239,7 +239,7 @@ func (in idleInput) act(now time.Time, desktop *v1.Desktop, use use) *idleChange
 		changed = retired(changed, v1.DataDisposal_DATA_DISPOSAL_UNSPECIFIED)
 		reason, message = ReasonShutDown, "it is shut down, and starts anew when "+user+" claims it"
 	case v1.IdleAction_IDLE_ACTION_RELEASE:
-		changed, releases = letGo(changed), true
+		changed, releases = letGo(changed, now), true
 		reason, message = ReasonReclaimed, "it was taken back from "+user
 	default:
 		changed.Incarnation.Desired = v1.DesiredState_DESIRED_STATE_SUSPENDED

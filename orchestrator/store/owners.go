@@ -49,7 +49,7 @@ func rightsOf(kind v1.Kind) rights {
 		return rights{only(api), only(pool), owners(map[string]Writer{"spec": api, "status": pool, "release": rollout})}
 	case v1.Kind_KIND_DESKTOP:
 		return rights{only(pool), only(pool), owners(map[string]Writer{
-			"spec": pool, "claim": pool, "status": dispatch,
+			"spec": pool, "claim": pool, "ended": pool, "status": dispatch,
 			"incarnation": pool, "incarnation.host": placement, "incarnation.unplaced_reason": placement,
 		})}
 	case v1.Kind_KIND_ROLLOUT:

@@ -21,7 +21,7 @@ zone       meta.labels=api meta.deletion=api spec=api
 host       meta.labels=api meta.deletion=api spec=api status=dispatch wanted_images=rollout
 image      meta.labels=api meta.deletion=api spec=api status=rollout
 pool       meta.labels=api meta.deletion=api spec=api status=pool release=rollout
-desktop    meta.labels=api meta.deletion=api spec=pool incarnation=pool incarnation.host=placement incarnation.unplaced_reason=placement claim=pool status=dispatch
+desktop    meta.labels=api meta.deletion=api spec=pool incarnation=pool incarnation.host=placement incarnation.unplaced_reason=placement claim=pool ended=pool status=dispatch
 calendar   meta.labels=api meta.deletion=api spec=api
 rollout    meta.labels=api meta.deletion=api spec=rollout spec.paused=api status=rollout
 claim      meta.labels=api meta.deletion=api pool=pool user=pool desktop=pool since=pool request_id=pool queued=pool expires=pool

@@ -333,7 +333,7 @@ type ClaimRequest struct {
 	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
 	// The user, in the words of the caller: Daybreak compares names and knows no more of people.
 	User string `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
-	// Chosen by the caller; empty means the call is not to be recognised again.
+	// Chosen by the caller, a new one for each claim of a pool; empty means the call is not to be recognised again.
 	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

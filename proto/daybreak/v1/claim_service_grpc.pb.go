@@ -32,8 +32,12 @@ const (
 //
 // ClaimService gives desktops to users and takes them back.
 type ClaimServiceClient interface {
-	// Claim binds a ready desktop of the pool to the user. The same user gets the same desktop again; the same request id
-	// gets the same answer. A desktop that is theirs and was suspended or shut down wakes, and is not ready yet in the answer.
+	// Claim binds a ready desktop of the pool to the user. The same user gets the same desktop again. A request id makes one
+	// claim of a pool: repeated while that lasts, it gets the same answer; within ten minutes after it ended, and with an id
+	// that a claim of another user has or had, FAILED_PRECONDITION with the reason. What counts is what the daybreakd that is
+	// asked has heard: of a claim that another one made within the last moment it may not know. A wait that ended without a
+	// desktop is not remembered, nor are the claims of a desktop that was removed.
+	// A desktop that is theirs and was suspended or shut down wakes, and is not ready yet in the answer.
 	// RESOURCE_EXHAUSTED, with the reason and the length of the queue, when none is ready or others wait already.
 	Claim(ctx context.Context, in *ClaimRequest, opts ...grpc.CallOption) (*ClaimResponse, error)
 	// Wait claims as Claim does and, when none is ready, waits in the queue: it streams the position, then what the desktop is
@@ -123,8 +127,12 @@ func (c *claimServiceClient) Defer(ctx context.Context, in *DeferRequest, opts .
 //
 // ClaimService gives desktops to users and takes them back.
 type ClaimServiceServer interface {
-	// Claim binds a ready desktop of the pool to the user. The same user gets the same desktop again; the same request id
-	// gets the same answer. A desktop that is theirs and was suspended or shut down wakes, and is not ready yet in the answer.
+	// Claim binds a ready desktop of the pool to the user. The same user gets the same desktop again. A request id makes one
+	// claim of a pool: repeated while that lasts, it gets the same answer; within ten minutes after it ended, and with an id
+	// that a claim of another user has or had, FAILED_PRECONDITION with the reason. What counts is what the daybreakd that is
+	// asked has heard: of a claim that another one made within the last moment it may not know. A wait that ended without a
+	// desktop is not remembered, nor are the claims of a desktop that was removed.
+	// A desktop that is theirs and was suspended or shut down wakes, and is not ready yet in the answer.
 	// RESOURCE_EXHAUSTED, with the reason and the length of the queue, when none is ready or others wait already.
 	Claim(context.Context, *ClaimRequest) (*ClaimResponse, error)
 	// Wait claims as Claim does and, when none is ready, waits in the queue: it streams the position, then what the desktop is

@@ -190,7 +190,10 @@ type Desktop struct {
 	// The user that holds the desktop; absent when nobody does. Writer: pool (its Claimer).
 	Claim *DesktopClaim `protobuf:"bytes,4,opt,name=claim,proto3" json:"claim,omitempty"`
 	// Writer: dispatch.
-	Status        *DesktopStatus `protobuf:"bytes,5,opt,name=status,proto3" json:"status,omitempty"`
+	Status *DesktopStatus `protobuf:"bytes,5,opt,name=status,proto3" json:"status,omitempty"`
+	// The claims of it that ended last and had a request id, the newest last, so that a late repetition of such a request is
+	// known for what it is. Those that ended more than ten minutes ago mean nothing any more. Writer: pool.
+	Ended         []*EndedClaim `protobuf:"bytes,6,rep,name=ended,proto3" json:"ended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -260,6 +263,77 @@ func (x *Desktop) GetStatus() *DesktopStatus {
 	return nil
 }
 
+func (x *Desktop) GetEnded() []*EndedClaim {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+// EndedClaim is what is remembered of a claim that ended.
+type EndedClaim struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The request that had made it.
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The user who held the desktop.
+	User string `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	// When it ended.
+	At            *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndedClaim) Reset() {
+	*x = EndedClaim{}
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndedClaim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndedClaim) ProtoMessage() {}
+
+func (x *EndedClaim) ProtoReflect() protoreflect.Message {
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndedClaim.ProtoReflect.Descriptor instead.
+func (*EndedClaim) Descriptor() ([]byte, []int) {
+	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *EndedClaim) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *EndedClaim) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *EndedClaim) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
 // DesktopSpec is what stays through all incarnations.
 type DesktopSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -284,7 +358,7 @@ type DesktopSpec struct {
 
 func (x *DesktopSpec) Reset() {
 	*x = DesktopSpec{}
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[1]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -296,7 +370,7 @@ func (x *DesktopSpec) String() string {
 func (*DesktopSpec) ProtoMessage() {}
 
 func (x *DesktopSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[1]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -309,7 +383,7 @@ func (x *DesktopSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesktopSpec.ProtoReflect.Descriptor instead.
 func (*DesktopSpec) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{1}
+	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *DesktopSpec) GetPool() string {
@@ -409,7 +483,7 @@ type Incarnation struct {
 
 func (x *Incarnation) Reset() {
 	*x = Incarnation{}
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[2]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -421,7 +495,7 @@ func (x *Incarnation) String() string {
 func (*Incarnation) ProtoMessage() {}
 
 func (x *Incarnation) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[2]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -434,7 +508,7 @@ func (x *Incarnation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Incarnation.ProtoReflect.Descriptor instead.
 func (*Incarnation) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{2}
+	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Incarnation) GetGeneration() int64 {
@@ -576,7 +650,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[3]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -588,7 +662,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[3]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -601,7 +675,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{3}
+	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Notice) GetId() string {
@@ -647,7 +721,7 @@ type DesktopStatus struct {
 
 func (x *DesktopStatus) Reset() {
 	*x = DesktopStatus{}
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[4]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -659,7 +733,7 @@ func (x *DesktopStatus) String() string {
 func (*DesktopStatus) ProtoMessage() {}
 
 func (x *DesktopStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[4]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -672,7 +746,7 @@ func (x *DesktopStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesktopStatus.ProtoReflect.Descriptor instead.
 func (*DesktopStatus) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{4}
+	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *DesktopStatus) GetGeneration() int64 {
@@ -764,7 +838,7 @@ type GuestSession struct {
 
 func (x *GuestSession) Reset() {
 	*x = GuestSession{}
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[5]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -776,7 +850,7 @@ func (x *GuestSession) String() string {
 func (*GuestSession) ProtoMessage() {}
 
 func (x *GuestSession) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[5]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -789,7 +863,7 @@ func (x *GuestSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuestSession.ProtoReflect.Descriptor instead.
 func (*GuestSession) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{5}
+	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GuestSession) GetAsked() *timestamppb.Timestamp {
@@ -835,7 +909,7 @@ type BootReport struct {
 
 func (x *BootReport) Reset() {
 	*x = BootReport{}
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[6]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -847,7 +921,7 @@ func (x *BootReport) String() string {
 func (*BootReport) ProtoMessage() {}
 
 func (x *BootReport) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[6]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -860,7 +934,7 @@ func (x *BootReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootReport.ProtoReflect.Descriptor instead.
 func (*BootReport) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{6}
+	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *BootReport) GetTook() *durationpb.Duration {
@@ -897,7 +971,7 @@ type StateTime struct {
 
 func (x *StateTime) Reset() {
 	*x = StateTime{}
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[7]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -909,7 +983,7 @@ func (x *StateTime) String() string {
 func (*StateTime) ProtoMessage() {}
 
 func (x *StateTime) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[7]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -922,7 +996,7 @@ func (x *StateTime) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateTime.ProtoReflect.Descriptor instead.
 func (*StateTime) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{7}
+	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StateTime) GetState() DesktopState {
@@ -958,7 +1032,7 @@ type GuestReport struct {
 
 func (x *GuestReport) Reset() {
 	*x = GuestReport{}
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[8]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1044,7 @@ func (x *GuestReport) String() string {
 func (*GuestReport) ProtoMessage() {}
 
 func (x *GuestReport) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[8]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1057,7 @@ func (x *GuestReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuestReport.ProtoReflect.Descriptor instead.
 func (*GuestReport) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{8}
+	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GuestReport) GetImageVersion() string {
@@ -1028,7 +1102,7 @@ type DesktopClaim struct {
 	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	// When the claim was granted.
 	Since *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
-	// Makes a retry find the claim it made.
+	// The request that made the claim. One that found the desktop held by its user already is not noted.
 	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// When the desktop is to be restarted with another version although it is in use; absent when it is not to be.
 	RestartAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=restart_at,json=restartAt,proto3" json:"restart_at,omitempty"`
@@ -1046,7 +1120,7 @@ type DesktopClaim struct {
 
 func (x *DesktopClaim) Reset() {
 	*x = DesktopClaim{}
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[9]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1058,7 +1132,7 @@ func (x *DesktopClaim) String() string {
 func (*DesktopClaim) ProtoMessage() {}
 
 func (x *DesktopClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[9]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1071,7 +1145,7 @@ func (x *DesktopClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesktopClaim.ProtoReflect.Descriptor instead.
 func (*DesktopClaim) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{9}
+	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DesktopClaim) GetUser() string {
@@ -1150,7 +1224,7 @@ type Reclaim struct {
 
 func (x *Reclaim) Reset() {
 	*x = Reclaim{}
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[10]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1162,7 +1236,7 @@ func (x *Reclaim) String() string {
 func (*Reclaim) ProtoMessage() {}
 
 func (x *Reclaim) ProtoReflect() protoreflect.Message {
-	mi := &file_daybreak_v1_desktop_proto_msgTypes[10]
+	mi := &file_daybreak_v1_desktop_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1175,7 +1249,7 @@ func (x *Reclaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reclaim.ProtoReflect.Descriptor instead.
 func (*Reclaim) Descriptor() ([]byte, []int) {
-	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{10}
+	return file_daybreak_v1_desktop_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Reclaim) GetSince() *timestamppb.Timestamp {
@@ -1217,13 +1291,20 @@ var File_daybreak_v1_desktop_proto protoreflect.FileDescriptor
 
 const file_daybreak_v1_desktop_proto_rawDesc = "" +
 	"\n" +
-	"\x19daybreak/v1/desktop.proto\x12\vdaybreak.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17daybreak/v1/image.proto\x1a\x16daybreak/v1/meta.proto\x1a\x16daybreak/v1/pool.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x02\n" +
+	"\x19daybreak/v1/desktop.proto\x12\vdaybreak.v1\x1a\x1bbuf/validate/validate.proto\x1a\x17daybreak/v1/image.proto\x1a\x16daybreak/v1/meta.proto\x1a\x16daybreak/v1/pool.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x02\n" +
 	"\aDesktop\x12-\n" +
 	"\x04meta\x18\x01 \x01(\v2\x11.daybreak.v1.MetaB\x06\xbaH\x03\xc8\x01\x01R\x04meta\x12,\n" +
 	"\x04spec\x18\x02 \x01(\v2\x18.daybreak.v1.DesktopSpecR\x04spec\x12:\n" +
 	"\vincarnation\x18\x03 \x01(\v2\x18.daybreak.v1.IncarnationR\vincarnation\x12/\n" +
 	"\x05claim\x18\x04 \x01(\v2\x19.daybreak.v1.DesktopClaimR\x05claim\x122\n" +
-	"\x06status\x18\x05 \x01(\v2\x1a.daybreak.v1.DesktopStatusR\x06status\"\x90\x02\n" +
+	"\x06status\x18\x05 \x01(\v2\x1a.daybreak.v1.DesktopStatusR\x06status\x127\n" +
+	"\x05ended\x18\x06 \x03(\v2\x17.daybreak.v1.EndedClaimB\b\xbaH\x05\x92\x01\x02\x10\bR\x05ended\"~\n" +
+	"\n" +
+	"EndedClaim\x12&\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\trequestId\x12\x1c\n" +
+	"\x04user\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x04user\x12*\n" +
+	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\x90\x02\n" +
 	"\vDesktopSpec\x12\x1b\n" +
 	"\x04pool\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04pool\x12\x1b\n" +
 	"\x04zone\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04zone\x127\n" +
@@ -1349,69 +1430,72 @@ func file_daybreak_v1_desktop_proto_rawDescGZIP() []byte {
 }
 
 var file_daybreak_v1_desktop_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_daybreak_v1_desktop_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_daybreak_v1_desktop_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_daybreak_v1_desktop_proto_goTypes = []any{
 	(DesiredState)(0),             // 0: daybreak.v1.DesiredState
 	(DesktopState)(0),             // 1: daybreak.v1.DesktopState
 	(*Desktop)(nil),               // 2: daybreak.v1.Desktop
-	(*DesktopSpec)(nil),           // 3: daybreak.v1.DesktopSpec
-	(*Incarnation)(nil),           // 4: daybreak.v1.Incarnation
-	(*Notice)(nil),                // 5: daybreak.v1.Notice
-	(*DesktopStatus)(nil),         // 6: daybreak.v1.DesktopStatus
-	(*GuestSession)(nil),          // 7: daybreak.v1.GuestSession
-	(*BootReport)(nil),            // 8: daybreak.v1.BootReport
-	(*StateTime)(nil),             // 9: daybreak.v1.StateTime
-	(*GuestReport)(nil),           // 10: daybreak.v1.GuestReport
-	(*DesktopClaim)(nil),          // 11: daybreak.v1.DesktopClaim
-	(*Reclaim)(nil),               // 12: daybreak.v1.Reclaim
-	(*Meta)(nil),                  // 13: daybreak.v1.Meta
-	(*Shape)(nil),                 // 14: daybreak.v1.Shape
-	(*Readiness)(nil),             // 15: daybreak.v1.Readiness
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
-	(DataDisposal)(0),             // 17: daybreak.v1.DataDisposal
-	(*Signature)(nil),             // 18: daybreak.v1.Signature
-	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
-	(IdleAction)(0),               // 20: daybreak.v1.IdleAction
+	(*EndedClaim)(nil),            // 3: daybreak.v1.EndedClaim
+	(*DesktopSpec)(nil),           // 4: daybreak.v1.DesktopSpec
+	(*Incarnation)(nil),           // 5: daybreak.v1.Incarnation
+	(*Notice)(nil),                // 6: daybreak.v1.Notice
+	(*DesktopStatus)(nil),         // 7: daybreak.v1.DesktopStatus
+	(*GuestSession)(nil),          // 8: daybreak.v1.GuestSession
+	(*BootReport)(nil),            // 9: daybreak.v1.BootReport
+	(*StateTime)(nil),             // 10: daybreak.v1.StateTime
+	(*GuestReport)(nil),           // 11: daybreak.v1.GuestReport
+	(*DesktopClaim)(nil),          // 12: daybreak.v1.DesktopClaim
+	(*Reclaim)(nil),               // 13: daybreak.v1.Reclaim
+	(*Meta)(nil),                  // 14: daybreak.v1.Meta
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*Shape)(nil),                 // 16: daybreak.v1.Shape
+	(*Readiness)(nil),             // 17: daybreak.v1.Readiness
+	(DataDisposal)(0),             // 18: daybreak.v1.DataDisposal
+	(*Signature)(nil),             // 19: daybreak.v1.Signature
+	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
+	(IdleAction)(0),               // 21: daybreak.v1.IdleAction
 }
 var file_daybreak_v1_desktop_proto_depIdxs = []int32{
-	13, // 0: daybreak.v1.Desktop.meta:type_name -> daybreak.v1.Meta
-	3,  // 1: daybreak.v1.Desktop.spec:type_name -> daybreak.v1.DesktopSpec
-	4,  // 2: daybreak.v1.Desktop.incarnation:type_name -> daybreak.v1.Incarnation
-	11, // 3: daybreak.v1.Desktop.claim:type_name -> daybreak.v1.DesktopClaim
-	6,  // 4: daybreak.v1.Desktop.status:type_name -> daybreak.v1.DesktopStatus
-	14, // 5: daybreak.v1.Incarnation.shape:type_name -> daybreak.v1.Shape
-	15, // 6: daybreak.v1.Incarnation.readiness:type_name -> daybreak.v1.Readiness
-	0,  // 7: daybreak.v1.Incarnation.desired:type_name -> daybreak.v1.DesiredState
-	16, // 8: daybreak.v1.Incarnation.start_at:type_name -> google.protobuf.Timestamp
-	16, // 9: daybreak.v1.Incarnation.created:type_name -> google.protobuf.Timestamp
-	17, // 10: daybreak.v1.Incarnation.data_disposal:type_name -> daybreak.v1.DataDisposal
-	18, // 11: daybreak.v1.Incarnation.signatures:type_name -> daybreak.v1.Signature
-	5,  // 12: daybreak.v1.Incarnation.notice:type_name -> daybreak.v1.Notice
-	16, // 13: daybreak.v1.Incarnation.look_at:type_name -> google.protobuf.Timestamp
-	16, // 14: daybreak.v1.Incarnation.woken:type_name -> google.protobuf.Timestamp
-	1,  // 15: daybreak.v1.DesktopStatus.state:type_name -> daybreak.v1.DesktopState
-	9,  // 16: daybreak.v1.DesktopStatus.times:type_name -> daybreak.v1.StateTime
-	10, // 17: daybreak.v1.DesktopStatus.guest:type_name -> daybreak.v1.GuestReport
-	7,  // 18: daybreak.v1.DesktopStatus.session:type_name -> daybreak.v1.GuestSession
-	8,  // 19: daybreak.v1.DesktopStatus.boot:type_name -> daybreak.v1.BootReport
-	16, // 20: daybreak.v1.GuestSession.asked:type_name -> google.protobuf.Timestamp
-	16, // 21: daybreak.v1.GuestSession.input_idle_since:type_name -> google.protobuf.Timestamp
-	19, // 22: daybreak.v1.BootReport.took:type_name -> google.protobuf.Duration
-	1,  // 23: daybreak.v1.StateTime.state:type_name -> daybreak.v1.DesktopState
-	16, // 24: daybreak.v1.StateTime.at:type_name -> google.protobuf.Timestamp
-	16, // 25: daybreak.v1.DesktopClaim.since:type_name -> google.protobuf.Timestamp
-	16, // 26: daybreak.v1.DesktopClaim.restart_at:type_name -> google.protobuf.Timestamp
-	16, // 27: daybreak.v1.DesktopClaim.asked:type_name -> google.protobuf.Timestamp
-	16, // 28: daybreak.v1.DesktopClaim.busy_until:type_name -> google.protobuf.Timestamp
-	12, // 29: daybreak.v1.DesktopClaim.reclaim:type_name -> daybreak.v1.Reclaim
-	16, // 30: daybreak.v1.Reclaim.since:type_name -> google.protobuf.Timestamp
-	16, // 31: daybreak.v1.Reclaim.act_at:type_name -> google.protobuf.Timestamp
-	20, // 32: daybreak.v1.Reclaim.action:type_name -> daybreak.v1.IdleAction
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	14, // 0: daybreak.v1.Desktop.meta:type_name -> daybreak.v1.Meta
+	4,  // 1: daybreak.v1.Desktop.spec:type_name -> daybreak.v1.DesktopSpec
+	5,  // 2: daybreak.v1.Desktop.incarnation:type_name -> daybreak.v1.Incarnation
+	12, // 3: daybreak.v1.Desktop.claim:type_name -> daybreak.v1.DesktopClaim
+	7,  // 4: daybreak.v1.Desktop.status:type_name -> daybreak.v1.DesktopStatus
+	3,  // 5: daybreak.v1.Desktop.ended:type_name -> daybreak.v1.EndedClaim
+	15, // 6: daybreak.v1.EndedClaim.at:type_name -> google.protobuf.Timestamp
+	16, // 7: daybreak.v1.Incarnation.shape:type_name -> daybreak.v1.Shape
+	17, // 8: daybreak.v1.Incarnation.readiness:type_name -> daybreak.v1.Readiness
+	0,  // 9: daybreak.v1.Incarnation.desired:type_name -> daybreak.v1.DesiredState
+	15, // 10: daybreak.v1.Incarnation.start_at:type_name -> google.protobuf.Timestamp
+	15, // 11: daybreak.v1.Incarnation.created:type_name -> google.protobuf.Timestamp
+	18, // 12: daybreak.v1.Incarnation.data_disposal:type_name -> daybreak.v1.DataDisposal
+	19, // 13: daybreak.v1.Incarnation.signatures:type_name -> daybreak.v1.Signature
+	6,  // 14: daybreak.v1.Incarnation.notice:type_name -> daybreak.v1.Notice
+	15, // 15: daybreak.v1.Incarnation.look_at:type_name -> google.protobuf.Timestamp
+	15, // 16: daybreak.v1.Incarnation.woken:type_name -> google.protobuf.Timestamp
+	1,  // 17: daybreak.v1.DesktopStatus.state:type_name -> daybreak.v1.DesktopState
+	10, // 18: daybreak.v1.DesktopStatus.times:type_name -> daybreak.v1.StateTime
+	11, // 19: daybreak.v1.DesktopStatus.guest:type_name -> daybreak.v1.GuestReport
+	8,  // 20: daybreak.v1.DesktopStatus.session:type_name -> daybreak.v1.GuestSession
+	9,  // 21: daybreak.v1.DesktopStatus.boot:type_name -> daybreak.v1.BootReport
+	15, // 22: daybreak.v1.GuestSession.asked:type_name -> google.protobuf.Timestamp
+	15, // 23: daybreak.v1.GuestSession.input_idle_since:type_name -> google.protobuf.Timestamp
+	20, // 24: daybreak.v1.BootReport.took:type_name -> google.protobuf.Duration
+	1,  // 25: daybreak.v1.StateTime.state:type_name -> daybreak.v1.DesktopState
+	15, // 26: daybreak.v1.StateTime.at:type_name -> google.protobuf.Timestamp
+	15, // 27: daybreak.v1.DesktopClaim.since:type_name -> google.protobuf.Timestamp
+	15, // 28: daybreak.v1.DesktopClaim.restart_at:type_name -> google.protobuf.Timestamp
+	15, // 29: daybreak.v1.DesktopClaim.asked:type_name -> google.protobuf.Timestamp
+	15, // 30: daybreak.v1.DesktopClaim.busy_until:type_name -> google.protobuf.Timestamp
+	13, // 31: daybreak.v1.DesktopClaim.reclaim:type_name -> daybreak.v1.Reclaim
+	15, // 32: daybreak.v1.Reclaim.since:type_name -> google.protobuf.Timestamp
+	15, // 33: daybreak.v1.Reclaim.act_at:type_name -> google.protobuf.Timestamp
+	21, // 34: daybreak.v1.Reclaim.action:type_name -> daybreak.v1.IdleAction
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_daybreak_v1_desktop_proto_init() }
@@ -1428,7 +1512,7 @@ func file_daybreak_v1_desktop_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_daybreak_v1_desktop_proto_rawDesc), len(file_daybreak_v1_desktop_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
