@@ -49,7 +49,7 @@ func TestDays(t *testing.T) {
 			return
 		}
 		t.Logf("seed %d: %d days, %d faults, %d of %d claims found a ready desktop at once, %d openings were looked at, %d of them after faults; "+
-			"%d of %d desktops were ready as an office opened; revision %d", s.seed, days, s.struck, d.hits, d.claims, d.openings, d.excused, d.inTime, d.due, s.history.revision)
+			"%d of %d desktops were ready as an office opened; %d were suspended; revision %d", s.seed, days, s.struck, d.hits, d.claims, d.openings, d.excused, d.inTime, d.due, s.truth.sleeps, s.history.revision)
 		d.makespans.check(t)
 		if days > 2 && (d.claims == 0 || d.openings == 0) {
 			t.Error("nobody came, or nothing opened")
@@ -81,7 +81,11 @@ func (s *sim) buildOffices(hosts, pools, seats int) {
 		p := poolPlan{name: fmt.Sprintf("office%d", i), zone: "lgwan", seats: hosts * seats / pools, memory: uint32(13 << 10 / seats)}
 		s.pools = append(s.pools, p)
 		s.zoneOf[p.name] = p.zone
-		s.create(&v1.Pool{Meta: &v1.Meta{Name: p.name}, Spec: &v1.PoolSpec{Image: "debian", Zone: p.zone, Desktops: uint32(p.seats), Calendar: "office",
+		idle := whileOpen()
+		if i%3 != 1 {
+			idle = nil
+		}
+		s.create(&v1.Pool{Meta: &v1.Meta{Name: p.name}, Spec: &v1.PoolSpec{Image: "debian", Zone: p.zone, Desktops: uint32(p.seats), Calendar: "office", Idle: idle,
 			Shape: &v1.Shape{MemoryMib: p.memory}, MinReady: uint32(i % 2), MaxUnavailable: uint32(max(1, p.seats/4)), Schedule: schedules[i%len(schedules)]}})
 		for n := range p.seats * 9 / 10 {
 			s.users = append(s.users, &user{sim: s, name: fmt.Sprintf("%s-user-%d", p.name, n), pool: p.name})
@@ -106,6 +110,7 @@ type dayStory struct {
 type worker struct {
 	come, leave, next time.Time
 	asked             bool
+	absence           absence
 }
 
 func (d *dayStory) play(days int) bool {
@@ -160,6 +165,9 @@ func (d *dayStory) plan(today time.Time) {
 			leave = come.Add(time.Duration(20+d.rng.IntN(120)) * time.Minute)
 		}
 		d.workers[u] = &worker{come: come, leave: leave}
+		if d.spec(u.pool).GetIdle() != nil {
+			d.beAbsent(d.workers[u])
+		}
 	}
 }
 
@@ -189,6 +197,10 @@ func (d *dayStory) work(now time.Time) {
 		here := w != nil && now.After(w.come) && now.Before(w.leave)
 		switch {
 		case !idle:
+		case here && !w.asked && u.told == toldHeld && !w.absence.from.IsZero() && d.use(u, w, now):
+			w.next = now.Add(10 * time.Second)
+			u.busy = true
+			d.group.Go(func() error { u.claim(p, false); return nil })
 		case here && w.asked && u.told == toldHeld:
 			w.asked = false
 			d.claims++
@@ -237,6 +249,9 @@ func (d *dayStory) trouble(now time.Time, clock time.Duration) {
 		d.heals = append(d.heals, heal{now.Add(after), what, undo})
 		d.lastHit = now.Add(after)
 	}
+	d.truth.mu.Lock()
+	d.truth.troubled = d.lastHit
+	d.truth.mu.Unlock()
 }
 
 // counts of a pool as stored.

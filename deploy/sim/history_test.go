@@ -249,7 +249,8 @@ func (h *history) checkSuccession(was, is *v1.Desktop) {
 		h.problem("1", "desktop %s: generation %d moved from %s to %q", name, new.GetGeneration(), old.GetHost(), new.GetHost())
 	}
 	a, b := was.GetStatus(), is.GetStatus()
-	if a.GetGeneration() == b.GetGeneration() && age(b.GetState()) < age(a.GetState()) && a.GetState() != v1.DesktopState_DESKTOP_STATE_LOST {
+	woke := a.GetState() == v1.DesktopState_DESKTOP_STATE_SUSPENDED && b.GetState() == v1.DesktopState_DESKTOP_STATE_READY
+	if a.GetGeneration() == b.GetGeneration() && !woke && age(b.GetState()) < age(a.GetState()) && a.GetState() != v1.DesktopState_DESKTOP_STATE_LOST {
 		h.problem("state", "desktop %s: generation %d went from %v to %v", name, b.GetGeneration(), a.GetState(), b.GetState())
 	}
 }

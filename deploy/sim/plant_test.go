@@ -50,6 +50,11 @@ func TestCheckerFindsPlantedBugs(t *testing.T) {
 			time.Sleep(2 * slowGrace)
 			p.newLife(p.idle(), 2)
 		}},
+		{"user's VM is suspended who came back", "9", func(p *scene) {
+			p.sim.truth.present[p.life] = time.Now()
+			time.Sleep(2 * lookToAct)
+			_ = p.witness.Suspend(p.sim.ctx, p.life, "memory")
+		}},
 		{"desktop is moved while nothing moves", "7", func(p *scene) { p.retire(p.idle()) }},
 		{"pool falls under min_ready", "7", func(p *scene) { p.moving(func(o *v1.Pool) { o.Spec.MinReady, o.Spec.MaxUnavailable = 5, 5 }) }},
 		{"too many out of service", "7", func(p *scene) { p.moving(func(o *v1.Pool) { o.Spec.MinReady, o.Spec.MaxUnavailable = 0, 1 }) }},

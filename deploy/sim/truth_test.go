@@ -22,12 +22,16 @@ type truth struct {
 	// dead are the lives whose VM a fault ended, stops those that the product did.
 	dead  map[hostagent.Life]bool
 	stops map[hostagent.Life]bool
+	// present is since when the user of a life is at their desktop, zero when they are not; nobody knows of lives that are not in it.
+	present  map[hostagent.Life]time.Time
+	sleeps   int
+	troubled time.Time // until when a fault was
 }
 
 func newTruth(s *sim) *truth {
 	return &truth{
 		sim: s, machines: map[hostagent.Life]hostagent.Machine{}, since: map[hostagent.Life]time.Time{}, watched: map[hostagent.Life]bool{},
-		dead: map[hostagent.Life]bool{}, stops: map[hostagent.Life]bool{},
+		dead: map[hostagent.Life]bool{}, stops: map[hostagent.Life]bool{}, present: map[hostagent.Life]time.Time{},
 	}
 }
 
