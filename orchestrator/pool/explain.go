@@ -78,7 +78,8 @@ func explainDesktop(view *store.View, now time.Time, desktop *v1.Desktop) *v1.Ex
 	}
 	inc := desktop.GetIncarnation()
 	answer.Details = append(answer.Details, fmt.Sprintf("generation %d began at %s with version %d of image %s: %s",
-		inc.GetGeneration(), clock(d.Clock, inc.GetCreated().AsTime()), inc.GetVersion(), inc.GetImage(), inc.GetReason()))
+		inc.GetGeneration(), clock(d.Clock, inc.GetCreated().AsTime()), inc.GetVersion(), inc.GetImage(), inc.GetReason())+
+		d.whyReleased(view, desktop))
 	if news := d.versionNews(view, desktop); news != "" {
 		answer.Details = append(answer.Details, news)
 	}

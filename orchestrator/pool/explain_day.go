@@ -23,11 +23,11 @@ func (d *decision) resting(view *store.View, desktop *v1.Desktop) string {
 	inc, zone := desktop.GetIncarnation(), d.Clock
 	switch {
 	case isSuspended(desktop):
-		text := "it is suspended" + onHost(view, inc.GetHost()) + ", where its memory lies in the store; it goes on when " + inc.GetUsedBy() + " claims it"
+		where := onHost(view, inc.GetHost()) + d.whySuspended(view, desktop)
 		if store.State(desktop) != v1.DesktopState_DESKTOP_STATE_SUSPENDED {
-			text = "it is being suspended" + onHost(view, inc.GetHost())
+			return "it is being suspended" + where
 		}
-		return text
+		return "it is suspended" + where + ", where its memory lies in the store; it goes on when " + inc.GetUsedBy() + " claims it"
 	case !isCold(d.now, desktop):
 		return ""
 	}
@@ -111,9 +111,15 @@ func (d *decision) noRoom(desktop *v1.Desktop) string {
 // cooled tells of the round that ended the desktop's life before, if that was to give back what it took.
 func (d *decision) cooled(view *store.View, desktop *v1.Desktop) string {
 	created := desktop.GetIncarnation().GetCreated().AsTime()
+	_, story := d.cooling(view, desktop, created.Add(-cooledWithin), created)
+	return story
+}
+
+// cooling finds the newest round between two times that gave back what the desktop took, and tells of it; "" when there was none.
+func (d *decision) cooling(view *store.View, desktop *v1.Desktop, from, to time.Time) (at time.Time, story string) {
 	for _, event := range slices.Backward(view.EventsAbout(store.RefOf(d.Pool))) {
-		since := created.Sub(event.GetAt().AsTime())
-		if event.GetReason() != ReasonCooled || since < 0 || since > cooledWithin {
+		at = event.GetAt().AsTime()
+		if event.GetReason() != ReasonCooled || at.Before(from) || at.After(to) {
 			continue
 		}
 		_, seats, _ := strings.Cut(event.GetMessage(), "(seats ")
@@ -122,9 +128,9 @@ func (d *decision) cooled(view *store.View, desktop *v1.Desktop) string {
 		}
 		_, why, _ := strings.Cut(event.GetMessage(), " cooled: ")
 		why, _, _ = strings.Cut(why, " (seats ")
-		return fmt.Sprintf("cooled at %s: %s", clock(d.Clock, event.GetAt().AsTime()), why)
+		return at, fmt.Sprintf("cooled at %s: %s", clock(d.Clock, at), why)
 	}
-	return ""
+	return time.Time{}, ""
 }
 
 // inRanges reads what ranges wrote.

@@ -46,9 +46,56 @@ func (d *decision) asleep(view *store.View, desktop *v1.Desktop) string {
 
 // cause tells of the newest event with a reason, in brackets; "" when none is kept.
 func (d *decision) cause(view *store.View, desktop *v1.Desktop, reason string) string {
+	if event := newest(view, desktop, reason); event != nil {
+		return d.bracketed(event)
+	}
+	return ""
+}
+
+func (d *decision) bracketed(event *v1.Event) string {
+	return fmt.Sprintf(" (at %s: %s)", clock(d.Clock, event.GetAt().AsTime()), event.GetMessage())
+}
+
+// newest returns the newest event about a desktop with a reason; nil when none is kept.
+func newest(view *store.View, desktop *v1.Desktop, reason string) *v1.Event {
 	for _, event := range slices.Backward(view.EventsAbout(store.RefOf(desktop))) {
 		if event.GetReason() == reason {
-			return fmt.Sprintf(" (at %s: %s)", clock(d.Clock, event.GetAt().AsTime()), event.GetMessage())
+			return event
+		}
+	}
+	return nil
+}
+
+// whySuspended tells, in brackets, what gave back the memory of a suspended desktop that nobody holds: the schedule, or want of
+// use before its user let go of it; "" when neither is remembered.
+func (d *decision) whySuspended(view *store.View, desktop *v1.Desktop) string {
+	began := desktop.GetIncarnation().GetCreated().AsTime()
+	cooled, story := d.cooling(view, desktop, began, d.now)
+	idle := newest(view, desktop, ReasonSuspended)
+	switch at := idle.GetAt().AsTime(); {
+	case idle != nil && !at.Before(began) && (story == "" || at.After(cooled)):
+		return d.bracketed(idle)
+	case story != "":
+		return " (" + story + ")"
+	}
+	return ""
+}
+
+// whyReleased tells, in brackets, that the desktop's life follows one that was taken back from its user; "" when they let go of
+// it themselves, or it was made anew for its age.
+func (d *decision) whyReleased(view *store.View, desktop *v1.Desktop) string {
+	inc := desktop.GetIncarnation()
+	if inc.GetReason() != reasonReleased || RefreshModeOf(d.Pool.GetSpec()) == v1.RefreshMode_REFRESH_MODE_AFTER_DAYS {
+		return ""
+	}
+	for _, event := range slices.Backward(view.EventsAbout(store.RefOf(desktop))) {
+		switch at := event.GetAt().AsTime(); {
+		case at.After(inc.GetCreated().AsTime()):
+			continue
+		case event.GetReason() == ReasonReclaimed:
+			return d.bracketed(event)
+		case event.GetReason() == ReasonRenewed && at.Before(inc.GetCreated().AsTime()):
+			return ""
 		}
 	}
 	return ""

@@ -57,6 +57,75 @@ func TestExplainUse(t *testing.T) {
 	}
 }
 
+// Who finds their desktop suspended, or a fresh one in its place, learns what did that.
+func TestExplainNamesWhatGaveItBack(t *testing.T) {
+	suspended := func(_ *world, d *v1.Desktop) {
+		d.Claim, d.Incarnation.Desired, d.Status.State = nil, v1.DesiredState_DESIRED_STATE_SUSPENDED, v1.DesktopState_DESKTOP_STATE_SUSPENDED
+	}
+	anew := func(w *world, d *v1.Desktop) {
+		d.Claim, d.Incarnation.UsedBy = nil, ""
+		d.Incarnation.Reason, d.Incarnation.Created = reasonReleased, timestamppb.New(w.now.Add(-time.Minute))
+	}
+	ago := func(w *world, d time.Duration, about store.Object, reason, message string) {
+		w.events = append(w.events, store.NewEvent(w.now.Add(-d), about, reason, message, false))
+	}
+	const bare, taken = "it is suspended on host h1, where its memory lies in the store; it goes on when taro claims it", "generation 100 began at 2027-04-05 11:03:00 UTC with version 1 of image office: refresh after release"
+	for name, test := range map[string]struct {
+		edit  func(w *world, d *v1.Desktop)
+		event func(w *world)
+		want  string
+	}{
+		"by the schedule": {suspended, func(w *world) {
+			ago(w, 2*time.Hour, w.pool, ReasonCooled, "1 desktop cooled: 4 are wanted (open) (seats 1)")
+			ago(w, time.Hour, w.pool, ReasonCooled, "3 desktops cooled: 0 are wanted (closed) (seats 1-3)")
+			ago(w, time.Minute, w.pool, ReasonCooled, "1 desktop cooled: 5 are wanted (open) (seats 7)")
+		}, "sales-1 is not ready: it is suspended on host h1 (cooled at 2027-04-05 10:04:00 UTC: 0 are wanted (closed)), where its memory lies in the store; it goes on when taro claims it"},
+		"not by now": {func(w *world, d *v1.Desktop) {
+			suspended(w, d)
+			d.Status.State = v1.DesktopState_DESKTOP_STATE_READY
+		}, func(w *world) {
+			ago(w, time.Minute, w.pool, ReasonCooled, "1 desktop cooled: 0 are wanted (closed) (seats 1)")
+		}, "sales-1 is not ready: it is being suspended on host h1 (cooled at 2027-04-05 11:03:00 UTC: 0 are wanted (closed))"},
+		"before this life": {func(w *world, d *v1.Desktop) {
+			suspended(w, d)
+			d.Incarnation.Created = timestamppb.New(w.now.Add(-time.Hour))
+		}, func(w *world) {
+			ago(w, 2*time.Hour, w.pool, ReasonCooled, "1 desktop cooled: 4 are wanted (open) (seats 1)")
+		}, "sales-1 is not ready: " + bare},
+		"for want of use, and let go of": {suspended, func(w *world) {
+			ago(w, 2*time.Hour, w.pool, ReasonCooled, "1 desktop cooled: 4 are wanted (open) (seats 1)")
+			ago(w, time.Hour, w.desktops["sales-1"], ReasonSuspended, "no input since noon")
+		}, "sales-1 is not ready: it is suspended on host h1 (at 2027-04-05 10:04:00 UTC: no input since noon), where its memory lies in the store; it goes on when taro claims it"},
+		"taken back": {anew, func(w *world) {
+			ago(w, 10*time.Minute, w.desktops["sales-1"], ReasonReclaimed, "it was taken back from taro: no input since noon")
+			ago(w, time.Minute, w.desktops["sales-1"], ReasonRenewed, "generation 100 begins")
+		}, taken + " (at 2027-04-05 10:54:00 UTC: it was taken back from taro: no input since noon)"},
+		"taken back long ago": {anew, func(w *world) {
+			ago(w, time.Hour, w.desktops["sales-1"], ReasonReclaimed, "it was taken back from taro: no input since noon")
+			ago(w, 50*time.Minute, w.desktops["sales-1"], ReasonRenewed, "generation 99 begins")
+			ago(w, time.Minute, w.desktops["sales-1"], ReasonRenewed, "generation 100 begins")
+		}, taken},
+		"too old": {func(w *world, d *v1.Desktop) {
+			anew(w, d)
+			w.pool.Spec.Refresh = &v1.RefreshPolicy{Mode: v1.RefreshMode_REFRESH_MODE_AFTER_DAYS, Days: 3}
+		}, func(w *world) {
+			ago(w, time.Hour, w.desktops["sales-1"], ReasonReclaimed, "it was taken back from taro: no input since noon")
+		}, taken},
+	} {
+		w, _ := heldWorld(t)
+		w.events = nil
+		w.change("sales-1", func(d *v1.Desktop) { test.edit(w, d) })
+		test.event(w)
+		answer, err := Explain(shown(t, w), w.now, "sales-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if said := append(slices.Clone(answer.Details), answer.Summary); !slices.Contains(said, test.want) {
+			t.Errorf("%s:\n  %s\nwant %s", name, strings.Join(said, "\n  "), test.want)
+		}
+	}
+}
+
 func TestExplainQueue(t *testing.T) {
 	w, _ := heldWorld(t)
 	var waiting []store.Object

@@ -13,8 +13,11 @@ import (
 	v1 "daybreak/proto/daybreak/v1"
 )
 
-// reasonNew is the reason of a seat's first life.
-const reasonNew = "new"
+// Reasons of lives: of a seat's first one, and of one that follows a user's.
+const (
+	reasonNew      = "new"
+	reasonReleased = "refresh after release"
+)
 
 // Defaults of a shape and of a readiness test, as the protos promise them.
 const (
@@ -140,7 +143,7 @@ func (d *decision) renewalReason(desktop *v1.Desktop, t *target) string {
 		return fmt.Sprintf("replaces generation %d, which ran version %d; %s goes on with it", inc.GetGeneration(), inc.GetVersion(),
 			desktop.GetClaim().GetUser())
 	case inc.GetUsedBy() != "":
-		return "refresh after release"
+		return reasonReleased
 	case inc.GetVersion() != t.version.GetNumber() || inc.GetImage() != d.Pool.GetSpec().GetImage():
 		return fmt.Sprintf("replaces generation %d, which ran version %d of image %s", inc.GetGeneration(), inc.GetVersion(), inc.GetImage())
 	}
