@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -127,7 +128,7 @@ func ReadICS(text []byte) (found []FileDay, timed int, err error) {
 		first, err := time.Parse("20060102", value(event, ics.ComponentPropertyDtStart))
 		if err != nil {
 			if !strings.Contains(value(event, ics.ComponentPropertyDtStart), "T") {
-				return nil, 0, fmt.Errorf("%w: event %q has no date in DTSTART", ErrFile, short(name))
+				return nil, 0, fmt.Errorf("%w: event %q: its DTSTART %q is not a date that exists", ErrFile, short(name), short(value(event, ics.ComponentPropertyDtStart)))
 			}
 			timed++
 			continue
@@ -152,18 +153,27 @@ func ReadICS(text []byte) (found []FileDay, timed int, err error) {
 	return found, timed, err
 }
 
+// wholeDays is a DURATION of whole days or weeks.
+var wholeDays = regexp.MustCompile(`^\+?P(\d{1,4})([DW])$`)
+
 // length is how many days an all-day event has; DTEND is the day after its last.
 func length(event *ics.VEvent, first time.Time) (int, error) {
-	text := value(event, ics.ComponentPropertyDtEnd)
-	if text == "" {
-		if value(event, ics.ComponentPropertyDuration) != "" {
-			return 0, errors.New("has a DURATION; give it a DTEND")
+	text, duration := value(event, ics.ComponentPropertyDtEnd), value(event, ics.ComponentPropertyDuration)
+	end := first.AddDate(0, 0, 1)
+	var err error
+	switch m := wholeDays.FindStringSubmatch(duration); {
+	case text != "":
+		if end, err = time.Parse("20060102", text); err != nil {
+			return 0, errors.New("begins with a date and does not end with one")
 		}
-		return 1, nil
-	}
-	end, err := time.Parse("20060102", text)
-	if err != nil {
-		return 0, errors.New("begins with a date and does not end with one")
+	case m != nil:
+		n, err := strconv.Atoi(m[1])
+		if err != nil {
+			return 0, err
+		}
+		end = first.AddDate(0, 0, n*map[string]int{"D": 1, "W": 7}[m[2]])
+	case duration != "":
+		return 0, fmt.Errorf("has the DURATION %q, which is not of whole days, as P2D is", short(duration))
 	}
 	days := int(end.Sub(first).Hours() / 24)
 	switch {
