@@ -60,7 +60,7 @@ func ForBuild(view *store.View, b Build) (chosen, why string) {
 	case b.Host != "" && known == 0:
 		return "", fmt.Sprintf("there is no host %s", b.Host)
 	}
-	why = sentence(b.needOn(&host{&room.Host{}}), known, refusals)
+	why = sentence(b.needOn(&host{Host: &room.Host{}}), known, refusals)
 	if b.Host != "" {
 		why = strings.Replace(why, "no host fits: 1 host", "host "+b.Host, 1)
 	}

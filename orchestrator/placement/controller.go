@@ -33,7 +33,7 @@ type Controller struct {
 	placed  prometheus.Counter
 }
 
-// New makes a controller. mirror knows desktops, hosts and images at least and runs beside it.
+// New makes a controller. mirror knows desktops, hosts, images and events at least and runs beside it.
 func New(mirror *store.Mirror, log zerolog.Logger, reg prometheus.Registerer) *Controller {
 	f := promauto.With(reg)
 	return &Controller{

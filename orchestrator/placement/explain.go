@@ -21,7 +21,7 @@ func Explain(view *store.View, desktop string) string {
 	if !waits(d) {
 		return "it has no host and wants none, since it is to be deleted"
 	}
-	chosen, why := open(view).choose(needOf(view, d))
+	chosen, why := open(view, d).choose(needOf(view, d))
 	if chosen == nil {
 		return why
 	}

@@ -5,6 +5,7 @@ import (
 
 	"daybreak/orchestrator/room"
 	"daybreak/orchestrator/store"
+	v1 "daybreak/proto/daybreak/v1"
 )
 
 // ledger is what each host has and has promised, desktops on their way and those of the plan at hand included.
@@ -13,7 +14,10 @@ type ledger struct {
 }
 
 // host is one host in the ledger.
-type host struct{ *room.Host }
+type host struct {
+	*room.Host
+	shunned bool // lives fail to get ready there: the last choice
+}
 
 // need is what one life asks of a host.
 type need struct {
@@ -22,12 +26,13 @@ type need struct {
 	named   bool // a person named the host: that it is kept from desktops does not matter
 }
 
-// open makes the ledger of all hosts.
-func open(view *store.View) *ledger {
+// open makes the ledger of all hosts for desktops that wait for one.
+func open(view *store.View, waiting ...*v1.Desktop) *ledger {
 	l := &ledger{}
 	for _, h := range room.Of(view) {
-		l.hosts = append(l.hosts, &host{h})
+		l.hosts = append(l.hosts, &host{Host: h})
 	}
+	l.shun(view, waiting)
 	return l
 }
 

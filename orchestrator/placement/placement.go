@@ -43,7 +43,7 @@ func Plan(view *store.View) []Placement {
 		return cmp.Or(cmp.Compare(choices(a), choices(b)),
 			cmp.Compare(a.GetIncarnation().GetGeneration(), b.GetIncarnation().GetGeneration()))
 	})
-	ledger := open(view)
+	ledger := open(view, waiting...)
 	var plan []Placement
 	for _, desktop := range waiting {
 		need := needOf(view, desktop)

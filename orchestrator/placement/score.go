@@ -14,6 +14,8 @@ const (
 	// weightHolds puts hosts that could run a cold life beside all that lies there before all others: pool moves cold lives
 	// there, and what moves must not come back.
 	weightHolds = 10
+	// weightShunned is more than all others together.
+	weightShunned = 20
 )
 
 // score says how good a host is for a life that fits there. Higher is better.
@@ -27,6 +29,9 @@ func score(h *host, n need) float64 {
 		total += weightImage
 	}
 	total += weightSound * (1 - min(1, float64(h.Failed)/3)) // a host where many fail is not the place for more
+	if h.shunned {
+		total -= weightShunned
+	}
 	return total
 }
 

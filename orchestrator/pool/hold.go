@@ -26,7 +26,7 @@ const (
 )
 
 // attemptLabel marks events with what was tried (see attemptOf): another version or shape starts with a clean record.
-const attemptLabel = "attempt"
+const attemptLabel = store.LabelAttempt
 
 // hold is what the record of failures says about making desktops now. It is computed from stored events and desktops
 // alone, so that a new leader knows what the old one knew.

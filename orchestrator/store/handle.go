@@ -243,6 +243,9 @@ const (
 	LabelImage      = "image"
 	LabelVersion    = "version"
 	LabelHost       = "host"
+	// LabelAttempt marks events that tell what came of trying to get a desktop ready, and names what was tried: image, shape
+	// and readiness. An event about a desktop that has it and warns says that the life failed before it was ready.
+	LabelAttempt = "attempt"
 )
 
 // NewEvent makes an event, for those who commit many at once. Names sort by time. Texts that are too long are cut.
