@@ -90,6 +90,8 @@ func (d planDay) on(date calendar.Date) (*v1.PlanResponse, error) {
 	switch last := today.Add(calendar.Horizon); {
 	case date.Compare(calendar.DateOf(made)) < 0:
 		return nil, status.Errorf(codes.NotFound, "there is no plan of pool %s for %v: the pool was made later, on %s", d.name(), date, made.Format("2006-01-02 at 15:04 MST"))
+	case date.Compare(today) < 0 && date.Compare(calendar.DateOf(d.now.UTC()).Add(-pool.KeptPlans)) >= 0:
+		return d.answer(d.empty(date), false), nil // it would be kept, had there been anything to start
 	case date.Compare(today) < 0:
 		return nil, status.Errorf(codes.NotFound, "there is no plan of pool %s for %v, which is over: plans are kept for two weeks, and none is made afterwards", d.name(), date)
 	case date.Compare(last) > 0:
@@ -148,6 +150,11 @@ func (d planDay) dryRun(date calendar.Date) *v1.Plan {
 			return planned.OnDate(date.String(), d.zone, d.now)
 		}
 	}
+	return d.empty(date)
+}
+
+// empty is the plan of a date on which nothing starts.
+func (d planDay) empty(date calendar.Date) *v1.Plan {
 	return &v1.Plan{Pool: d.name(), Date: date.String(), TimeZone: d.zone.String()}
 }
 

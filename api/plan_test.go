@@ -148,7 +148,8 @@ func TestPlanStored(t *testing.T) {
 	}
 }
 
-// Of a day that is over, on which the pool was there, nothing is left after two weeks.
+// Of a day that is over, on which the pool was there, nothing is left after two weeks. Of one within them without a plan it is known
+// that nothing was to start.
 func TestPlanForgotten(t *testing.T) {
 	r := newRig(t)
 	r.openDaily(4, 8)
@@ -156,9 +157,16 @@ func TestPlanForgotten(t *testing.T) {
 	found, _ := store.Lookup[*v1.Pool](view, "counter")
 	old := proto.CloneOf(found)
 	old.Meta.Created = timestamppb.New(time.Now().AddDate(-1, 0, 0))
-	day := planDay{view: view, pool: old, demand: pool.DemandOf(view, old), now: time.Now(), zone: time.FixedZone("JST", 9*3600)}
+	day := planDay{view: view, pool: old, demand: pool.DemandOf(view, old), now: time.Now()}
+	day.zone = day.demand.Calendar.Zone()
 	_, err := day.on(inTokyo(-20))
 	wantCode(t, err, codes.NotFound, "which is over: plans are kept for two weeks")
+	for _, days := range []int{-1, -13} {
+		answer, err := day.on(inTokyo(days))
+		if err != nil || answer.GetDryRun() || len(answer.GetPlan().GetStarts()) != 0 || !strings.HasSuffix(answer.GetSummary(), "pool counter had nothing to start ahead.") {
+			t.Errorf("%d days ago: %v, %v", -days, answer, err)
+		}
+	}
 }
 
 func TestPlanRefusals(t *testing.T) {

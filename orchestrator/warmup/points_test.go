@@ -68,6 +68,10 @@ func TestSummary(t *testing.T) {
 		{sudden, at("09:00:00"), "had nothing to start ahead. 1 desktop was woken at once, when nobody could plan ahead any more."},
 		{missing, at("06:00:00"), "will be short: 3 desktops will not be ready by 08:30, the last of them at 08:31:30, 1m30s later: 1m0s are left."},
 		{&v1.Plan{Pool: "counter", Date: "2026-11-28"}, at("06:00:00"), "On Sat 2026-11-28 pool counter has nothing to start: no desktops are to run."},
+		{&v1.Plan{Pool: "counter", Date: "2026-11-24"}, at("23:59:59"), "On Tue 2026-11-24 pool counter has nothing to start: no desktops are to run."},
+		{&v1.Plan{Pool: "counter", Date: "2026-11-23"}, at("00:00:00"), "On Mon 2026-11-23 pool counter had nothing to start ahead."},
+		{&v1.Plan{Pool: "counter", Date: "2026-11-23", Shortfalls: []*v1.Shortfall{{Deadline: timestamppb.New(open.AddDate(0, 0, -1)), Desktops: 2, Reason: "all 3 desktops are taken"}}},
+			at("06:00:00"), "had nothing to start ahead. 2 desktops could not be planned: all 3 desktops are taken."},
 		{&v1.Plan{}, at("06:00:00"), "nothing to start"},
 	} {
 		row.plan.TimeZone = "Asia/Tokyo"

@@ -24,15 +24,18 @@ func Summary(plan *v1.Plan, now time.Time) string {
 		s.day = date.Format("Mon 2006-01-02")
 	}
 	text := s.future()
-	if starts := plan.GetStarts(); len(starts) > 0 && !last(plan).After(now) {
+	if over := last(plan, zone); !over.IsZero() && !over.After(now) {
 		text = s.past()
 	}
 	return store.Cut(text, maxSummary)
 }
 
-// last is the last deadline of a plan.
-func last(plan *v1.Plan) time.Time {
+// last is the last deadline of a plan, or the end of its day when nothing starts on it; zero when its date cannot be read.
+func last(plan *v1.Plan, zone *time.Location) time.Time {
 	var at time.Time
+	if date, err := time.ParseInLocation(time.DateOnly, plan.GetDate(), zone); err == nil && len(plan.GetStarts()) == 0 {
+		at = date.AddDate(0, 0, 1)
+	}
 	for _, s := range plan.GetStarts() {
 		at = later(at, s.GetDeadline().AsTime())
 	}
@@ -72,7 +75,7 @@ func (s summary) future() string {
 		hosts[each.GetHost()] = true
 	}
 	by := "in time"
-	if deadline := starts[0].GetDeadline().AsTime(); deadline.Equal(last(s.plan)) {
+	if deadline := starts[0].GetDeadline().AsTime(); deadline.Equal(last(s.plan, s.zone)) {
 		by = "by " + s.clock(deadline)
 	}
 	verb, them := "start", "are ready"
@@ -167,16 +170,25 @@ func (s summary) past() string {
 	if atOnce > 0 {
 		text += fmt.Sprintf(" %s woken at once, when nobody could plan ahead any more.", countWas(atOnce, "desktop"))
 	}
+	return text + s.unplanned()
+}
+
+// unplanned says what could not even be planned.
+func (s summary) unplanned() string {
 	missing := 0
 	for _, each := range s.plan.GetShortfalls() {
 		if each.GetReady() == nil {
 			missing += int(each.GetDesktops())
 		}
 	}
-	if missing > 0 {
-		text += fmt.Sprintf(" Beyond those, %s could not be planned: %s.", count(missing, "desktop"), strings.TrimSuffix(s.plan.GetShortfalls()[0].GetReason(), "."))
+	if missing == 0 {
+		return ""
 	}
-	return text
+	text := fmt.Sprintf("%s could not be planned: %s.", count(missing, "desktop"), strings.TrimSuffix(s.plan.GetShortfalls()[0].GetReason(), "."))
+	if len(s.plan.GetStarts()) > 0 {
+		text = "Beyond those, " + text
+	}
+	return " " + text
 }
 
 func countWas(n int, what string) string {

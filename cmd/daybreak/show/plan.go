@@ -92,6 +92,9 @@ func (v planView) origin() string {
 	if v.answer.GetDryRun() {
 		return "A dry run by what is known now. Times are " + Clean(v.plan.GetTimeZone()) + "'s."
 	}
+	if v.plan.GetMade() == nil {
+		return "No plan was kept of it."
+	}
 	return "Planned " + Moment(v.now, v.plan.GetMade()) + ". Times are " + Clean(v.plan.GetTimeZone()) + "'s."
 }
 

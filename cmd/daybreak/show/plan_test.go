@@ -73,6 +73,18 @@ func TestPlan(t *testing.T) {
 	golden(t, "plan.txt", got.Bytes())
 }
 
+// Of a day on which nothing was to start there is no time at which that was planned.
+func TestPlanOfNothing(t *testing.T) {
+	var got bytes.Buffer
+	plan := &v1.Plan{Pool: "counter", Date: "2026-11-22", TimeZone: "Asia/Tokyo"}
+	if err := show.Plan(&got, &v1.PlanResponse{Plan: plan, Summary: warmup.Summary(plan, tokyo())}, nil, 0, 100, tokyo()); err != nil {
+		t.Fatal(err)
+	}
+	if want := "On Sun 2026-11-22 pool counter had nothing to start ahead.\nNo plan was kept of it.\n"; got.String() != want {
+		t.Errorf("got %q, want %q", got.String(), want)
+	}
+}
+
 // A chart is never wider than it may be, has few lines, and only ASCII.
 func TestChartFits(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -29,7 +29,8 @@ const (
 // PlanService tells how a pool's day will be warmed up, and how it was.
 type PlanServiceClient interface {
 	// Plan returns the plan of a date: the stored one, or, when there is none because the date is farther away than plans are
-	// made, what would be planned by what is known now (a dry run). NOT_FOUND for a date in the past without a plan.
+	// made, what would be planned by what is known now (a dry run). Of the last two weeks, a date without a plan is answered
+	// with one that has no starts; NOT_FOUND for one before those, or before the pool was made.
 	Plan(ctx context.Context, in *PlanRequest, opts ...grpc.CallOption) (*PlanResponse, error)
 }
 
@@ -58,7 +59,8 @@ func (c *planServiceClient) Plan(ctx context.Context, in *PlanRequest, opts ...g
 // PlanService tells how a pool's day will be warmed up, and how it was.
 type PlanServiceServer interface {
 	// Plan returns the plan of a date: the stored one, or, when there is none because the date is farther away than plans are
-	// made, what would be planned by what is known now (a dry run). NOT_FOUND for a date in the past without a plan.
+	// made, what would be planned by what is known now (a dry run). Of the last two weeks, a date without a plan is answered
+	// with one that has no starts; NOT_FOUND for one before those, or before the pool was made.
 	Plan(context.Context, *PlanRequest) (*PlanResponse, error)
 	mustEmbedUnimplementedPlanServiceServer()
 }
