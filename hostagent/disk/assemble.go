@@ -289,18 +289,6 @@ func (a *assembly) prove(ctx context.Context, from hostagent.Source) error {
 		len(suspects), a.store.cfg.Root, hostagent.ErrCorrupt)
 }
 
-// leastRead is how much a comparison must have read to say how fast the disk is.
-const leastRead = 8 << 20
-
-// measure notes how fast a file was read whole, holes left out.
-func (s *Store) measure(f *os.File, took time.Duration) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Blocks*512 < leastRead || took <= 0 {
-		return
-	}
-	s.readRate.Store(uint64(float64(st.Blocks*512) / took.Seconds()))
-}
-
 // publish gives a base that was proven its name, beside its manifest.
 func (a *assembly) publish() error {
 	s, part, d := a.store, a.f.Name(), a.version.Digest()

@@ -108,21 +108,6 @@ func TestEnsureBase(t *testing.T) {
 	}
 }
 
-// A base that is large enough to measure says how fast the store is.
-func TestReadRate(t *testing.T) {
-	s := open(t, Config{})
-	mustEnsure(t, s, image(t, content(1, diskSize)))
-	if space, err := s.Space(t.Context()); err != nil || space.ReadRate != 0 {
-		t.Errorf("after a small base: %+v, %v", space, err)
-	}
-	disk := make([]byte, leastRead+images.ChunkBytes)
-	rand.NewChaCha8([32]byte{7}).Read(disk)
-	mustEnsure(t, s, image(t, disk))
-	if space, err := s.Space(t.Context()); err != nil || space.ReadRate == 0 {
-		t.Errorf("after a large base: %+v, %v", space, err)
-	}
-}
-
 func TestSourceGivesOtherContent(t *testing.T) {
 	other, err := images.NewCodec()
 	if err != nil {

@@ -205,7 +205,7 @@ func TestResumeOfLayer(t *testing.T) {
 }
 
 // TestConsolidation: layers are always on a raw base and hold all that differs from it; one that would hold too much is made
-// whole instead.
+// whole instead. So what a VM opens has three files at most however many versions came before: overlay, layer and raw base.
 func TestConsolidation(t *testing.T) {
 	s, disk := open(t, Config{}), noisy(40)
 	mustEnsure(t, s, image(t, disk))
@@ -229,6 +229,13 @@ func TestConsolidation(t *testing.T) {
 			checkQEMU(t, layerPath(s, im), disk)
 		} else {
 			raws++
+		}
+		_, overlay, err := s.CreateOverlay(t.Context(), life(int64(i+1)), im.Digest(), 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if links := strings.Count(qemuImg(t, "info", "--backing-chain", "-f", "qcow2", overlay), "image: "); links < 2 || links > 3 {
+			t.Errorf("version %d: a VM's disk is a chain of %d files, at most 3 are wanted", i, links)
 		}
 	}
 	if raws != 1 || layers != 19 {

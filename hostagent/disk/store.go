@@ -53,6 +53,8 @@ type Store struct {
 
 	// readRate is how fast the disk gave the last base that was compared, bytes per second.
 	readRate atomic.Uint64
+	// rate is held while that is written down.
+	rate sync.Mutex
 
 	mu sync.Mutex
 	// verified holds the bases that may be used, as they looked when they were last known to be whole. Guarded by mu.
@@ -110,6 +112,7 @@ func Open(cfg Config, log zerolog.Logger) (*Store, error) {
 	if err := errors.Join(s.checkAttributes(), s.checkReach(), s.trustBases()); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store: %w", err), s.unlock())
 	}
+	s.loadRate()
 	return s, nil
 }
 
