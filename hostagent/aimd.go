@@ -6,7 +6,8 @@ import (
 
 // How many VMs boot at once is found out by trying: one more for each round in which as many got ready as may boot at once, as
 // long as they get ready at least as fast as before and nothing is scarce; half as many when more did harm (AIMD, as TCP
-// does). Boots under way are never touched.
+// does). Boots under way are never touched. Where the kernel tells of no pressure, the ready rate alone decides: then whether less
+// would do as well is tried now and then, since nothing says that the host is overfull.
 const (
 	// minBoots is the floor: with less nothing would ever get ready.
 	minBoots = 1
@@ -85,8 +86,11 @@ func (c control) press(now time.Time, b bearing) control {
 
 // ready takes in that a boot came to its end. When the round is over it decides.
 func (c control) ready(now time.Time, b bearing) control {
-	if !b.known || c.began.IsZero() {
+	if c.began.IsZero() {
 		return c
+	}
+	if !b.known {
+		b = bearing{}
 	}
 	c.got++
 	took := now.Sub(c.began)
@@ -98,7 +102,7 @@ func (c control) ready(now time.Time, b bearing) control {
 	if c.best == 0 || now.Sub(c.bestAt) > stale || rate > c.best {
 		c.best, c.bestLimit, c.bestAt = rate, c.limit, now
 	}
-	tryLess := c.overfull(b) && now.After(c.settled)
+	tryLess := (c.overfull(b) || !b.known && c.limit > 2) && now.After(c.settled)
 	switch {
 	case c.bestLimit < c.limit && rate < worse*c.best:
 		c.tooMany, c.tooManyAt = c.limit, now

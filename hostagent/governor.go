@@ -149,14 +149,11 @@ func (g *governor) nudge() {
 	}
 }
 
-// bear takes in how the host bears what it does. Where the kernel does not say, the limit is the most.
+// bear takes in how the host bears what it does.
 func (g *governor) bear(now time.Time, b bearing) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.bearing = b
-	if !b.known {
-		g.control.limit = g.control.most
-	}
 	g.control = g.control.press(now, b)
 }
 

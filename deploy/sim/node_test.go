@@ -67,7 +67,7 @@ func newNode(s *sim, i int, zones []string) *node {
 	n.path = filepath.Join(s.dir, n.name, "journal.db")
 	n.host = fakehost.New(fakehost.Config{
 		Hardware: hostagent.Hardware{CPUs: s.cpus, MemoryMiB: hostMemory, BootID: n.name}, StoreBytes: 200 << 30,
-		Fetch: 20 * time.Second, Boot: n.boot, Fault: n.fault,
+		Fetch: 20 * time.Second, Boot: n.boot, Fault: n.fault, Pressure: func() (cpu, memory, io float64) { return 0, 0, 0 },
 	})
 	return n
 }
