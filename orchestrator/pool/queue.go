@@ -93,6 +93,9 @@ func newStock(now time.Time, view *store.View, pool *v1.Pool) *stock {
 			s.open = append(s.open, desktop)
 		}
 	}
+	for owner := range s.owners { // who kept data on another desktop, while the pool was floating, has that no more
+		s.own[owner] = slices.DeleteFunc(s.own[owner], func(d *v1.Desktop) bool { return d.GetSpec().GetOwner() != owner })
+	}
 	onTrial := func(d *v1.Desktop) int {
 		if d.GetIncarnation().GetVersion() == lasting && d.GetIncarnation().GetImage() == pool.GetSpec().GetImage() {
 			return 0
