@@ -107,7 +107,7 @@ func (d *decision) idleNews(view *store.View, desktop *v1.Desktop) string {
 	if d.Pool.GetSpec().GetIdle() == nil || claim == nil || d.asleep(view, desktop) != "" {
 		return ""
 	}
-	in := idleInput{pool: d.Pool, clock: d.Clock}
+	in := idleInput{pool: d.Pool, desktops: d.Desktops, clock: d.Clock, round: d}
 	in.rule, _ = ruleNow(d.now, view, d.Pool)
 	if keep, _ := in.excluded(d.now, desktop); keep != "" {
 		return "it is not reclaimed: " + keep
@@ -115,8 +115,12 @@ func (d *decision) idleNews(view *store.View, desktop *v1.Desktop) string {
 	use := useOf(d.now, desktop, d.now, d.Clock)
 	switch reclaim := claim.GetReclaim(); {
 	case reclaim != nil:
-		return fmt.Sprintf("%s was told at %s that it will be %s at %s: %s", claim.GetUser(), clock(d.Clock, reclaim.GetSince().AsTime()),
+		text := fmt.Sprintf("%s was told at %s that it will be %s at %s: %s", claim.GetUser(), clock(d.Clock, reclaim.GetSince().AsTime()),
 			participle(reclaim.GetAction()), clock(d.Clock, reclaim.GetActAt().AsTime()), reclaim.GetReason())
+		if isToRelease(d.now, desktop) && !in.turns(d.now)[desktop.GetMeta().GetName()] {
+			text += "; it stays as it is until it can be made anew at once" + cmp.Or(d.obstacle(), ": others of the pool come before it (maxUnavailable)")
+		}
+		return text
 	case !use.known:
 		return "it is not reclaimed, since it is not known whether it is idle: " + use.how
 	}

@@ -36,6 +36,10 @@ type idleInput struct {
 	empty map[string]time.Time
 	// clock is the time zone in which users are told times.
 	clock *time.Location
+	// round is what else the pool is about, weighed; nil where no desktop is to be taken back.
+	round *decision
+	// turn says which desktops may be taken back now, by name (see turns).
+	turn map[string]bool
 }
 
 // idleChange is a held desktop as it is to be written, with the event that goes with it, if any. releases: the user's claim
@@ -48,8 +52,8 @@ type idleChange struct {
 
 // decideIdle says what is to be done about desktops that users hold and do not use. It is pure. First the user is warned,
 // and brokering knows of it; when the grace is over the guest is asked anew; only if that word, which cannot be older than
-// the question, says the same, it is acted. Every step is a compare-and-swap on the desktop, which whatever the user does
-// through the control plane changes.
+// the question, says the same, it is acted, at once or not at all: what has to wait is asked anew. Every step is a
+// compare-and-swap on the desktop, which whatever the user does through the control plane changes.
 func decideIdle(now time.Time, in idleInput) (changes []idleChange, again time.Duration) {
 	look := func(at time.Time) {
 		wait := max(at.Sub(now), time.Millisecond)
@@ -57,6 +61,7 @@ func decideIdle(now time.Time, in idleInput) (changes []idleChange, again time.D
 			again = wait
 		}
 	}
+	in.turn = in.turns(now)
 	for _, desktop := range in.desktops {
 		if desktop.GetClaim() == nil || desktop.GetClaim().GetReclaim().GetActing() {
 			continue
@@ -208,26 +213,44 @@ func (in idleInput) warn(now time.Time, desktop *v1.Desktop, use use) *idleChang
 	return &idleChange{desktop: changed, event: event}
 }
 
-// lookThenAct is the second step: a fresh word of the guest, and the act if it says the same.
+// lookThenAct is the second step: a fresh word of the guest, and the act if it says the same. A word that could not be acted
+// upon while it was fresh does not count.
 func (in idleInput) lookThenAct(now time.Time, desktop *v1.Desktop, use use) (*idleChange, time.Time) {
-	inc, reclaim, session := desktop.GetIncarnation(), desktop.GetClaim().GetReclaim(), store.Present(desktop).GetSession()
-	look, asked := inc.GetLookAt().AsTime(), session.GetAsked().AsTime()
+	session, look := store.Present(desktop).GetSession(), desktop.GetIncarnation().GetLookAt().AsTime()
+	asked, patience := session.GetAsked().AsTime(), look.Add(lookPatience)
+	hasTurn := in.rule.GetAction() != v1.IdleAction_IDLE_ACTION_RELEASE || in.turn[desktop.GetMeta().GetName()]
 	switch {
-	case inc.GetLookAt() == nil || look.Before(reclaim.GetActAt().AsTime()):
-		changed := proto.CloneOf(desktop)
-		// Later than all that the guest said before, also if its host's clock is ahead of ours.
-		changed.Incarnation.LookAt = timestamppb.New(later(now, asked.Add(time.Nanosecond)))
-		return &idleChange{desktop: changed}, now.Add(lookPatience)
-	case asked.Before(look) && !now.Before(look.Add(lookPatience)):
+	case !wasAsked(desktop) && !hasTurn:
+		return nil, now.Add(lookPatience)
+	case !wasAsked(desktop):
+		return ask(now, desktop)
+	case asked.Before(look) && !now.Before(patience):
 		return withdrawn(now, desktop, "its guest did not answer when it was asked again"), time.Time{}
 	case asked.Before(look):
-		return nil, look.Add(lookPatience)
+		return nil, patience
 	}
 	// By the host's own clock, whatever ours did meanwhile.
 	if input := session.GetInputIdleSince(); input != nil && asked.Sub(input.AsTime()) < in.rule.GetAfter().AsDuration() {
 		return withdrawn(now, desktop, "by its host's clock it was last used at "+clock(in.clock, input.AsTime())), time.Time{}
 	}
+	switch {
+	case !hasTurn:
+		changed := proto.CloneOf(desktop)
+		changed.Incarnation.LookAt = nil
+		return &idleChange{desktop: changed}, now.Add(lookPatience)
+	case !now.Before(patience):
+		return ask(now, desktop)
+	}
 	return in.act(now, desktop, use), time.Time{}
+}
+
+// ask has a guest say anew whether it is used.
+func ask(now time.Time, desktop *v1.Desktop) (*idleChange, time.Time) {
+	changed := proto.CloneOf(desktop)
+	asked := store.Present(desktop).GetSession().GetAsked().AsTime()
+	// Later than all that the guest said before, also if its host's clock is ahead of ours.
+	changed.Incarnation.LookAt = timestamppb.New(later(now, asked.Add(time.Nanosecond)))
+	return &idleChange{desktop: changed}, now.Add(lookPatience)
 }
 
 // act does what was announced.
@@ -239,6 +262,9 @@ func (in idleInput) act(now time.Time, desktop *v1.Desktop, use use) *idleChange
 		changed = retired(changed, v1.DataDisposal_DATA_DISPOSAL_UNSPECIFIED)
 		reason, message = ReasonShutDown, "it is shut down, and starts anew when "+user+" claims it"
 	case v1.IdleAction_IDLE_ACTION_RELEASE:
+		if in.endsAtOnce(now, desktop) {
+			changed = retired(changed, v1.DataDisposal_DATA_DISPOSAL_UNSPECIFIED)
+		}
 		changed, releases = letGo(changed, now), true
 		reason, message = ReasonReclaimed, "it was taken back from "+user
 	default:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"daybreak/orchestrator/calendar"
@@ -50,6 +51,10 @@ func (t *term) idle(ctx context.Context, name string) (time.Duration, error) {
 			in.empty[desktop] = noted.since
 		}
 		in.rule, in.ends = ruleNow(now, view, pool)
+		if slices.ContainsFunc(in.desktops, func(d *v1.Desktop) bool { return isToRelease(now, d) }) {
+			in.round = newDecision(now, snapshotOf(view, pool, now, &t.curves))
+			in.round.weigh(in.round.surplus)
+		}
 	}
 	changes, again := decideIdle(now, in)
 	var last int64

@@ -46,6 +46,7 @@ func newWorkplace(t *rapid.T) *workplace {
 		o.people[name] = &person{helper: rapid.Bool().Draw(t, "helper"), input: o.real, back: o.real, dated: true, loggedIn: true}
 	}
 	o.pool.Spec.Idle = &v1.IdlePolicy{KeepUsers: []string{"user of sales-3"}}
+	o.pool.Spec.MaxUnavailable = uint32(rapid.IntRange(1, 3).Draw(t, "may be out of service"))
 	return o
 }
 
@@ -84,6 +85,15 @@ func (o *workplace) decide(t *rapid.T, meanwhile func()) time.Duration {
 	if len(changes) != len(repeated) {
 		t.Fatal("decideIdle is not deterministic")
 	}
+	released := 0
+	for _, change := range changes {
+		if change.releases {
+			released++
+		}
+	}
+	if out := o.outOfService(); released > 0 && out+released > int(o.pool.Spec.MaxUnavailable) {
+		t.Fatalf("%d are taken back, %d are out of service", released, out)
+	}
 	meanwhile()
 	o.at = at
 	for _, change := range changes {
@@ -120,6 +130,10 @@ func (o *workplace) check(t *rapid.T, name string, before *v1.Desktop, change id
 			t.Fatalf("%s: the last word of its guest was of %v, use %v; warned at %v, now %v", name, p.said, p.saidUse, p.warned, o.real)
 		case p.dated && o.at.Equal(o.real) && o.real.Sub(p.back) < o.rule.After.AsDuration():
 			t.Fatalf("%s: its user asked for it %v ago", name, o.real.Sub(p.back))
+		case p.dated && o.at.Equal(o.real) && o.real.Sub(p.said) > lookPatience:
+			t.Fatalf("%s: the last word of its guest was of %v, now %v", name, p.said, o.real)
+		case change.releases && after.Incarnation.Desired != v1.DesiredState_DESIRED_STATE_DELETED:
+			t.Fatalf("%s is nobody's and goes on: %v", name, after)
 		}
 		p.acted = true
 	case before.Claim.Reclaim == nil:
@@ -142,11 +156,24 @@ func (o *workplace) check(t *rapid.T, name string, before *v1.Desktop, change id
 	}
 }
 
+// remake has those that were taken back begin anew, ready and nobody's.
+func (o *workplace) remake() {
+	for _, name := range o.names() {
+		if d := o.desktops[name]; d.Claim != nil || d.Incarnation.Desired != v1.DesiredState_DESIRED_STATE_DELETED {
+			continue
+		}
+		o.change(name, func(d *v1.Desktop) {
+			d.Incarnation.Generation, d.Incarnation.Desired, d.Incarnation.UsedBy = o.revision, v1.DesiredState_DESIRED_STATE_READY, ""
+			d.Status = &v1.DesktopStatus{Generation: o.revision, State: v1.DesktopState_DESKTOP_STATE_READY}
+		})
+	}
+}
+
 // happen lets something happen to one desktop or its user.
 func (o *workplace) happen(t *rapid.T) {
 	name := rapid.SampledFrom(o.names()).Draw(t, "desktop")
 	p, d := o.people[name], o.desktops[name]
-	switch rapid.IntRange(0, 11).Draw(t, "event") {
+	switch rapid.IntRange(0, 12).Draw(t, "event") {
 	case 0:
 		p.loggedIn = rapid.Bool().Draw(t, "logged in")
 		p.input = o.real
@@ -176,6 +203,8 @@ func (o *workplace) happen(t *rapid.T) {
 		o.now = o.real
 	case 7:
 		o.empty = nil // another leader
+	case 8:
+		o.remake()
 	default:
 		o.speak(name)
 	}
@@ -217,6 +246,7 @@ func (o *workplace) settleIdle(t *rapid.T) {
 			o.speak(name)
 		}
 		o.decide(t, func() {})
+		o.remake()
 	}
 	for _, name := range o.names() {
 		d := o.desktops[name]

@@ -42,6 +42,8 @@ func (w *world) idleInput(rule *v1.IdleRule) idleInput {
 	for _, name := range w.names() {
 		in.desktops = append(in.desktops, w.desktops[name])
 	}
+	in.round = newDecision(w.now, w.snapshot())
+	in.round.weigh(in.round.surplus)
 	return in
 }
 

@@ -145,6 +145,7 @@ const (
 	// Not where desktops last (refresh never) and have no data disk.
 	IdleAction_IDLE_ACTION_SHUT_DOWN IdleAction = 2
 	// The claim ends; the desktop is made anew for anybody.
+	// What max_unavailable does not let be made anew yet stays its user's.
 	IdleAction_IDLE_ACTION_RELEASE IdleAction = 3
 )
 
