@@ -84,6 +84,22 @@ func TestPlanDryRun(t *testing.T) {
 	}
 }
 
+// On a host whose store is full nothing starts, and the plan says so.
+func TestPlanOfAFullStore(t *testing.T) {
+	r := newRig(t)
+	r.openDaily(10, 12)
+	edit(r, store.WriterDispatch, "kvm1", func(h *v1.Host) { h.Status.Usage.StoreAvailableBytes = 0 })
+	r.caughtUp()
+	answer, err := v1.NewPlanServiceClient(r.as(v1.Role_ROLE_VIEWER)).Plan(t.Context(), &v1.PlanRequest{Pool: "counter", Date: inTokyo(2).String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const why = "10 desktops will not be ready by 08:30, nor later: the hosts of 10 cold desktops start nothing: kvm1 has 0 MiB of its store free, and nothing starts below 1024"
+	if len(answer.GetPlan().GetStarts()) != 0 || !strings.Contains(answer.GetSummary(), why) {
+		t.Errorf("%d start; %s", len(answer.GetPlan().GetStarts()), answer.GetSummary())
+	}
+}
+
 // The next plan is that of the next day on which the schedule asks for more: a wish on a closed day, a span on some weekday.
 func TestPlanNext(t *testing.T) {
 	r := newRig(t)

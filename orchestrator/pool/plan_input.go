@@ -67,10 +67,14 @@ func (in *input) addHost(h *room.Host) {
 	if !up || !capacity.GetKvm() && !capacity.GetEmulation() {
 		return
 	}
+	closed := ""
+	if free, floor, full := room.StoreFull(h.Host); full {
+		closed = fmt.Sprintf("has %d MiB of its store free, and nothing starts below %d", free, floor)
+	}
 	in.hosts[h.Name()] = &hostOfPlan{
 		Host: warmup.Host{
 			Name: h.Name(), Class: warmup.HostClass(capacity), Boots: h.MaxBoots,
-			MemoryMiB: h.FreeMemoryMiB, VCPUs: h.FreeVCPUs, Images: map[string]time.Time{},
+			MemoryMiB: h.FreeMemoryMiB, VCPUs: h.FreeVCPUs, Images: map[string]time.Time{}, Closed: closed,
 			ReadRate: h.GetStatus().GetUsage().GetStoreReadRate(),
 		},
 		placeable: !h.GetSpec().GetUnschedulable(),

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"daybreak/orchestrator/room"
 	"daybreak/orchestrator/store"
 	"daybreak/orchestrator/warmup"
 	v1 "daybreak/proto/daybreak/v1"
@@ -151,8 +152,10 @@ func ofHost(before, after *store.View, name string) urgency {
 		}
 		return &v1.Host{Spec: h.GetSpec(), Status: status, Meta: &v1.Meta{Deletion: h.GetMeta().GetDeletion()}}
 	}
+	_, _, wasFull := room.StoreFull(was)
+	_, _, isFull := room.StoreFull(is)
 	switch {
-	case a.GetBootLimit() != b.GetBootLimit(), a.GetBuildMemoryMib() != b.GetBuildMemoryMib(), !proto.Equal(lasting(was), lasting(is)):
+	case wasFull != isFull, a.GetBootLimit() != b.GetBootLimit(), a.GetBuildMemoryMib() != b.GetBuildMemoryMib(), !proto.Equal(lasting(was), lasting(is)):
 		return atOnce
 	case a.GetStoreReadRate() != b.GetStoreReadRate():
 		return inTime

@@ -32,6 +32,8 @@ func TestUrgency(t *testing.T) {
 		{"a host has an image", func(_ *v1.Pool, h *v1.Host, _ *v1.Desktop) { h.Status.Images = []string{digestOne} }, atOnce},
 		{"a host bears fewer boots", func(_ *v1.Pool, h *v1.Host, _ *v1.Desktop) { h.Status.Usage.BootLimit = 1 }, atOnce},
 		{"a host reads slower", func(_ *v1.Pool, h *v1.Host, _ *v1.Desktop) { h.Status.Usage.StoreReadRate = 1 << 20 }, inTime},
+		{"a host's store is full", func(_ *v1.Pool, h *v1.Host, _ *v1.Desktop) { h.Status.Usage.StoreAvailableBytes = 0 }, atOnce},
+		{"a host's store fills", func(_ *v1.Pool, h *v1.Host, _ *v1.Desktop) { h.Status.Usage.StoreAvailableBytes = 1 << 39 }, never},
 		{"a host is in use", func(_ *v1.Pool, h *v1.Host, _ *v1.Desktop) {
 			h.Status.Usage.MemoryAvailableMib, h.Status.Usage.PsiCpu = 5, 50
 		}, never},
@@ -48,7 +50,8 @@ func TestUrgency(t *testing.T) {
 				var got []urgency
 				mirror.Subscribe(func(before, after *store.View, refs []store.Ref) { got = append(got, urgencyOf(before, after, refs)) })
 				p := &v1.Pool{Meta: &v1.Meta{Name: "sales"}, Spec: &v1.PoolSpec{Desktops: 3}}
-				h := &v1.Host{Meta: &v1.Meta{Name: "h1"}, Status: &v1.HostStatus{Phase: v1.HostPhase_HOST_PHASE_UP, Usage: &v1.HostUsage{BootLimit: 4}}}
+				h := &v1.Host{Meta: &v1.Meta{Name: "h1"}, Status: &v1.HostStatus{Phase: v1.HostPhase_HOST_PHASE_UP, Usage: &v1.HostUsage{BootLimit: 4, StoreAvailableBytes: 1 << 40},
+					Capacity: &v1.HostCapacity{StoreBytes: 1 << 40}}}
 				d := &v1.Desktop{Meta: &v1.Meta{Name: "sales-1"}, Spec: &v1.DesktopSpec{Pool: "sales"}, Incarnation: &v1.Incarnation{Generation: 1},
 					Status: &v1.DesktopStatus{Generation: 1, State: v1.DesktopState_DESKTOP_STATE_STARTING}}
 				change := func(ops ...store.Op) {

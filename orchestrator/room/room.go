@@ -127,6 +127,23 @@ func (h *Host) Enter(n Need) {
 	}
 }
 
+// The same as in hostagent's room, which admits starts: below a sixty-fourth of the store, at most a GiB, nothing starts.
+const (
+	storeFloorShare = 64
+	storeFloorMost  = 1 << 30
+	// told is in what steps hosts' free space is told, rounded down.
+	told = 256 << 20
+)
+
+// StoreFull: the host's agent starts nothing, since less than floorMiB of its store are free and not promised; freeMiB is what it said
+// last. Only what surely is too little counts: free space is told in steps. A host that has told nothing is not full.
+func StoreFull(host *v1.Host) (freeMiB, floorMiB uint64, full bool) {
+	size, usage := host.GetStatus().GetCapacity().GetStoreBytes(), host.GetStatus().GetUsage()
+	floor := min(size/storeFloorShare, storeFloorMost)
+	full = size > 0 && usage != nil && usage.GetStoreAvailableBytes()+told-1 < floor
+	return usage.GetStoreAvailableBytes() / mib, floor / mib, full
+}
+
 // Wakes: a cold or suspended life that lies on the host may be started there now. n is its need as it lies there.
 func (h *Host) Wakes(n Need) bool {
 	return h.GetStatus().GetPhase() == v1.HostPhase_HOST_PHASE_UP && h.GetMeta().GetDeletion() == nil && !h.Strangers && h.Holds(n)

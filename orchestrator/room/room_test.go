@@ -89,3 +89,31 @@ func TestReserved(t *testing.T) {
 		}
 	}
 }
+
+// A host is full when its agent surely starts nothing: its floor is at most a GiB, and what it tells is rounded down by up to 256 MiB.
+func TestStoreFull(t *testing.T) {
+	for _, row := range []struct {
+		size, said uint64
+		told, full bool
+	}{
+		{1 << 40, 0, true, true},
+		{1 << 40, 768 << 20, true, true},
+		{1 << 40, 768<<20 + 1, true, false},
+		{1 << 40, 1 << 30, true, false},
+		{1 << 40, 0, false, false},
+		{64 << 30, 512 << 20, true, true},
+		{48 << 30, 256 << 20, true, true},
+		{48 << 30, 512 << 20, true, true},
+		{56 << 30, 768 << 20, true, false}, // it may be 1023 MiB, and the floor is 896
+		{8 << 30, 0, true, false},          // the floor is less than a step
+		{0, 0, true, false},
+	} {
+		host := &v1.Host{Status: &v1.HostStatus{Capacity: &v1.HostCapacity{StoreBytes: row.size}}}
+		if row.told {
+			host.Status.Usage = &v1.HostUsage{StoreAvailableBytes: row.said}
+		}
+		if _, _, full := StoreFull(host); full != row.full {
+			t.Errorf("%+v: full is %v", row, full)
+		}
+	}
+}

@@ -297,13 +297,18 @@ func (o *offers) Pop() any {
 
 // whyNot says why the pool gets no more, with numbers.
 func (p *planner) whyNot(o *pool) string {
-	cold := len(o.homeless)
+	cold, shut := len(o.homeless), 0
 	most := int64(0)
-	var roomiest *host
+	var roomiest, closed *host
 	for _, h := range p.hosts {
 		n := len(o.cold[h])
 		cold += n
-		if n == 0 && len(o.homeless) == 0 {
+		if n == 0 && (len(o.homeless) == 0 || !slices.Contains(o.hosts, h)) {
+			continue
+		}
+		if h.Closed != "" {
+			shut += n
+			closed = cmp.Or(closed, h)
 			continue
 		}
 		free := h.memory + h.endMemory
@@ -316,6 +321,8 @@ func (p *planner) whyNot(o *pool) string {
 		return fmt.Sprintf("all %d desktops that can be used are taken; %d more %s", o.running, o.Lost, cmp.Or(o.LostWhy, "cannot be used"))
 	case cold == 0:
 		return fmt.Sprintf("all %d desktops are taken", o.running)
+	case closed != nil && (roomiest == nil || 2*shut > cold):
+		return fmt.Sprintf("the hosts of %d cold desktops start nothing: %s %s", cold, closed.Name, closed.Closed)
 	case roomiest == nil:
 		return fmt.Sprintf("there is no host for %d cold desktops", cold)
 	case most >= o.MemoryMiB:

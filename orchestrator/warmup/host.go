@@ -66,7 +66,7 @@ func (h *host) total(at time.Time, memory, vcpus int64) {
 // roomFrom is the first time from which on so much is free for ever, as far as is known by now; false when there is none.
 func (h *host) roomFrom(now time.Time, memory, vcpus int64) (time.Time, bool) {
 	freeMemory, freeVCPUs := h.memory+h.endMemory, h.vcpus+h.endVCPUs
-	if freeMemory < memory || freeVCPUs < vcpus {
+	if h.Closed != "" || freeMemory < memory || freeVCPUs < vcpus {
 		return time.Time{}, false
 	}
 	if !h.returns { // then there never was less

@@ -113,6 +113,8 @@ type Host struct {
 	MemoryMiB, VCPUs int64
 	// Images says from when on the host has a version, by digest, as far as it is not there already.
 	Images map[string]time.Time
+	// Closed says why nothing can start on it, in words that follow its name, "has 0 MiB free"; empty when something can.
+	Closed string
 	// ReadRate of its store, bytes/s; 0 when not known.
 	ReadRate uint64
 }

@@ -105,6 +105,33 @@ func TestNoRoom(t *testing.T) {
 	}
 }
 
+// A host that starts nothing gets no starts, also none that it had in the plan before, and the plan says why.
+func TestClosedHost(t *testing.T) {
+	in := site(2, 4, 10, 20)
+	in.Hosts[1].Closed = "has 0 MiB of its store free"
+	for i := range in.Pools[0].Seats {
+		in.Pools[0].Seats[i].StartAt = at("08:20:00").Add(time.Duration(i) * 20 * time.Second)
+	}
+	out := warmup.Plan(at("06:00:00"), in)
+	want := []warmup.Shortfall{{Deadline: open, Desktops: 10, Reason: "the hosts of 10 cold desktops start nothing: kvm001 has 0 MiB of its store free"}}
+	if diff := cmp.Diff(want, out.Pools[0].Shortfalls); diff != "" {
+		t.Error(diff)
+	}
+	for _, s := range out.Pools[0].Starts {
+		if s.Host != "kvm000" {
+			t.Errorf("seat %d starts on %s", s.Seat, s.Host)
+		}
+	}
+	for i := range in.Pools[0].Seats { // those without a place go where something starts
+		in.Pools[0].Seats[i].Host, in.Pools[0].Seats[i].StartAt = "", time.Time{}
+	}
+	in.Hosts[0].MemoryMiB = 20 * 1024
+	in.Hosts[0].VCPUs = 20
+	if out := warmup.Plan(at("06:00:00"), in); len(out.Pools[0].Starts) != 20 || len(out.Pools[0].Shortfalls) != 0 {
+		t.Error(len(out.Pools[0].Starts), out.Pools[0].Shortfalls)
+	}
+}
+
 func TestTheDayGoesOn(t *testing.T) {
 	in := site(2, 4, 10, 20)
 	in.Pools[0].Targets = append(in.Pools[0].Targets, warmup.Target{From: open.Add(4 * time.Hour), Running: 5}, warmup.Target{From: open.Add(8 * time.Hour), Running: 12})
