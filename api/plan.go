@@ -21,6 +21,8 @@ const (
 	searched = 14
 	// before is how long before a date far ahead a dry run begins: what the pool does on it depends on what ran before.
 	before = 24 * time.Hour
+	// maxPlanSummary is the proto's bound of PlanResponse.summary.
+	maxPlanSummary = 1024
 )
 
 // planService tells how pools are warmed up, and how they were.
@@ -97,7 +99,12 @@ func (d planDay) on(date calendar.Date) (*v1.PlanResponse, error) {
 	case date.Compare(last) > 0:
 		return nil, invalid(mistake{"date", fmt.Sprintf("%v is too far ahead: plans can be tried out until %v", date, last)})
 	}
-	return d.answer(d.dryRun(date), true), nil
+	plan, ended := d.dryRun(date, date.Compare(today) > 0)
+	answer := d.answer(plan, true)
+	if ended > 0 {
+		answer.Summary = store.Cut(answer.GetSummary(), maxPlanSummary-len(assumed(ended))) + assumed(ended)
+	}
+	return answer, nil
 }
 
 // next is the plan of the first date on which something is still to start, or of today when nothing is: of days to come, it
@@ -136,21 +143,36 @@ func (d planDay) starts(plan *v1.Plan) bool {
 	return false
 }
 
+// assumed says what a plan ahead takes for granted of users.
+func assumed(ended int) string {
+	if ended == 1 {
+		return " It assumes that the 1 claim of now has ended by then."
+	}
+	return fmt.Sprintf(" It assumes that the %d claims of now have ended by then.", ended)
+}
+
 // dryRun plans by what is known now. What lies farther ahead than a day is looked at as if it were a day before, with desktops and
-// hosts as they are.
-func (d planDay) dryRun(date calendar.Date) *v1.Plan {
+// hosts as they are. On days ahead the claims of now are over, but in dedicated pools: ended says how many of the pool.
+func (d planDay) dryRun(date calendar.Date, ahead bool) (plan *v1.Plan, ended int) {
 	begin := time.Date(date.Year, date.Month, date.Day, 0, 0, 0, 0, d.zone)
 	now := begin.Add(-before)
 	if now.Before(d.now) {
 		now = d.now
 	}
-	input := pool.PlanInput(d.view, now, begin.Add(before+time.Hour))
+	var input warmup.Input
+	if until := begin.Add(before + time.Hour); ahead {
+		var all map[string]int
+		input, all = pool.PlanAhead(d.view, now, until)
+		ended = all[d.name()]
+	} else {
+		input = pool.PlanInput(d.view, now, until)
+	}
 	for _, planned := range warmup.Plan(now, input).Pools {
 		if planned.Name == d.name() {
-			return planned.OnDate(date.String(), d.zone, d.now)
+			return planned.OnDate(date.String(), d.zone, d.now), ended
 		}
 	}
-	return d.empty(date)
+	return d.empty(date), ended
 }
 
 // empty is the plan of a date on which nothing starts.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -81,6 +82,60 @@ func TestPlanDryRun(t *testing.T) {
 	}
 	if len(next.GetPlan().GetStarts()) == 0 {
 		t.Error("nothing starts on the next date on which something does:", next)
+	}
+}
+
+// hold makes so many desktops of pool counter, ready on kvm1, each with a user.
+func (r *rig) hold(n int) {
+	for i := 1; i <= n; i++ {
+		name := fmt.Sprintf("counter-%d", i)
+		r.put(store.WriterPool, &v1.Desktop{
+			Meta: &v1.Meta{Name: name},
+			Spec: &v1.DesktopSpec{Pool: "counter", Zone: "internet", Mac: fmt.Sprintf("52:54:00:00:00:%02x", i), VmUuid: fmt.Sprintf("00000000-0000-4000-8000-%012d", i)},
+			Incarnation: &v1.Incarnation{
+				Generation: 1, Image: "debian", Version: 1, Digest: strings.Repeat("a", 64), Desired: v1.DesiredState_DESIRED_STATE_READY,
+				Created: timestamppb.Now(), Shape: &v1.Shape{Vcpus: 1, MemoryMib: 1024},
+			},
+			Claim: &v1.DesktopClaim{User: fmt.Sprint("user", i), Since: timestamppb.Now()},
+		})
+		edit(r, store.WriterPlacement, name, func(d *v1.Desktop) { d.Incarnation.Host = "kvm1" })
+		edit(r, store.WriterDispatch, name, func(d *v1.Desktop) {
+			d.Status = &v1.DesktopStatus{Generation: 1, State: v1.DesktopState_DESKTOP_STATE_READY}
+		})
+	}
+	r.caughtUp()
+}
+
+// Who holds a desktop now is not there on a day to come, and its plan says that this is assumed. In a dedicated pool a desktop stays its
+// user's, and runs on.
+func TestPlanAheadOfClaims(t *testing.T) {
+	r := newRig(t)
+	r.openDaily(10, 12)
+	r.hold(10)
+	for _, mode := range []v1.ClaimMode{v1.ClaimMode_CLAIM_MODE_FLOATING, v1.ClaimMode_CLAIM_MODE_DEDICATED} {
+		starts, words := 10, "10 desktops start on 1 host, the first at 08:15, and are ready by 08:30. It assumes that the 10 claims of now have ended by then."
+		if mode == v1.ClaimMode_CLAIM_MODE_DEDICATED {
+			starts, words = 0, "has nothing to start: the 10 desktops that are to run do so already."
+		}
+		edit(r, store.WriterAPI, "counter", func(p *v1.Pool) { p.Spec.Claims = &v1.ClaimPolicy{Mode: mode} })
+		r.caughtUp()
+		view := r.mirror.View()
+		found, _ := store.Lookup[*v1.Pool](view, "counter")
+		day := planDay{view: view, pool: found, demand: pool.DemandOf(view, found)}
+		day.zone = day.demand.Calendar.Zone()
+		for _, hour := range []int{2, 8, 12, 17, 23} {
+			date := inTokyo(0)
+			day.now = time.Date(date.Year, date.Month, date.Day, hour, 14, 0, 0, day.zone)
+			for _, days := range []int{1, 2, 30} {
+				answer, err := day.on(date.Add(days))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(answer.GetPlan().GetStarts()) != starts || len(answer.GetPlan().GetShortfalls()) != 0 || !strings.HasSuffix(answer.GetSummary(), words) {
+					t.Errorf("%v, at %d:14, %d days ahead: %d start: %s", mode, hour, days, len(answer.GetPlan().GetStarts()), answer.GetSummary())
+				}
+			}
+		}
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"daybreak/orchestrator/demand"
 	"daybreak/orchestrator/room"
 	"daybreak/orchestrator/store"
@@ -21,19 +23,39 @@ const usualFetchRate = 50 << 20
 // PlanInput is what a warm-up plan is made of: all pools with a schedule, and the hosts that they share, as the view has
 // them. Targets before until are looked at.
 func PlanInput(view *store.View, now, until time.Time) warmup.Input {
-	in := warmup.Input{Until: until, Model: warmup.Learn(store.All[*v1.History](view), imagesOf(view))}
-	return planInput(view, now, in, room.Of(view), func(pool *v1.Pool) []demand.Step {
+	return newInput(view, now, until).fill(func(pool *v1.Pool) []demand.Step {
 		return demand.Curve(DemandOf(view, pool), now, until)
 	})
+}
+
+// PlanAhead is PlanInput for a day to come: what users hold now of pools that are not dedicated, or wait for, is taken to be let go of
+// by then, with what such a pool does with a desktop after that. ended says how many desktops of each pool that are. When users
+// really go nobody knows, and a claim that nobody ends holds for ever.
+func PlanAhead(view *store.View, now, until time.Time) (planned warmup.Input, ended map[string]int) {
+	in := newInput(view, now, until)
+	in.ended = map[string]int{}
+	planned = in.fill(func(pool *v1.Pool) []demand.Step { return demand.Curve(DemandOf(view, pool), now, until) })
+	return planned, in.ended
+}
+
+// newInput is an empty work sheet that knows what there is to know of starts and hosts.
+func newInput(view *store.View, now, until time.Time) *input {
+	given := warmup.Input{Until: until, Model: warmup.Learn(store.All[*v1.History](view), imagesOf(view))}
+	return &input{Input: given, view: view, now: now, rooms: room.Of(view), hosts: map[string]*hostOfPlan{}}
 }
 
 // planInput is PlanInput with what is known already: the end and the model of in, what hosts have, and the pools' curves.
 func planInput(view *store.View, now time.Time, given warmup.Input, rooms []*room.Host, curveOf func(*v1.Pool) []demand.Step) warmup.Input {
 	in := &input{Input: given, view: view, now: now, rooms: rooms, hosts: map[string]*hostOfPlan{}}
+	return in.fill(curveOf)
+}
+
+// fill enters all hosts and pools.
+func (in *input) fill(curveOf func(*v1.Pool) []demand.Step) warmup.Input {
 	for _, h := range in.rooms {
 		in.addHost(h)
 	}
-	for _, pool := range store.All[*v1.Pool](view) {
+	for _, pool := range store.All[*v1.Pool](in.view) {
 		if pool.GetSpec().GetSchedule() != nil && pool.GetMeta().GetDeletion() == nil {
 			in.addPool(pool, curveOf(pool))
 		}
@@ -53,6 +75,8 @@ type input struct {
 	now   time.Time
 	rooms []*room.Host
 	hosts map[string]*hostOfPlan
+	// ended counts, by pool, the claims that are taken to be over; nil when claims hold.
+	ended map[string]int
 }
 
 type hostOfPlan struct {
@@ -166,11 +190,29 @@ func (in *input) look(object *v1.Pool, curve []demand.Step) *decision {
 		Revision: in.view.Revision, Pool: object, Desktops: in.view.DesktopsOfPool(name), Curve: curve, Queue: queueOf(in.view, name),
 		Hosts: hostsOf(in.view), Plans: plansOf(in.view, object),
 	}
+	if in.ended != nil && !isDedicated(object) {
+		s.Queue, s.Desktops = nil, in.letGo(name, s.Desktops)
+	}
 	s.Image, _ = store.Lookup[*v1.Image](in.view, object.GetSpec().GetImage())
 	_, s.ZoneExists = store.Lookup[*v1.Zone](in.view, object.GetSpec().GetZone())
 	d := newDecision(in.now, s)
 	d.weigh(nil)
 	return d
+}
+
+// letGo returns the desktops of a pool as they are when their users have let go of them.
+func (in *input) letGo(pool string, desktops []*v1.Desktop) []*v1.Desktop {
+	desktops = slices.Clone(desktops)
+	for i, desktop := range desktops {
+		user := desktop.GetClaim().GetUser()
+		if user == "" {
+			continue
+		}
+		in.ended[pool]++
+		desktops[i] = proto.CloneOf(desktop)
+		desktops[i].Claim, desktops[i].Incarnation.UsedBy = nil, user
+	}
+	return desktops
 }
 
 // unmade are the seats that are still to be made: cold, and nowhere yet.
@@ -207,7 +249,7 @@ func (in *input) seatOf(d *decision, desktop *v1.Desktop) (seat warmup.Seat, los
 		return seat, "are to be deleted"
 	case state == v1.DesktopState_DESKTOP_STATE_LOST:
 		return seat, "are on hosts that are not heard from"
-	case awaitsUser(d.now, desktop):
+	case awaitsUser(d.now, desktop) && (desktop.GetClaim() != nil || !d.toRefresh(desktop)):
 		return seat, "wait for their users"
 	case store.Broken(state) && inc.GetDesired() != v1.DesiredState_DESIRED_STATE_DELETED:
 		return seat, "have failed"
