@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,6 +23,7 @@ const (
 const (
 	labelDate     = "date"
 	labelDeadline = "deadline"
+	labelShort    = "short" // how many desktops were to fall short then
 )
 
 const (
@@ -31,7 +33,8 @@ const (
 	missLatest = time.Hour
 )
 
-// tell records what people should hear of a plan: that it was made, that it falls short, and that it was missed.
+// tell records what people should hear of a plan: that it was made, that it falls short, that it does so by twice as many as was told,
+// and that it was missed.
 func (r *dayRound) tell(now time.Time, view *store.View, pool *v1.Pool, zone *time.Location, stored, next *v1.Plan) {
 	events := view.EventsAbout(store.RefOf(pool))
 	heard := func(reason, label, value string, warning bool) bool {
@@ -39,13 +42,23 @@ func (r *dayRound) tell(now time.Time, view *store.View, pool *v1.Pool, zone *ti
 			return e.GetReason() == reason && e.GetMeta().GetLabels()[label] == value && (e.GetWarning() || !warning)
 		})
 	}
-	short := false
+	short, feared := 0, 0 // desktops, and how many that were told of
 	for _, s := range next.GetShortfalls() {
-		short = short || s.GetDeadline().AsTime().After(now)
+		if s.GetDeadline().AsTime().After(now) {
+			short += int(s.GetDesktops())
+		}
+	}
+	for _, e := range events {
+		if labels := e.GetMeta().GetLabels(); e.GetReason() == ReasonPlanned && labels[labelDate] == next.GetDate() {
+			n, _ := strconv.Atoi(labels[labelShort])
+			feared = max(feared, n)
+		}
 	}
 	ahead := slices.ContainsFunc(next.GetStarts(), func(s *v1.PlannedStart) bool { return s.GetStartAt().AsTime().After(now) })
-	if (ahead || short) && !heard(ReasonPlanned, labelDate, next.GetDate(), short) {
-		r.event(now, pool, ReasonPlanned, labelDate, next.GetDate(), planText(now, next, zone), short)
+	worse := feared > 0 && short >= 2*feared
+	if (ahead || short > 0) && (worse || !heard(ReasonPlanned, labelDate, next.GetDate(), short > 0)) {
+		event := r.event(now, pool, ReasonPlanned, labelDate, next.GetDate(), planText(now, next, zone), short > 0)
+		event.Meta.Labels[labelShort] = strconv.Itoa(short)
 	}
 	for _, deadline := range deadlines(next) {
 		if due := deadline.Add(missGrace); due.After(now) {
@@ -63,13 +76,14 @@ func (r *dayRound) tell(now time.Time, view *store.View, pool *v1.Pool, zone *ti
 	}
 }
 
-func (r *dayRound) event(now time.Time, pool *v1.Pool, reason, label, value, text string, warning bool) {
+func (r *dayRound) event(now time.Time, pool *v1.Pool, reason, label, value, text string, warning bool) *v1.Event {
 	event := store.NewEvent(now, pool, reason, store.Cut(text, maxMessage), warning)
 	if event.Meta.Labels == nil {
 		event.Meta.Labels = map[string]string{}
 	}
 	event.Meta.Labels[label] = value
 	r.events = append(r.events, store.Create(event))
+	return event
 }
 
 // deadlines of a plan's starts, in order, each once.

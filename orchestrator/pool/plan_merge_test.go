@@ -2,12 +2,14 @@ package pool
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"daybreak/orchestrator/room"
+	"daybreak/orchestrator/store"
 	"daybreak/orchestrator/warmup"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -73,6 +75,29 @@ func TestPlanInOrder(t *testing.T) {
 		if got != want {
 			t.Errorf("seats in the order %s, not %s", got, want)
 		}
+	}
+}
+
+// That a plan falls short is told once, and again when twice as many desktops are concerned.
+func TestPlanTellsOfGrowingShortfall(t *testing.T) {
+	w := settled(t, 1)
+	var told []store.Object
+	var got []int
+	for _, short := range []uint32{1, 1, 2, 3, 4, 50, 60, 1} {
+		view := shown(t, w, told...)
+		plan := planOf()
+		plan.Shortfalls = []*v1.Shortfall{{Deadline: timestamppb.New(w.now.Add(time.Hour)), Desktops: short, Reason: "memory"}}
+		var r dayRound
+		r.tell(w.now, view, w.pool, time.UTC, nil, plan)
+		if len(r.events) > 0 {
+			got = append(got, int(short))
+		}
+		for _, op := range r.events {
+			told = append(told, op.Object)
+		}
+	}
+	if want := []int{1, 2, 4, 50}; !slices.Equal(got, want) {
+		t.Errorf("told of %v, want %v", got, want)
 	}
 }
 
