@@ -293,14 +293,14 @@ func lend(pool *v1.Pool, desktop *v1.Desktop, waiting *v1.Claim, user, requestID
 // else gets the desktop. Who waits leaves the queue: the name is empty then. With a request id, only a claim of that
 // request is ended. ErrNotClaimed when the user has no such claim.
 func (c *Claimer) Release(ctx context.Context, pool, user, requestID string) (string, error) {
-	name, unsure := "", false
+	name, unsure := "", ""
 	for range claimAttempts {
 		claim, err := c.claimOf(ctx, pool, user)
 		if err == nil && requestID != "" && claim.GetRequestId() != requestID {
 			err = fmt.Errorf("the claim of %q in pool %s is not of request %q: %w", user, pool, requestID, ErrNotClaimed)
 		}
-		if unsure && errors.Is(err, ErrNotClaimed) {
-			return name, nil // it went through
+		if unsure != "" && (errors.Is(err, ErrNotClaimed) || err == nil && claim.GetMeta().GetUid() != unsure) {
+			return name, nil // it went through; what there is now is a claim that was made since
 		}
 		if err != nil {
 			return "", err
@@ -320,7 +320,9 @@ func (c *Claimer) Release(ctx context.Context, pool, user, requestID string) (st
 		if err == nil {
 			return name, nil
 		}
-		unsure = unsure || errors.Is(err, store.ErrUnknownOutcome)
+		if errors.Is(err, store.ErrUnknownOutcome) {
+			unsure = claim.GetMeta().GetUid()
+		}
 		if !lookAgain(err) {
 			return "", fmt.Errorf("release the claim of %q in pool %s: %w", user, pool, err)
 		}
