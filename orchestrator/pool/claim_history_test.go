@@ -130,6 +130,7 @@ func newTrial(t *testing.T, backend store.Backend) *trial {
 	}
 	for i := range 3 {
 		l := newLine(backend, uint64(i))
+		l.committed = tr.lend
 		tr.lines = append(tr.lines, l)
 		tr.sites = append(tr.sites, newSite(t, l))
 	}
@@ -218,7 +219,18 @@ func (tr *trial) renewer(ctx context.Context) {
 	}
 }
 
-// judge watches the store itself: after every transaction both sides of every claim agree. It notes who was lent what.
+// lend notes who was lent what. Who watches the store may see a loan and its end at once, and so neither.
+func (tr *trial) lend(ops []store.Op) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	for _, op := range ops {
+		if claim, ok := op.Object.(*v1.Claim); ok && claim.GetDesktop() != "" {
+			tr.lent[claim.GetRequestId()] = claim.GetDesktop()
+		}
+	}
+}
+
+// judge watches the store itself: after every transaction both sides of every claim agree.
 func (tr *trial) judge(t *testing.T, mirror *store.Mirror) (cancel func()) {
 	return mirror.Subscribe(func(_, after *store.View, _ []store.Ref) {
 		holders := map[string]string{}
@@ -230,9 +242,6 @@ func (tr *trial) judge(t *testing.T, mirror *store.Mirror) (cancel func()) {
 				t.Errorf("%s is %s's and %s's", claim.Desktop, claim.User, holders[claim.Desktop])
 			}
 			holders[claim.Desktop] = claim.User
-			tr.mu.Lock()
-			tr.lent[claim.RequestId] = claim.Desktop
-			tr.mu.Unlock()
 		}
 		for _, d := range store.All[*v1.Desktop](after) {
 			if user := d.GetClaim().GetUser(); user != holders[d.Meta.Name] {

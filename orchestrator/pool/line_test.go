@@ -21,12 +21,14 @@ type line struct {
 	random *rand.Rand
 	open   chan struct{} // closed while the watch gets through
 	dead   bool          // nothing else gets through either
+	// committed is told what was written, whatever the answer.
+	committed func([]store.Op)
 }
 
 var errUnreachable = errors.New("the store is out of reach")
 
 func newLine(b store.Backend, seed uint64) *line {
-	l := &line{Backend: b, random: rand.New(rand.NewPCG(seed, 7)), open: make(chan struct{})}
+	l := &line{Backend: b, random: rand.New(rand.NewPCG(seed, 7)), open: make(chan struct{}), committed: func([]store.Op) {}}
 	close(l.open)
 	return l
 }
@@ -100,6 +102,9 @@ func (l *line) Commit(ctx context.Context, g store.Guard, ops []store.Op) (int64
 		return 0, store.ErrUnknownOutcome
 	}
 	revision, err := l.Backend.Commit(ctx, g, ops)
+	if err == nil {
+		l.committed(ops)
+	}
 	if err == nil && (l.reach() != nil || l.chance(20)) {
 		return 0, store.ErrUnknownOutcome
 	}
