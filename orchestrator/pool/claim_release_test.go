@@ -2,10 +2,13 @@ package pool
 
 import (
 	"context"
+	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"daybreak/orchestrator/store"
+	"daybreak/orchestrator/store/storetest"
 )
 
 // interrupted does not answer its next commit, and lets something happen before anybody asks again.
@@ -51,4 +54,25 @@ func TestReleaseEndsOneClaim(t *testing.T) {
 	if held, err := s.claimer.Claim(t.Context(), "sales", "taro", "two", time.Now()); err != nil || held.GetMeta().GetName() != second {
 		t.Errorf("taro has %s, %v: want %s", held.GetMeta().GetName(), err, second)
 	}
+}
+
+// A claim whose answer got lost, and that ended before anybody asked again, is not made a second time, however late its daybreakd hears.
+func TestLostClaimIsNotMadeTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openShop(t, settled(t, 3), plain)
+		line := newLine(s.backend, 1)
+		asks := &interrupted{Backend: s.backend}
+		claimer := NewClaimer(store.Open(asks, store.WriterPool), storetest.Mirror(t, line))
+		synctest.Wait()
+		mend := line.cut(false)
+		asks.then = func() {
+			if _, err := s.claimer.Release(t.Context(), "sales", "taro", ""); err != nil {
+				t.Error(err)
+			}
+			time.AfterFunc(time.Second, mend)
+		}
+		if again, err := claimer.Claim(t.Context(), "sales", "taro", "one", time.Now()); !errors.Is(err, ErrRequestUsed) {
+			t.Errorf("got %s, %v: the request made a claim that ended", again.GetMeta().GetName(), err)
+		}
+	})
 }
