@@ -98,17 +98,12 @@ func (c *Claimer) Claim(ctx context.Context, pool, user, requestID string, now t
 		}
 		desktop, err := c.take(ctx, pool, user, claim, requestID, now, caughtUp)
 		stale := errors.Is(err, errMirrorOld)
-		if errors.Is(err, store.ErrUnknownOutcome) { // it may have made a claim that is over by now: the request must not make another
-			if err := c.catchUp(ctx); err != nil {
-				return nil, fmt.Errorf("claim a desktop of pool %s: %w", pool, err)
-			}
-			continue
-		}
+		unsure := errors.Is(err, store.ErrUnknownOutcome) // it may have made a claim that is over by now: the request must not make another
 		refused := stale || errors.Is(err, ErrNoneReady) || errors.Is(err, store.ErrNotFound)
 		if err == nil || !refused && !lookAgain(err) || refused && caughtUp {
 			return desktop, err
 		}
-		if refused { // by what the mirror knew; nobody who saw a desktop get ready is to hear that there is none
+		if refused || unsure { // by what the mirror knew; nobody who saw a desktop get ready is to hear that there is none
 			if err := c.catchUp(ctx); err != nil {
 				return nil, fmt.Errorf("claim a desktop of pool %s: %w", pool, err)
 			}

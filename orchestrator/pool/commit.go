@@ -46,9 +46,6 @@ func heldEvent(now time.Time, pool *v1.Pool, held HeldBack) *v1.Event {
 	if held.Desktop != nil {
 		event = store.NewEvent(now, held.Desktop, ReasonSeatHeldBack, held.Text, true)
 	}
-	if event.Meta.Labels == nil {
-		event.Meta.Labels = map[string]string{}
-	}
 	event.Meta.Labels[attemptLabel] = held.Attempt
 	return event
 }

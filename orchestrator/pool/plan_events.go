@@ -78,9 +78,6 @@ func (r *dayRound) tell(now time.Time, view *store.View, pool *v1.Pool, zone *ti
 
 func (r *dayRound) event(now time.Time, pool *v1.Pool, reason, label, value, text string, warning bool) *v1.Event {
 	event := store.NewEvent(now, pool, reason, store.Cut(text, maxMessage), warning)
-	if event.Meta.Labels == nil {
-		event.Meta.Labels = map[string]string{}
-	}
 	event.Meta.Labels[label] = value
 	r.events = append(r.events, store.Create(event))
 	return event

@@ -14,9 +14,6 @@ import (
 	v1 "daybreak/proto/daybreak/v1"
 )
 
-// KeptPlans is for how many days after its date a plan is kept.
-const KeptPlans = keptPlans
-
 // usualFetchRate is what a host is taken to fetch of an image in a second, bytes.
 const usualFetchRate = 50 << 20
 

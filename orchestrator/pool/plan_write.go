@@ -22,8 +22,8 @@ const (
 	planSlack, lateSlack = 30 * time.Second, 2 * time.Second
 	// maxPlannedStarts is the proto's bound of Plan.starts.
 	maxPlannedStarts = 5000
-	// keptPlans is how long plans are kept.
-	keptPlans = 14
+	// KeptPlans is for how many days after its date a plan is kept.
+	KeptPlans = 14
 )
 
 // startDesktops tells cold desktops when they start, and takes back what is not planned any more. The plan gets the times

@@ -186,7 +186,7 @@ func bytesOf(samples []*v1.BootSample) (size int) {
 
 // sweep deletes plans that are old, and what pools left that are gone.
 func (r *dayRound) sweep(now time.Time, view *store.View) {
-	oldest := calendar.DateOf(now.UTC()).Add(-keptPlans).String()
+	oldest := calendar.DateOf(now.UTC()).Add(-KeptPlans).String()
 	for _, plan := range store.All[*v1.Plan](view) {
 		pool, ok := store.Lookup[*v1.Pool](view, plan.GetPool())
 		if !ok || plan.GetDate() < oldest || plan.GetMeta().GetCreated().AsTime().Before(pool.GetMeta().GetCreated().AsTime()) {

@@ -1,8 +1,8 @@
 // Package reconcile is the one keyed loop that every policy runs in: a queue of names, each worked on by one function
 // that loads, decides and commits.
 //
-// Here: de-duplication, holding back a key while it is in work, retry with back-off, "see me again in T". Not here: what
-// the keys mean, stores, clocks. Any loop of the orchestrator may call it.
+// Here: de-duplication, holding back a key while it is in work, retry with back-off, "see me again in T", and
+// at once when the clock was set. Not here: what the keys mean, stores. Any loop of the orchestrator may call it.
 //
 // An event never acts, it only adds a key; so a restart, which adds every key, is the same path as steady state. A panic
 // in the function is not caught: it ends the process.

@@ -266,7 +266,7 @@ func NewEvent(now time.Time, subject Object, reason, message string, warning boo
 func lifeLabels(subject Object) map[string]string {
 	desktop, ok := subject.(*v1.Desktop)
 	if !ok {
-		return nil
+		return map[string]string{}
 	}
 	inc := desktop.GetIncarnation()
 	return map[string]string{

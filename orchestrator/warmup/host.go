@@ -168,15 +168,20 @@ func (s *slot) soonest(earliest time.Time, length time.Duration) time.Time {
 
 // take gives a job its place.
 func (h *host) take(s *slot, j *job) {
-	if !slices.Contains(h.slots, s) {
-		h.slots = append(h.slots, s)
-	}
 	j.host = h
-	s.jobs = append(s.jobs, j)
-	s.fill(span{j.at, j.at.Add(j.Mean)})
+	h.put(s, j)
 	h.due[j.deadline.UTC()]++
 	h.total(j.at, -j.pool.MemoryMiB, -j.pool.VCPUs)
 	h.chosen++
+}
+
+// put enters a job in a slot, which may be a new one.
+func (h *host) put(s *slot, j *job) {
+	if !slices.Contains(h.slots, s) {
+		h.slots = append(h.slots, s)
+	}
+	s.jobs = append(s.jobs, j)
+	s.fill(span{j.at, j.at.Add(j.Mean)})
 }
 
 // fill enters a span, and joins it with those that it touches.

@@ -111,11 +111,7 @@ func (h *host) closeUp() {
 			}
 		}
 		h.move(j, at)
-		to.jobs = append(to.jobs, j)
-		to.refill()
-		if !slices.Contains(h.slots, to) {
-			h.slots = append(h.slots, to)
-		}
+		h.put(to, j)
 	}
 }
 
