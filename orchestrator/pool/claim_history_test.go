@@ -242,6 +242,9 @@ func (tr *trial) judge(t *testing.T, mirror *store.Mirror) (cancel func()) {
 				t.Errorf("%s is %s's and %s's", claim.Desktop, claim.User, holders[claim.Desktop])
 			}
 			holders[claim.Desktop] = claim.User
+			tr.mu.Lock()
+			tr.lent[claim.RequestId] = claim.Desktop // also when who wrote it never heard
+			tr.mu.Unlock()
 		}
 		for _, d := range store.All[*v1.Desktop](after) {
 			if user := d.GetClaim().GetUser(); user != holders[d.Meta.Name] {
