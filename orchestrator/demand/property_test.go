@@ -147,7 +147,8 @@ func TestSpansProperty(t *testing.T) {
 			if len(day.Openings) > 0 && day.Date.At(from, zone).Before(day.Date.Add(1).At(0, zone)) {
 				want = 1
 			}
-			touching := from == 0 && to == 1440
+			// A midnight that clocks skip makes more of them touch than from 00:00 to 24:00.
+			touching := day.Date.At(from, zone).Equal(day.Date.Add(-1).At(to, zone))
 			if begins[day.Date] != want && !touching {
 				t.Fatalf("%v: %s to %s begins %d times, want %d\n%v", day.Date, clock(from), clock(to), begins[day.Date], want, show(curve, zone))
 			}
