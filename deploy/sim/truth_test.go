@@ -184,8 +184,9 @@ func (t *truth) lookAtPromises() {
 	for _, d := range h.desktops {
 		in := d.GetIncarnation()
 		ended := d.GetStatus().GetGeneration() == in.GetGeneration() && d.GetStatus().GetState() == v1.DesktopState_DESKTOP_STATE_DELETED
-		// It takes nothing until it is told to start, and nothing when it was told never to.
-		cold := in.GetDesired() == v1.DesiredState_DESIRED_STATE_PREPARED || in.GetStartAt().AsTime().Year() == 9999
+		// It takes nothing until it is told to start, nothing when it was told never to, and nothing while it sleeps and may.
+		cold := in.GetDesired() == v1.DesiredState_DESIRED_STATE_PREPARED || in.GetStartAt().AsTime().Year() == 9999 ||
+			in.GetDesired() == v1.DesiredState_DESIRED_STATE_SUSPENDED && d.GetStatus().GetState() == v1.DesktopState_DESKTOP_STATE_SUSPENDED
 		if in.GetHost() != "" && h.hosts[in.GetHost()] != nil && !ended && !cold {
 			memory[in.GetHost()] += in.GetShape().GetMemoryMib()
 			vcpus[in.GetHost()] += in.GetShape().GetVcpus()
