@@ -16,7 +16,8 @@ import (
 // Reasons of events about warm-ups.
 const (
 	ReasonPlanned = "WarmUpPlanned"
-	ReasonMissed  = "WarmUpMissed" // a deadline passed, and not all that should be was ready
+	ReasonMissed  = "WarmUpMissed"  // a deadline passed, and not all that should be was ready
+	ReasonSkipped = "WarmUpSkipped" // the same, and the clock left out time in which they were to get ready
 )
 
 // Labels of events about warm-ups: by them each is told once.
@@ -70,7 +71,17 @@ func (r *dayRound) tell(now time.Time, view *store.View, pool *v1.Pool, zone *ti
 		if since < missGrace || since > missLatest || heard(ReasonMissed, labelDeadline, key, false) {
 			continue
 		}
-		if text := missText(view, next, deadline, zone); text != "" {
+		skipped := r.skipped.tookFrom(stored, deadline)
+		toldBefore := slices.ContainsFunc(events, func(e *v1.Event) bool {
+			// One from the time to come was told before the clock was set back, and this deadline is another one, which does pass.
+			return e.GetReason() == ReasonSkipped && e.GetMeta().GetLabels()[labelDeadline] == key && (skipped || !e.GetAt().AsTime().After(now))
+		})
+		text := missText(now, view, next, deadline, zone)
+		switch {
+		case text == "" || toldBefore:
+		case skipped:
+			r.event(now, pool, ReasonSkipped, labelDeadline, key, r.skipped.text(zone)+": "+text, true)
+		default:
 			r.event(now, pool, ReasonMissed, labelDeadline, key, text, true)
 		}
 	}
@@ -143,9 +154,9 @@ func shortText(s *v1.Shortfall, zone *time.Location) string {
 }
 
 // missText says what was not ready at a deadline and why; "" when all that was planned for it was: what was planned later, for
-// users whom nobody expected, could not be. What is ready when this is
-// asked, and was by its host's clock, was ready.
-func missText(view *store.View, plan *v1.Plan, deadline time.Time, zone *time.Location) string {
+// users whom nobody expected, could not be. What was ready by its host's clock was ready, and so was what got ready at a time that is
+// yet to come: the clock was set back since.
+func missText(now time.Time, view *store.View, plan *v1.Plan, deadline time.Time, zone *time.Location) string {
 	all, missing := 0, 0
 	why := map[string]int{}
 	example := map[string]string{}
@@ -154,7 +165,7 @@ func missText(view *store.View, plan *v1.Plan, deadline time.Time, zone *time.Lo
 			continue
 		}
 		all++
-		if start.GetReady() != nil && !start.GetReady().AsTime().After(deadline) {
+		if ready := start.GetReady(); ready != nil && (!ready.AsTime().After(deadline) || ready.AsTime().After(now)) {
 			continue
 		}
 		missing++

@@ -29,6 +29,8 @@ type planner struct {
 	counted time.Time
 	kept    map[string]unwritten // of histories
 	pace    pace
+	readAt  time.Time // when the clock was read
+	clock   clockWatch
 }
 
 // changed queues another plan, when a change asks for one.
@@ -41,7 +43,9 @@ func (p *planner) changed(before, after *store.View, refs []store.Ref) {
 // reconcile writes what pools remember, plans the warm-ups that are near, and tells hosts when desktops start.
 func (p *planner) reconcile(ctx context.Context, _ string) (time.Duration, error) {
 	now, view := time.Now(), p.mirror.View()
-	var round dayRound
+	p.clock.look(now, now.Sub(p.readAt)) // by the monotonic clock
+	p.readAt = now
+	round := dayRound{skipped: p.clock.skipped}
 	due := p.pace.wait(now) == 0
 	if since := now.Sub(p.counted); due || since < 0 || since >= countEvery {
 		p.counted = now
@@ -105,6 +109,7 @@ type dayRound struct {
 	starts  []store.Op // start times of desktops
 	events  []store.Op
 	again   time.Time // when to look again even if nothing changes; zero means never
+	skipped skip      // by the clock
 }
 
 // plan says what is to be written about the warm-ups of all pools. near: a start is so near that what happens meanwhile matters

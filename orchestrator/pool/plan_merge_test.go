@@ -33,7 +33,7 @@ func TestPlanHasAStartOnce(t *testing.T) {
 	if len(stored.Starts) != 1 || !stored.Starts[0].StartAt.AsTime().Equal(deadline.Add(-time.Minute)) {
 		t.Errorf("the plan of one seat has %d starts, %v", len(stored.Starts), stored.Starts)
 	}
-	if got := missText(shown(t, newWorld(1)), stored, deadline, time.UTC); got == "" {
+	if got := missText(deadline.Add(missGrace), shown(t, newWorld(1)), stored, deadline, time.UTC); got == "" {
 		t.Error("nobody hears that it was missed")
 	}
 }
@@ -46,7 +46,7 @@ func TestPlanMissesNothingUnexpected(t *testing.T) {
 		now := noon.Add(time.Duration(i) * time.Minute)
 		since := now.Add(-30 * time.Second) // the step of the curve that holds
 		stored = merged(now, stored, planOf(plannedStart(1, now, since)))
-		if got := missText(shown(t, newWorld(1)), stored, since, time.UTC); got != "" {
+		if got := missText(now, shown(t, newWorld(1)), stored, since, time.UTC); got != "" {
 			t.Fatalf("told %q", got)
 		}
 	}
