@@ -213,6 +213,7 @@ func snapshotOf(view *store.View, pool *v1.Pool, now time.Time, known *curves) S
 	_, s.ZoneExists = store.Lookup[*v1.Zone](view, pool.GetSpec().GetZone())
 	s.Queue = queueOf(view, pool.GetMeta().GetName())
 	s.Clock = clockOf(view, pool)
+	s.IdleRule, _ = ruleNow(now, view, pool)
 	for _, host := range store.All[*v1.Host](view) {
 		s.Hosts[host.GetMeta().GetName()] = true
 		if host.GetStatus().GetPhase() == v1.HostPhase_HOST_PHASE_DOWN {

@@ -86,6 +86,9 @@ func explainDesktop(view *store.View, now time.Time, desktop *v1.Desktop) *v1.Ex
 	if news := d.idleNews(view, desktop); news != "" {
 		answer.Details = append(answer.Details, news)
 	}
+	if news := d.refreshNews(desktop); news != "" {
+		answer.Details = append(answer.Details, news)
+	}
 	if times := store.Present(desktop).GetTimes(); len(times) > 0 {
 		answer.Details = append(answer.Details, "by its host's clock: "+journey(d.Clock, times))
 	}

@@ -96,7 +96,7 @@ func claimant(view *store.View, desktop *v1.Desktop) string {
 // calendar cannot be read.
 func ruleNow(now time.Time, view *store.View, pool *v1.Pool) (rule *v1.IdleRule, ends time.Time) {
 	policy := pool.GetSpec().GetIdle()
-	if pool.GetSpec().GetCalendar() == "" {
+	if policy == nil || pool.GetSpec().GetCalendar() == "" {
 		return policy.GetOpen(), time.Time{}
 	}
 	resolved := calendarOf(view, pool)

@@ -76,6 +76,8 @@ type Snapshot struct {
 	// promises in them. It is asked only when hosts matter, since it looks at all desktops. Nobody knows when it is nil or
 	// says nothing: then no host is full.
 	Rooms func() []*room.Host
+	// IdleRule is what the pool's policy says of idle desktops in the present phase of its calendar; nil: nothing.
+	IdleRule *v1.IdleRule
 	// Yields are the desktops, of this pool or others, that make room for users who came back.
 	Yields []yield
 	// Clock is the time zone in which users are told times; nil means UTC.

@@ -1,10 +1,17 @@
 package pool
 
 import (
+	"fmt"
 	"time"
 
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
+
+// refreshPatience is how long a desktop that is old enough to be made anew, and that nobody holds, is spared after its guest last
+// said who uses it, and for how long nobody must have touched it where the pool does not say when an idle desktop may lose
+// what is open in it. Nobody is warned of a refresh, so that a night is not enough.
+const refreshPatience = 24 * time.Hour
 
 // RefreshModeOf returns when desktops of a pool that had a user are made anew, with the default where the pool does not say.
 func RefreshModeOf(spec *v1.PoolSpec) v1.RefreshMode {
@@ -30,14 +37,68 @@ func refreshAt(pool *v1.Pool, desktop *v1.Desktop) (time.Time, bool) {
 	return time.Time{}, true
 }
 
-// toRefresh: the desktop had a user who let go of it, and its time has come.
+// toRefresh: the desktop had a user who let go of it, its time has come, and nobody seems to be back in it.
 func (d *decision) toRefresh(desktop *v1.Desktop) bool {
-	if desktop.GetIncarnation().GetUsedBy() == "" {
+	at, ever := refreshAt(d.Pool, desktop)
+	if desktop.GetIncarnation().GetUsedBy() == "" || !ever {
 		return false
 	}
-	at, ever := refreshAt(d.Pool, desktop)
-	if ever && at.After(d.now) {
-		d.again(at)
+	if _, until := d.refreshWaits(desktop, at); until.After(at) {
+		at = until
 	}
-	return ever && !at.After(d.now)
+	if at.After(d.now) {
+		d.again(at)
+		return false
+	}
+	return true
+}
+
+// refreshWaits says why a desktop that nobody holds is not made anew although it is old enough since due, and until when that
+// is so as far as is known now; "" when nothing speaks against it. Whoever let go of a desktop that is kept for days may
+// come back to it in the guest without a claim, and what counts as use is what counts for desktops that are held. A guest
+// that says nothing is waited for for a while only: else one without an agent would keep its overlay for ever.
+func (d *decision) refreshWaits(desktop *v1.Desktop, due time.Time) (why string, until time.Time) {
+	runs := store.State(desktop) == v1.DesktopState_DESKTOP_STATE_READY && desktop.GetIncarnation().GetDesired() == v1.DesiredState_DESIRED_STATE_READY
+	if RefreshModeOf(d.Pool.GetSpec()) != v1.RefreshMode_REFRESH_MODE_AFTER_DAYS || !runs || due.After(d.now) {
+		return "", time.Time{}
+	}
+	use, session := useOf(d.now, desktop, time.Unix(0, 0), d.Clock), store.Present(desktop).GetSession()
+	asked := session.GetAsked().AsTime()
+	if !use.known {
+		heard := due
+		if session.GetUsersKnown() && !asked.After(d.now.Add(sessionSkew)) {
+			heard = later(due, asked)
+		}
+		if until = heard.Add(refreshPatience); until.After(d.now) {
+			return fmt.Sprintf("waits until %s for its guest to say that nobody uses it: %s", clock(d.Clock, until), use.how), until
+		}
+		return "", time.Time{}
+	}
+	last, quiet := d.now, refreshPatience
+	if input := session.GetInputIdleSince(); input != nil {
+		last = input.AsTime()
+	} else if session.GetUsers() == 0 {
+		return "", time.Time{}
+	}
+	if rule := d.IdleRule; rule != nil && rule.GetAction() != v1.IdleAction_IDLE_ACTION_SUSPEND {
+		quiet = rule.GetAfter().AsDuration() + durationOr(rule.GetGrace(), defaultGrace)
+	}
+	if until = last.Add(quiet); !until.After(d.now) {
+		return "", time.Time{}
+	}
+	return fmt.Sprintf("waits until it was not used for %s: %s", spell(quiet), use.how), earlier(until, asked.Add(sessionLife+time.Second))
+}
+
+// refreshNews says why a desktop that nobody holds is not made anew although it is old enough; "" when that is not so.
+func (d *decision) refreshNews(desktop *v1.Desktop) string {
+	at, ever := refreshAt(d.Pool, desktop)
+	if desktop.GetClaim() != nil || desktop.GetIncarnation().GetUsedBy() == "" || !ever {
+		return ""
+	}
+	why, _ := d.refreshWaits(desktop, at)
+	if why == "" {
+		return ""
+	}
+	return fmt.Sprintf("it was to be made anew at %s, %s after it was made, and %s", clock(d.Clock, at),
+		plural(int(d.Pool.GetSpec().GetRefresh().GetDays()), "day"), why)
 }

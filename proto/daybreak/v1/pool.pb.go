@@ -85,7 +85,8 @@ const (
 	RefreshMode_REFRESH_MODE_UNSPECIFIED RefreshMode = 0
 	// As soon as its user lets go of it.
 	RefreshMode_REFRESH_MODE_AT_LOGOFF RefreshMode = 1
-	// When its present life is so many days old.
+	// When its present life is so many days old. Not while its guest says that somebody uses it, and up to a day later where the
+	// guest does not say: who let go of it may have come back to it without a claim.
 	RefreshMode_REFRESH_MODE_AFTER_DAYS RefreshMode = 2
 	// By rollouts only. For dedicated pools.
 	RefreshMode_REFRESH_MODE_NEVER RefreshMode = 3
