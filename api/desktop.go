@@ -11,7 +11,7 @@ import (
 	v1 "daybreak/proto/daybreak/v1"
 )
 
-// Explainer says in plain sentences why a desktop or a pool is as it is.
+// Explainer says in plain sentences why a pool, a desktop or a host is as it is.
 type Explainer func(ctx context.Context, name string) (*v1.ExplainResponse, error)
 
 // desktopService answers questions about running desktops.
@@ -22,7 +22,7 @@ type desktopService struct {
 	cluster  Cluster
 }
 
-// Explain says why a desktop or a pool is as it is.
+// Explain says why a pool, a desktop or a host is as it is.
 func (s *desktopService) Explain(ctx context.Context, request *v1.ExplainRequest) (*v1.ExplainResponse, error) {
 	return s.explain(ctx, request.GetName())
 }

@@ -95,17 +95,19 @@ func (o *Orchestrator) Lead(ctx context.Context, guard store.Guard) error {
 	return err
 }
 
-// Explain says in plain sentences why a desktop or a pool is as it is, and why it is where it is. store.ErrNotFound when
-// there is neither of that name.
+// Explain says in plain sentences why a pool, a desktop or a host is as it is, and why a desktop is where it is. A name that several
+// have means the first of these. store.ErrNotFound when there is none of that name.
 func Explain(view *store.View, now time.Time, name string) (*v1.ExplainResponse, error) {
 	answer, err := pool.Explain(view, now, name)
+	if host := placement.ExplainHost(view, now, name); errors.Is(err, store.ErrNotFound) && host != "" {
+		return &v1.ExplainResponse{Summary: host}, nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	if _, isPool := store.Lookup[*v1.Pool](view, name); isPool {
-		return answer, nil
-	}
-	if place := placement.Explain(view, name); place != "" {
+	if p, isPool := store.Lookup[*v1.Pool](view, name); isPool {
+		answer.Details = append(placement.LastChoices(view, now, p), answer.GetDetails()...)
+	} else if place := placement.Explain(view, now, name); place != "" {
 		answer.Details = append([]string{place}, answer.GetDetails()...)
 	}
 	return answer, nil

@@ -17,6 +17,7 @@ import (
 
 	"daybreak/orchestrator"
 	"daybreak/orchestrator/dispatch"
+	"daybreak/orchestrator/placement"
 	"daybreak/orchestrator/pool"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
@@ -263,5 +264,33 @@ func TestBrokenImage(t *testing.T) {
 			a.set(func(a *agent) { a.broken = "" })
 		}
 		h.expect(45*time.Minute, map[string]int{"h1": 3, "h2": 3})
+	})
+}
+
+// A host on which nothing gets ready: who asks about the pool, or about the host, hears why the others have all of it.
+func TestBrokenHost(t *testing.T) {
+	story(t, 3, func(h *house) {
+		h.agents[0].set(func(a *agent) { a.broken = "not ready within 5m0s" })
+		h.newPool(6)
+		h.expect(2*time.Minute, map[string]int{"h2": 3, "h3": 3})
+		const why = "host h1 is the last choice for desktops until "
+		if got := h.explain("sales").GetDetails(); len(got) == 0 || !strings.HasPrefix(got[0], why) {
+			t.Errorf("the pool: %q", got)
+		}
+		if got := h.explain("h1").GetSummary(); !strings.HasPrefix(got, why) {
+			t.Errorf("the host: %q", got)
+		}
+		events := 0
+		for _, e := range store.All[*v1.Event](h.mirror.View()) {
+			if e.GetReason() == placement.ReasonShunned {
+				events++
+			}
+		}
+		if events != 1 {
+			t.Errorf("%d events", events)
+		}
+		if _, err := orchestrator.Explain(h.mirror.View(), time.Now(), "h9"); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("a name that nothing has: %v", err)
+		}
 	})
 }

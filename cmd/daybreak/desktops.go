@@ -24,10 +24,10 @@ func (a *app) say(said string, err error) error {
 func (a *app) explainCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "explain NAME",
-		Short:             "Say why a desktop or a pool is as it is",
+		Short:             "Say why a pool, a desktop or a host is as it is",
 		Example:           "  daybreak explain sales-3    why is it not ready, why is it there\n  daybreak explain sales",
 		Args:              exactly("NAME"),
-		ValidArgsFunction: a.completeNames(v1.Kind_KIND_POOL, v1.Kind_KIND_DESKTOP),
+		ValidArgsFunction: a.completeNames(v1.Kind_KIND_POOL, v1.Kind_KIND_DESKTOP, v1.Kind_KIND_HOST),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.withConn(func(conn *grpc.ClientConn) error {
 				answer, err := v1.NewDesktopServiceClient(conn).Explain(c.Context(), &v1.ExplainRequest{Name: args[0]})

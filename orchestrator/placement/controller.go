@@ -62,11 +62,12 @@ func (c *Controller) Run(ctx context.Context, st *store.Store) error {
 }
 
 func (c *Controller) reconcile(ctx context.Context, st *store.Store) (time.Duration, error) {
-	revision, quicker, err := c.commit(ctx, st, Plan(c.mirror.View()))
+	view := c.mirror.View()
+	revision, quicker, err := c.commit(ctx, st, Plan(view), newSpells(view, time.Now()))
 	if err != nil {
 		return 0, fmt.Errorf("commit placements: %w", err)
 	}
-	view, err := c.mirror.Wait(ctx, revision)
+	view, err = c.mirror.Wait(ctx, revision)
 	if err != nil {
 		return 0, err
 	}
@@ -84,14 +85,14 @@ func (c *Controller) reconcile(ctx context.Context, st *store.Store) (time.Durat
 }
 
 // commit writes a plan, in one transaction for each host: it holds only if the host is still as the plan saw it, and
-// each desktop too. What is refused is planned anew.
-func (c *Controller) commit(ctx context.Context, st *store.Store, plan []Placement) (revision int64, quicker bool, err error) {
-	var reasons []store.Op
+// each desktop too. What is refused is planned anew. Events and the reasons of those that fit nowhere come after it.
+func (c *Controller) commit(ctx context.Context, st *store.Store, plan []Placement, events []store.Op) (revision int64, quicker bool, err error) {
+	rest := events
 	byHost := map[string][]Placement{}
 	var hosts []string
 	for _, p := range plan {
 		if p.Host == nil {
-			reasons = append(reasons, store.Update(p.Desktop))
+			rest = append(rest, store.Update(p.Desktop))
 			continue
 		}
 		name := p.Host.GetMeta().GetName()
@@ -110,7 +111,7 @@ func (c *Controller) commit(ctx context.Context, st *store.Store, plan []Placeme
 			revision = max(revision, last)
 		}
 	}
-	last, failed, err := st.CommitEach(ctx, reasons)
+	last, failed, err := st.CommitEach(ctx, rest)
 	for _, f := range failed {
 		if !errors.Is(f, store.ErrConflict) {
 			err = errors.Join(err, f)

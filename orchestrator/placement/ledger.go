@@ -16,7 +16,7 @@ type ledger struct {
 // host is one host in the ledger.
 type host struct {
 	*room.Host
-	shunned bool // lives fail to get ready there: the last choice
+	shunned *spell // the last choice, since lives fail to get ready there; nil when it is not
 }
 
 // need is what one life asks of a host.

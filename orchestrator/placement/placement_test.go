@@ -164,7 +164,7 @@ func TestWhyNothingFits(t *testing.T) {
 			if got := plan[0].Desktop.Incarnation.UnplacedReason; got != test.want {
 				t.Errorf("reason\n got %s\nwant %s", got, test.want)
 			}
-			if got := Explain(view, "a-1"); got != test.want {
+			if got := Explain(view, morning, "a-1"); got != test.want {
 				t.Errorf("Explain says %q", got)
 			}
 			told := proto.CloneOf(test.desktop)
@@ -296,7 +296,7 @@ func TestExplain(t *testing.T) {
 		"a-5": "it has no host and wants none, since it is to be deleted",
 		"a-6": "",
 	} {
-		if got := Explain(view, desktop); got != want {
+		if got := Explain(view, morning, desktop); got != want {
 			t.Errorf("%s:\n got %s\nwant %s", desktop, got, want)
 		}
 	}

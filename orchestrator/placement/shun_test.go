@@ -2,6 +2,8 @@ package placement
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -86,4 +88,84 @@ func TestBadHostTakesFew(t *testing.T) {
 	if len(failures) < failuresToShun {
 		t.Errorf("the bad host was never tried: %v", failures)
 	}
+}
+
+// A host's spell is told once, however long it lasts and whatever comes and goes meanwhile, and the next one again.
+func TestShunnedHostIsTold(t *testing.T) {
+	const minute = time.Minute
+	ready := func(at time.Duration) store.Object {
+		return newDesktop("a-5", on("h1", v1.DesktopState_DESKTOP_STATE_READY), born(morning.Add(at)), gotReady)
+	}
+	for name, c := range map[string]struct {
+		failures []time.Duration
+		ready    time.Duration // a life began that gets ready at once; 0 is none
+		want     []time.Duration
+	}{
+		"too few":             {[]time.Duration{0, 4 * minute, 11 * minute, 15 * minute}, 0, nil},
+		"one spell":           {[]time.Duration{0, minute, 2 * minute}, 0, []time.Duration{2 * minute}},
+		"that goes on":        {[]time.Duration{0, minute, 2 * minute, 6 * minute, 9 * minute, 12 * minute, 15 * minute, 19 * minute, 22 * minute, 25 * minute}, 0, []time.Duration{2 * minute}},
+		"and another":         {[]time.Duration{0, minute, 2 * minute, 14 * minute, 15 * minute, 16 * minute}, 0, []time.Duration{2 * minute, 16 * minute}},
+		"one got ready":       {[]time.Duration{0, minute, 2 * minute, 4 * minute, 5 * minute}, 3 * minute, []time.Duration{2 * minute}},
+		"and then they do so": {[]time.Duration{0, minute, 2 * minute, 4 * minute, 5 * minute, 6 * minute}, 3 * minute, []time.Duration{2 * minute, 6 * minute}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			objects := []store.Object{image(), newHost("h1"), newHost("h2")}
+			var told []time.Duration
+			for at := time.Duration(0); at <= 40*minute; at += 30 * time.Second {
+				if i := slices.Index(c.failures, at); i >= 0 {
+					objects = append(objects, failed(morning.Add(at), "h1", int64(i)))
+				}
+				if at == c.ready && at > 0 {
+					objects = append(objects, ready(at))
+				}
+				for _, op := range newSpells(viewOf(t, objects...), morning.Add(at)) {
+					told = append(told, at)
+					objects = append(objects, op.Object)
+				}
+			}
+			if !slices.Equal(told, c.want) {
+				t.Errorf("told after %v, want %v", told, c.want)
+			}
+		})
+	}
+}
+
+// The loop tells of it when the third life fails, and so do the explanations of the host, of what lies there and of what comes there.
+func TestShunnedHostIsExplained(t *testing.T) {
+	story(t, func(memory *store.Memory, mirror *store.Mirror) {
+		now := time.Now()
+		h1 := newHost("h1")
+		put(t, memory, store.WriterRollout, image())
+		put(t, memory, store.WriterAPI, &v1.Host{Meta: h1.Meta})
+		if _, err := store.Modify(t.Context(), store.Open(memory, store.WriterDispatch), "h1", func(h *v1.Host) error { h.Status = h1.Status; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		for n := range 3 {
+			put(t, memory, store.WriterPool, failed(now, "h1", int64(n)))
+		}
+		put(t, memory, store.WriterPool, newDesktop("a-1", born(now)))
+		time.Sleep(time.Second)
+		const why = "host h1 is the last choice for desktops until 2000-01-01 00:10:00 UTC or until one gets ready there: " +
+			"3 failed to in the 10 minutes before, and none that began after them did"
+		events := mirror.View().EventsAbout(store.RefOf(h1))
+		if len(events) != 1 || events[0].GetReason() != ReasonShunned || events[0].GetMessage() != why || !events[0].GetWarning() {
+			t.Errorf("events %v", events)
+		}
+		pool := &v1.Pool{Spec: &v1.PoolSpec{Zone: "lgwan"}}
+		for got, want := range map[string]string{
+			ExplainHost(mirror.View(), time.Now(), "h1"):                          why + "; it has promised 1024 of 7680 MiB memory, and 1 of its lives are yet to get ready, at most 4 at once",
+			strings.Join(LastChoices(mirror.View(), time.Now(), pool), "\n"):      why,
+			Explain(mirror.View(), time.Now(), "a-1"):                             "it is on host h1, which has zone lgwan, runs 1 of the 1 desktops of pool a, has promised 1024 of 7680 MiB memory, " + why[len("host h1 "):],
+			ExplainHost(mirror.View(), time.Now().Add(11*time.Minute), "h1")[:27]: "host h1 takes desktops; it ",
+			ExplainHost(mirror.View(), time.Now(), "h9"):                          "",
+		} {
+			if got != want {
+				t.Errorf("\n got %s\nwant %s", got, want)
+			}
+		}
+		put(t, memory, store.WriterPool, newDesktop("a-2", born(now.Add(time.Second))))
+		if events := mirror.View().EventsAbout(store.RefOf(h1)); len(events) != 1 {
+			t.Errorf("told again: %v", events)
+		}
+	})
 }

@@ -27,7 +27,7 @@ func Explain(view *store.View, now time.Time, name string) (*v1.ExplainResponse,
 	if desktop, ok := store.Lookup[*v1.Desktop](view, name); ok {
 		return explainDesktop(view, now, desktop), nil
 	}
-	return nil, fmt.Errorf("explain %q: no pool and no desktop of that name: %w", name, store.ErrNotFound)
+	return nil, fmt.Errorf("explain %q: no pool, no desktop and no host of that name: %w", name, store.ErrNotFound)
 }
 
 func explainPool(view *store.View, now time.Time, pool *v1.Pool) *v1.ExplainResponse {

@@ -250,10 +250,9 @@ const (
 
 // NewEvent makes an event, for those who commit many at once. Names sort by time. Texts that are too long are cut.
 func NewEvent(now time.Time, subject Object, reason, message string, warning bool) *v1.Event {
-	stamp := strings.ReplaceAll(now.UTC().Format("20060102-150405.000000000"), ".", "-")
 	ref := RefOf(subject)
 	return &v1.Event{
-		Meta:        &v1.Meta{Name: stamp + "-" + uuid.NewString()[:8], Labels: lifeLabels(subject)},
+		Meta:        &v1.Meta{Name: eventStamp(now) + "-" + uuid.NewString()[:8], Labels: lifeLabels(subject)},
 		At:          timestamppb.New(now),
 		SubjectKind: KindName(ref.Kind),
 		Subject:     ref.Name,
@@ -261,6 +260,11 @@ func NewEvent(now time.Time, subject Object, reason, message string, warning boo
 		Message:     Cut(message, maxMessage),
 		Warning:     warning,
 	}
+}
+
+// eventStamp is what the names of a moment's events begin with, in the order of time.
+func eventStamp(at time.Time) string {
+	return strings.ReplaceAll(at.UTC().Format("20060102-150405.000000000"), ".", "-")
 }
 
 func lifeLabels(subject Object) map[string]string {

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"daybreak/orchestrator/store"
+	"daybreak/orchestrator/store/storetest"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -238,6 +239,27 @@ func checkIndex[T store.Object](t *testing.T, memory *store.Memory, v *store.Vie
 	}
 	if !slices.EqualFunc(got, want, func(a, b T) bool { return store.Object(a) == store.Object(b) }) {
 		t.Fatalf("revision %d: %d objects, want %d", revision, len(got), len(want))
+	}
+}
+
+// Events since a time are those of it and after it, in their order, whatever lies in one moment.
+func TestEventsSince(t *testing.T) {
+	memory := store.NewMemory()
+	first := time.Date(2027, 4, 5, 8, 0, 0, 999_999_999, time.UTC)
+	for _, at := range []time.Time{first, first, first.Add(1), first.Add(time.Hour)} {
+		if _, err := memory.Commit(t.Context(), store.Guard{}, []store.Op{store.Create(store.NewEvent(at, newDesktop("sales-0", "sales"), "X", "", false))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	view, err := storetest.Mirror(t, memory).Wait(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at, want := range map[time.Time]int{{}: 4, first: 4, first.Add(1): 2, first.Add(2): 1, first.Add(time.Hour): 1, first.Add(2 * time.Hour): 0} {
+		checkIndex(t, memory, view, view.EventsSince(at), func(e *v1.Event) bool { return !e.GetAt().AsTime().Before(at) })
+		if got := len(view.EventsSince(at)); got != want {
+			t.Errorf("%d events since %v, want %d", got, at, want)
+		}
 	}
 }
 

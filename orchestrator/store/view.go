@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -72,6 +73,16 @@ func (v *View) DesktopsOnHost(host string) []*v1.Desktop {
 func (v *View) EventsAbout(subject Ref) []*v1.Event {
 	v.table(v1.Kind_KIND_EVENT)
 	return under[*v1.Event](v.bySubject, KindName(subject.Kind)+"/"+subject.Name)
+}
+
+// EventsSince returns the events of a time and after it, oldest first.
+func (v *View) EventsSince(at time.Time) []*v1.Event {
+	var found []*v1.Event
+	v.table(v1.Kind_KIND_EVENT).from(eventStamp(at), func(_ string, o Object) bool {
+		found = append(found, o.(*v1.Event))
+		return true
+	})
+	return found
 }
 
 // ClaimsWaiting returns the claims of users who wait for a desktop of a pool, sorted by name.

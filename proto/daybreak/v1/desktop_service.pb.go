@@ -25,7 +25,7 @@ const (
 // ExplainRequest names what is to be explained.
 type ExplainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A desktop's name or a pool's.
+	// A pool's name, a desktop's or a host's.
 	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -29,7 +29,7 @@ const (
 //
 // DesktopService answers questions about running desktops.
 type DesktopServiceClient interface {
-	// Explain says in plain sentences why a desktop or a pool is as it is.
+	// Explain says in plain sentences why a pool, a desktop or a host is as it is.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 	// Screenshot asks the desktop's host for a picture of its screen.
 	Screenshot(ctx context.Context, in *ScreenshotRequest, opts ...grpc.CallOption) (*ScreenshotResponse, error)
@@ -69,7 +69,7 @@ func (c *desktopServiceClient) Screenshot(ctx context.Context, in *ScreenshotReq
 //
 // DesktopService answers questions about running desktops.
 type DesktopServiceServer interface {
-	// Explain says in plain sentences why a desktop or a pool is as it is.
+	// Explain says in plain sentences why a pool, a desktop or a host is as it is.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	// Screenshot asks the desktop's host for a picture of its screen.
 	Screenshot(context.Context, *ScreenshotRequest) (*ScreenshotResponse, error)
