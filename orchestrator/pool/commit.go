@@ -91,13 +91,23 @@ func writesOf(now time.Time, a Actions) []write {
 	return writes
 }
 
-// commitDesktops writes the changes, each by itself, and then the events that tell of many of those that were done.
+// commitDesktops writes the changes, each by itself, and in each transaction the events that tell of many of those that are in it.
 func (t *term) commitDesktops(ctx context.Context, now time.Time, pool *v1.Pool, writes []write) (revision int64, quicker bool, err error) {
 	groups := make([][]store.Op, 0, len(writes))
+	of := map[store.Ref]write{}
 	for _, w := range writes {
 		groups = append(groups, w.ops)
+		of[w.ops[0].Ref] = w
 	}
-	revision, failed, err := t.store.CommitGroups(ctx, groups)
+	revision, failed, err := t.store.CommitTold(ctx, groups, func(done []store.Op) []store.Op {
+		var told []write
+		for _, op := range done {
+			if w, ok := of[op.Ref]; ok {
+				told = append(told, w)
+			}
+		}
+		return eventsOfAll(now, pool, told)
+	})
 	if err != nil {
 		return revision, false, err
 	}
@@ -108,25 +118,15 @@ func (t *term) commitDesktops(ctx context.Context, now time.Time, pool *v1.Pool,
 			err = errors.Join(err, f)
 		}
 	}
-	var done []write
 	for _, w := range writes {
 		if !slices.ContainsFunc(w.ops, func(op store.Op) bool { return refused[op.Ref] }) {
-			done = append(done, w)
 			t.metrics.changes.WithLabelValues(w.ops[0].Verb.String()).Inc()
 		}
-	}
-	if events := eventsOfAll(now, pool, done); len(events) > 0 {
-		last, lost, eventErr := t.store.CommitEach(ctx, events)
-		revision = max(revision, last)
-		for _, f := range lost {
-			eventErr = errors.Join(eventErr, f)
-		}
-		err = errors.Join(err, eventErr)
 	}
 	return revision, len(failed) > 0, err
 }
 
-// eventsOfAll tells what was done to many: one event for all desktops created, one for all woken and one for all cooled.
+// eventsOfAll tells what is done to many at once: one event for all desktops created, one for all woken and one for all cooled.
 func eventsOfAll(now time.Time, pool *v1.Pool, done []write) []store.Op {
 	var events []store.Op
 	var created []string

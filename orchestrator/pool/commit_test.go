@@ -3,11 +3,13 @@ package pool
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+	"google.golang.org/protobuf/proto"
 
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
@@ -69,6 +71,64 @@ func TestKilledLeaderForgetsNoFailure(t *testing.T) {
 		}
 		finished = err == nil
 		checkTold(t, backend.Memory, w)
+	}
+}
+
+// Wherever a leader is killed while it creates or wakes many, each that was is told of, once.
+func TestKilledLeaderTellsOfMany(t *testing.T) {
+	const seats = 300
+	w, transactions := settled(t, seats), 0
+	for writes, finished := 0, false; !finished; writes++ {
+		backend := &mortal{Memory: store.NewMemory(), left: writes}
+		leader := &term{Controller: New(nil, rand.NewChaCha8([32]byte{1}), zerolog.Nop(), prometheus.NewRegistry()), store: store.Open(backend, store.WriterPool)}
+		var creations, wakes Actions
+		for _, name := range w.names() {
+			d := proto.CloneOf(w.desktops[name])
+			d.Meta, d.Status = &v1.Meta{Name: name}, nil
+			d.Incarnation.Host, d.Incarnation.Desired = "", v1.DesiredState_DESIRED_STATE_PREPARED
+			creations.Create = append(creations.Create, Change{Desktop: d})
+			wakes.Wake = append(wakes.Wake, Change{Desktop: d, Reason: ReasonWarmed, Message: "300 are wanted"})
+		}
+		_, _, err := leader.commit(t.Context(), w.now, w.pool, creations)
+		if err == nil {
+			for i, change := range wakes.Wake {
+				stored, lost := store.Get[*v1.Desktop](t.Context(), leader.store, change.Desktop.Meta.Name)
+				if lost != nil {
+					t.Fatal(lost)
+				}
+				wakes.Wake[i].Desktop = toStart(stored, w.now)
+			}
+			_, _, err = leader.commit(t.Context(), w.now, w.pool, wakes)
+		}
+		if finished = err == nil; !finished && !errors.Is(err, errKilled) {
+			t.Fatal(err)
+		}
+		transactions = writes
+		desktops, _, _ := store.List[*v1.Desktop](t.Context(), leader.store)
+		events, _, _ := store.List[*v1.Event](t.Context(), leader.store)
+		made, woken, toldMade, toldWoken := len(desktops), 0, 0, 0
+		for _, d := range desktops {
+			if d.GetIncarnation().GetDesired() == v1.DesiredState_DESIRED_STATE_READY {
+				woken++
+			}
+		}
+		for _, e := range events {
+			var n int
+			if _, err := fmt.Sscanf(e.GetMessage(), "%d", &n); err != nil {
+				t.Fatal(e.GetMessage(), err)
+			}
+			if e.GetReason() == ReasonCreated {
+				toldMade += n
+			} else {
+				toldWoken += n
+			}
+		}
+		if made != toldMade || woken != toldWoken {
+			t.Errorf("after %d writes %d desktops were made and %d woken, and of %d and %d is told", writes, made, woken, toldMade, toldWoken)
+		}
+	}
+	if transactions != 6 {
+		t.Errorf("%d transactions, want three for each round", transactions)
 	}
 }
 

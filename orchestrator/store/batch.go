@@ -12,6 +12,9 @@ import (
 // eachOps bounds the transactions of CommitEach: small enough that a conflict makes little work be done again.
 const eachOps = 128
 
+// accountBytes is room that each of them leaves for what is told of it.
+const accountBytes = 16 << 10
+
 // CommitEach commits ops that have nothing to do with each other, in as few transactions as possible. An op that is
 // refused (ErrConflict, ErrExists, ErrNotOwner, ErrInvalid) is in failed and keeps no other from being committed.
 // revision is that of the last transaction, for Mirror.Wait; 0 when nothing was written. err says that it could not go
@@ -27,6 +30,12 @@ func (s *Store) CommitEach(ctx context.Context, ops []Op) (revision int64, faile
 // CommitGroups is CommitEach for ops of which some belong together: all of a group are committed in one transaction, or,
 // when one of them is refused and so in failed, none. A group must fit into a transaction.
 func (s *Store) CommitGroups(ctx context.Context, groups [][]Op) (revision int64, failed []*OpError, err error) {
+	return s.CommitTold(ctx, groups, func([]Op) []Op { return nil })
+}
+
+// CommitTold is CommitGroups with an account of it: each transaction has besides what tell makes of the ops that it commits, a few
+// ops with new objects. When some are refused meanwhile, tell is asked again about the others.
+func (s *Store) CommitTold(ctx context.Context, groups [][]Op, tell func(done []Op) []Op) (revision int64, failed []*OpError, err error) {
 	seen := make(map[Ref]bool, len(groups))
 	var single [][]Op
 	for _, group := range groups {
@@ -43,7 +52,7 @@ func (s *Store) CommitGroups(ctx context.Context, groups [][]Op) (revision int64
 	}
 	for len(single) > 0 {
 		n := fitting(single)
-		last, refused, err := s.commitEach(ctx, single[:n])
+		last, refused, err := s.commitEach(ctx, single[:n], tell)
 		revision = max(revision, last)
 		failed = append(failed, refused...)
 		if err != nil {
@@ -64,7 +73,7 @@ func fitting(groups [][]Op) int {
 				total += proto.Size(op.Object)
 			}
 		}
-		if i > 0 && (ops > eachOps || total > MaxTransactionBytes) {
+		if i > 0 && (ops > eachOps || total > MaxTransactionBytes-accountBytes) {
 			return i
 		}
 	}
@@ -72,17 +81,21 @@ func fitting(groups [][]Op) int {
 }
 
 // commitEach commits those of the groups that can be, in one transaction unless some are refused.
-func (s *Store) commitEach(ctx context.Context, groups [][]Op) (revision int64, failed []*OpError, err error) {
+func (s *Store) commitEach(ctx context.Context, groups [][]Op, tell func(done []Op) []Op) (revision int64, failed []*OpError, err error) {
 	checked, failed, err := s.check(ctx, slices.Concat(groups...))
 	if err != nil {
 		return 0, failed, err
 	}
 	checked = without(checked, groups, failed)
 	for len(checked) > 0 {
-		revision, err = s.backend.Commit(ctx, s.guard, checked)
+		told, untold, err := s.check(ctx, tell(checked))
+		if err != nil {
+			return 0, failed, err
+		}
+		revision, err = s.backend.Commit(ctx, s.guard, slices.Concat(checked, told))
 		refused := opErrors(err)
 		if len(refused) == 0 {
-			return revision, failed, err
+			return revision, append(failed, untold...), err // without an account rather than not at all
 		}
 		failed = append(failed, refused...)
 		checked = without(checked, groups, refused)

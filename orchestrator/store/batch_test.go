@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -162,6 +163,70 @@ func TestCommitGroups(t *testing.T) {
 	}
 	if len(names) != 146 {
 		t.Errorf("%d are written, want all others: 146", len(names))
+	}
+}
+
+// TestCommitTold: what is told of a transaction is in it, and tells of just what it commits, whatever is refused.
+func TestCommitTold(t *testing.T) {
+	ctx := context.Background()
+	b := &counting{Memory: store.NewMemory()}
+	ops := statusOps(t, b.Memory, 200)
+	b.commits = 0
+	b.before = func(n int) {
+		if n != 1 {
+			return
+		}
+		current, err := b.Get(ctx, ops[5].Ref) // somebody is quicker, after the handle has looked
+		if err == nil {
+			_, err = b.Memory.Commit(ctx, store.Guard{}, []store.Op{store.Update(current)})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	ops[9].Object.(*v1.Desktop).Spec.Pool = "stolen"
+	groups := [][]store.Op{}
+	for i := range ops {
+		groups = append(groups, ops[i:i+1])
+	}
+	subject := &v1.Pool{Meta: &v1.Meta{Name: "sales"}}
+	_, failed, err := store.Open(b, store.WriterDispatch).CommitTold(ctx, groups, func(done []store.Op) []store.Op {
+		names := make([]string, 0, len(done))
+		for _, op := range done {
+			names = append(names, op.Ref.Name)
+		}
+		return []store.Op{store.Create(store.NewEvent(time.Unix(1, 0), subject, "Done", strings.Join(names, " "), false))}
+	})
+	if err != nil || len(failed) != 2 {
+		t.Fatalf("failed %v, %v", failed, err)
+	}
+	events, _, err := store.List[*v1.Event](ctx, store.Open(b, store.WriterDispatch))
+	if err != nil || len(events) != 2 {
+		t.Fatal(len(events), "events for two transactions", err)
+	}
+	var told []string
+	for _, e := range events {
+		told = append(told, strings.Fields(e.GetMessage())...)
+		for _, name := range strings.Fields(e.GetMessage()) {
+			if d, err := b.Get(ctx, store.Ref{Kind: v1.Kind_KIND_DESKTOP, Name: name}); err != nil || d.GetMeta().GetRevision() != e.GetMeta().GetRevision() {
+				t.Errorf("%s was not changed in the transaction that tells of it: %v", name, err)
+			}
+		}
+	}
+	if names := ready(t, b.Memory); len(told) != 198 || len(names) != 198 {
+		t.Errorf("%d were told of, and %d are written", len(told), len(names))
+	}
+}
+
+// An account that is refused keeps nothing from being done.
+func TestCommitToldBadly(t *testing.T) {
+	b := &counting{Memory: store.NewMemory()}
+	ops := statusOps(t, b.Memory, 3)
+	_, failed, err := store.Open(b, store.WriterDispatch).CommitTold(t.Context(), [][]store.Op{ops}, func([]store.Op) []store.Op {
+		return []store.Op{store.Create(&v1.Pool{Meta: &v1.Meta{Name: "sales"}})}
+	})
+	if names := ready(t, b.Memory); err != nil || len(names) != 3 || len(failed) != 1 || !errors.Is(failed[0], store.ErrNotOwner) {
+		t.Errorf("%d are written, failed %v, %v", len(names), failed, err)
 	}
 }
 
