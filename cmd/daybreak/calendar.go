@@ -30,7 +30,7 @@ func (a *app) calendarPreviewCommand() *cobra.Command {
 		Use: "preview NAME", Short: "Show the hours of each day, and why it is closed",
 		Long: `Preview shows what a calendar, with all that it inherits, says of each date: its hours, the holiday or one-off opening,
 and whether it is a blackout day. Dates and hours are those of the calendar's time zone. On a day on which clocks are
-set, hours are those that clocks show.`,
+set, hours are those that clocks show. A warning says when it shows days of a year for which holidays are not listed yet.`,
 		Example: `  daybreak calendar preview office
   daybreak calendar preview office --from 2027-04-26 --to 2027-05-09
   daybreak calendar preview office -o json     with the instants of opening and closing`,
@@ -45,11 +45,25 @@ set, hours are those that clocks show.`,
 				return err
 			}
 			return a.withConn(func(conn *grpc.ClientConn) error {
-				_, resolved, err := fetchCalendar(c.Context(), conn, args[0])
+				found, resolved, err := fetchCalendar(c.Context(), conn, args[0])
 				if err != nil {
 					return err
 				}
-				return a.preview(args[0], resolved, first, last, time.Now(), format)
+				from, to, err := span(first, last, calendar.DateOf(time.Now().In(resolved.Zone())))
+				if err != nil {
+					return err
+				}
+				if err := a.preview(args[0], resolved, from, to, format); err != nil {
+					return err
+				}
+				line, err := calendar.Line(found, lookupCalendar(c.Context(), conn))
+				if err != nil {
+					return err
+				}
+				for _, end := range show.ListEnds(line, to.Year) {
+					fmt.Fprintln(a.errs, "warning: listed are "+end+" only: list later ones ('daybreak calendar import')")
+				}
+				return nil
 			})
 		},
 	}
@@ -124,11 +138,7 @@ type previewOpening struct {
 	Name  string    `json:"name,omitempty"`
 }
 
-func (a *app) preview(name string, resolved *calendar.Resolved, first, last *day, now time.Time, format string) error {
-	from, to, err := span(first, last, calendar.DateOf(now.In(resolved.Zone())))
-	if err != nil {
-		return err
-	}
+func (a *app) preview(name string, resolved *calendar.Resolved, from, to calendar.Date, format string) error {
 	answer := struct {
 		Calendar string       `json:"calendar"`
 		TimeZone string       `json:"timeZone"`

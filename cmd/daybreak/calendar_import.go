@@ -26,7 +26,10 @@ Days that are there already stay as they are, so a file can be imported again. D
 
 The file is an .ics calendar, of which the all-day events count; or a .csv or .txt file with a line "date,name" or just
 "date" for each day, such as the holidays that Japan's Cabinet Office publishes, in UTF-8 or Shift_JIS. A later 'apply' of
-a file puts that file's lists in place of what was imported: 'daybreak get calendar NAME -o yaml' prints what to keep.`,
+a file puts that file's lists in place of what was imported: 'daybreak get calendar NAME -o yaml' prints what to keep.
+
+Events that repeat are listed from last year to the end of the fifth year to come. Import their file again before that year
+is over: 'describe calendar' says until when holidays are listed, and 'calendar preview' warns where it shows later ones.`,
 		Example: `  daybreak calendar import office syukujitsu.csv
   daybreak calendar import office closing-days.ics --blackouts`,
 		Args: exactly("NAME", "FILE"),
@@ -37,12 +40,8 @@ a file puts that file's lists in place of what was imported: 'daybreak get calen
 			return nil, cobra.ShellCompDirectiveDefault
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			days, timed, err := readDays(args[1])
-			if err != nil {
-				return err
-			}
 			return a.withConn(func(conn *grpc.ClientConn) error {
-				return a.importDays(c.Context(), conn, args[0], days, timed, blackouts)
+				return a.importDays(c.Context(), conn, args[0], args[1], blackouts)
 			})
 		},
 	}
@@ -50,34 +49,44 @@ a file puts that file's lists in place of what was imported: 'daybreak get calen
 	return c
 }
 
-// readDays reads a file by its name's ending. timed is how many events with a time of day were left out.
-func readDays(path string) (days []calendar.FileDay, timed int, err error) {
+// repeatYears is how many years after this one events that repeat are written down for: until then their law may well have
+// changed, and a list can be looked through.
+const repeatYears = 5
+
+// readDays reads a file by its name's ending. Of .csv and .txt only the days are known.
+func readDays(path string, within calendar.Within) (found calendar.ICS, err error) {
 	ending := strings.ToLower(filepath.Ext(path))
 	if ending != ".ics" && ending != ".csv" && ending != ".txt" {
-		return nil, 0, wrongUsage("%s: want a file whose name ends in .ics, .csv or .txt", path)
+		return found, wrongUsage("%s: want a file whose name ends in .ics, .csv or .txt", path)
 	}
 	file, err := os.Open(path)
 	if err != nil {
-		return nil, 0, err
+		return found, err
 	}
 	defer file.Close()
 	text, err := io.ReadAll(io.LimitReader(file, calendar.MaxFileBytes+1))
 	if err != nil {
-		return nil, 0, fmt.Errorf("read %s: %w", path, err)
+		return found, fmt.Errorf("read %s: %w", path, err)
 	}
 	if ending == ".ics" {
-		days, timed, err = calendar.ReadICS(text)
+		found, err = calendar.ReadICS(text, within)
 	} else {
-		days, err = calendar.ReadCSV(text)
+		found.Days, err = calendar.ReadCSV(text)
 	}
 	if err != nil {
-		return nil, 0, fmt.Errorf("read %s: %w", path, err)
+		return found, fmt.Errorf("read %s: %w", path, err)
 	}
-	return days, timed, nil
+	return found, nil
 }
 
-func (a *app) importDays(ctx context.Context, conn grpc.ClientConnInterface, name string, days []calendar.FileDay, timed int, blackouts bool) error {
+func (a *app) importDays(ctx context.Context, conn grpc.ClientConnInterface, name, path string, blackouts bool) error {
 	found, resolved, err := fetchCalendar(ctx, conn, name)
+	if err != nil {
+		return err
+	}
+	year := time.Now().In(resolved.Zone()).Year()
+	since, until := calendar.Date{Year: year - 1, Month: time.January, Day: 1}, calendar.Date{Year: year + repeatYears, Month: time.December, Day: 31}
+	read, err := readDays(path, calendar.Within{From: since, To: until, Zone: resolved.Zone()})
 	if err != nil {
 		return err
 	}
@@ -89,10 +98,9 @@ func (a *app) importDays(ctx context.Context, conn grpc.ClientConnInterface, nam
 	for _, day := range *list {
 		have[day.GetDate()] = true
 	}
-	since := calendar.Date{Year: time.Now().In(resolved.Zone()).Year() - 1, Month: time.January, Day: 1}
 	var added []*v1.CalendarDay
 	known, old := 0, 0
-	for _, day := range days {
+	for _, day := range read.Days {
 		switch {
 		case day.Date.Compare(since) < 0:
 			old++
@@ -118,8 +126,11 @@ func (a *app) importDays(ctx context.Context, conn grpc.ClientConnInterface, nam
 	if old > 0 {
 		said += fmt.Sprintf(", %s before %v left out", several(old, "day"), since)
 	}
-	if timed > 0 {
-		said += fmt.Sprintf(", %s with a time of day left out", several(timed, "event"))
+	if read.Timed > 0 {
+		said += fmt.Sprintf(", %s with a time of day left out", several(read.Timed, "event"))
+	}
+	if read.GoesOn {
+		said += fmt.Sprintf("; what repeats is listed until %v: import again in the course of %d", until, until.Year)
 	}
 	fmt.Fprintf(a.out, "calendar/%s %s: %s\n", name, done, said)
 	return nil

@@ -69,60 +69,6 @@ func TestReadCSVRefuses(t *testing.T) {
 	}
 }
 
-func event(properties string) string {
-	return "BEGIN:VEVENT\r\nUID:1\r\n" + strings.ReplaceAll(properties, "|", "\r\n") + "\r\nEND:VEVENT\r\n"
-}
-
-func ics(events ...string) string {
-	return "BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:x\r\n" + strings.Join(events, "") + "END:VCALENDAR\r\n"
-}
-
-func TestReadICS(t *testing.T) {
-	for _, row := range []struct {
-		name, text string
-		timed      int
-		want       []string
-	}{
-		{"a day", ics(event("DTSTART;VALUE=DATE:20270101|DTEND;VALUE=DATE:20270102|SUMMARY:元日")), 0, []string{"2027-01-01 元日"}},
-		{"no end, no parameter", ics(event("DTSTART:20280229|SUMMARY:leap\\, day")), 0, []string{"2028-02-29 leap, day"}},
-		{"several", ics(event("DTSTART;VALUE=DATE:20261229|DTEND;VALUE=DATE:20270101|SUMMARY:year\r\n  end")), 0,
-			[]string{"2026-12-29 year end", "2026-12-30 year end", "2026-12-31 year end"}},
-		{"durations", ics(event("DTSTART;VALUE=DATE:20270101|DURATION:P1D"), event("DTSTART;VALUE=DATE:20270104|DURATION:P2D")), 0,
-			[]string{"2027-01-01", "2027-01-04", "2027-01-05"}},
-		{"cancelled and timed", "\ufeff" + ics(event("DTSTART;VALUE=DATE:20270101|STATUS:CANCELLED"), event("DTSTART:20270102T083000Z|DTEND:20270102T093000Z"),
-			event("DTSTART;VALUE=DATE:20270104|DTEND;VALUE=DATE:20270104")), 1, []string{"2027-01-04"}},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			days, timed, err := calendar.ReadICS([]byte(row.text))
-			if diff := cmp.Diff(row.want, lines(days)); err != nil || diff != "" || timed != row.timed {
-				t.Errorf("%v, %d timed (-want +got):\n%s", err, timed, diff)
-			}
-		})
-	}
-}
-
-func TestReadICSRefuses(t *testing.T) {
-	for _, row := range []struct{ name, text, words string }{
-		{"nothing", "", ""},
-		{"no events", ics(), "no days"},
-		{"a web page", "<html></html>", ""},
-		{"timed only", ics(event("DTSTART:20270102T083000Z")), "none of its events is for whole days"},
-		{"repeats", ics(event("DTSTART;VALUE=DATE:20270101|RRULE:FREQ=YEARLY|SUMMARY:New Year")), `"New Year" repeats`},
-		{"29 February", ics(event("DTSTART;VALUE=DATE:20270229|SUMMARY:x")), `"x": its DTSTART "20270229" is not a date that exists`},
-		{"hours", ics(event("DTSTART;VALUE=DATE:20270102|DURATION:PT8H|SUMMARY:x")), `has the DURATION "PT8H"`},
-		{"a long duration", ics(event("DTSTART;VALUE=DATE:20270102|DURATION:P9999W|SUMMARY:x")), "at most 366"},
-		{"backwards", ics(event("DTSTART;VALUE=DATE:20270102|DTEND;VALUE=DATE:20270101|SUMMARY:x")), "ends before it begins"},
-		{"for ever", ics(event("DTSTART;VALUE=DATE:20270102|DTEND;VALUE=DATE:99991231|SUMMARY:x")), "at most 366"},
-		{"not UTF-8", ics(event("DTSTART;VALUE=DATE:20270102|SUMMARY:\x8c\xb3")), "UTF-8"},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			if _, _, err := calendar.ReadICS([]byte(row.text)); !errors.Is(err, calendar.ErrFile) || !strings.Contains(err.Error(), row.words) {
-				t.Errorf("%v: want %q", err, row.words)
-			}
-		})
-	}
-}
-
 // wantDays holds for whatever a file was: days that a calendar takes.
 func wantDays(t *testing.T, days []calendar.FileDay, err error) {
 	t.Helper()
@@ -151,15 +97,6 @@ func FuzzReadCSV(f *testing.F) {
 	f.Add([]byte("\x8d\x91,\x96\xaf\n2027/1/1,\x8c\xb3\x93\xfa"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		days, err := calendar.ReadCSV(text)
-		wantDays(t, days, err)
-	})
-}
-
-func FuzzReadICS(f *testing.F) {
-	f.Add([]byte(ics(event("DTSTART;VALUE=DATE:20261229|DTEND;VALUE=DATE:20270101|SUMMARY:year\r\n  end"))))
-	f.Add([]byte(ics(event("DTSTART:20270102T083000Z|RRULE:FREQ=DAILY"), event("DTSTART:20280229"))))
-	f.Fuzz(func(t *testing.T, text []byte) {
-		days, _, err := calendar.ReadICS(text)
 		wantDays(t, days, err)
 	})
 }

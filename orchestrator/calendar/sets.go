@@ -11,6 +11,8 @@ import (
 	"github.com/rickar/cal/v2/gb"
 	"github.com/rickar/cal/v2/jp"
 	"github.com/rickar/cal/v2/us"
+
+	v1 "daybreak/proto/daybreak/v1"
 )
 
 // HolidaySets are the names of the built-in sets.
@@ -100,6 +102,24 @@ func between(table map[Date]string, year int) {
 
 // civil is the date of a midnight in the machine's zone, where midnight may have been put off by an hour.
 func civil(midnight time.Time) Date { return DateOf(midnight.Add(2 * time.Hour)) }
+
+// ListedUntil is the last year for which a list of days was written down, as far as it tells: the last in which a name stands
+// that stands in another year too, as those of public holidays do. false for a list of single days. Built-in sets have no
+// last year.
+func ListedUntil(days []*v1.CalendarDay) (year int, ok bool) {
+	years := map[string]int{}
+	for _, day := range days {
+		date, err := ParseDate(day.GetDate())
+		if err != nil {
+			continue
+		}
+		if before, again := years[day.GetName()]; again && day.GetName() != "" && before != date.Year {
+			year, ok = max(year, before, date.Year), true
+		}
+		years[day.GetName()] = max(years[day.GetName()], date.Year)
+	}
+	return year, ok
+}
 
 func checkSets(sets []string) (mistakes Mistakes) {
 	for i, set := range sets {

@@ -16,6 +16,8 @@ const (
 	shownOpenings = 5
 	// shownDays is how many days ahead it looks for holidays and blackouts.
 	shownDays = 30
+	// lastYear is the last that dates have.
+	lastYear = 9999
 )
 
 // Calendar describes the first calendar of a line of inheritance: its week, and what comes next. resolved is that calendar.
@@ -32,6 +34,9 @@ func Calendar(out io.Writer, line []*v1.Calendar, resolved *calendar.Resolved, e
 	}
 	p.line("Inherits from", strings.Join(parents, ", which inherits from "))
 	p.line("Own lists", listsWord(spec))
+	if ends := ListEnds(line, lastYear); len(ends) > 0 {
+		p.line("Listed", strings.Join(ends, "; ")+": list later ones by then ('daybreak calendar import')")
+	}
 	giver := slices.IndexFunc(line, func(c *v1.Calendar) bool { return len(c.GetSpec().GetHours()) > 0 })
 	title := "Hours"
 	if giver > 0 {
@@ -86,6 +91,21 @@ func listsWord(spec *v1.CalendarSpec) string {
 		}
 	}
 	return strings.Join(parts, "; ")
+}
+
+// ListEnds says which lists of days of a line of calendars end before a year, and when. Built-in sets do not end.
+func ListEnds(line []*v1.Calendar, year int) (ends []string) {
+	for _, c := range line {
+		for _, list := range []struct {
+			what string
+			days []*v1.CalendarDay
+		}{{"holidays", c.GetSpec().GetHolidays()}, {"blackout days", c.GetSpec().GetBlackouts()}} {
+			if last, ok := calendar.ListedUntil(list.days); ok && last < year {
+				ends = append(ends, fmt.Sprintf("the %s of %s until the end of %d", list.what, Clean(name(c)), last))
+			}
+		}
+	}
+	return ends
 }
 
 // weekTable has the hours of each weekday.
