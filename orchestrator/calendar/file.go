@@ -56,7 +56,7 @@ func ReadCSV(text []byte) ([]FileDay, error) {
 		cell := strings.TrimSpace(record[0])
 		date, err := looseDate(cell)
 		if err != nil {
-			if first && !strings.ContainsFunc(cell, unicode.IsDigit) || strings.Trim(strings.Join(record, ""), " \t") == "" {
+			if first && isHeading(record) || strings.Trim(strings.Join(record, ""), " \t") == "" {
 				continue // the heading, or a line of a spreadsheet with nothing in it
 			}
 			return nil, fmt.Errorf("%w: line %d: %w", ErrFile, line, err)
@@ -70,6 +70,15 @@ func ReadCSV(text []byte) ([]FileDay, error) {
 		}
 	}
 	return sorted(days)
+}
+
+// isHeading says whether a file's first line, which begins with no date, is there to name the columns. One that has a date
+// elsewhere is a day whose columns are the other way round.
+func isHeading(record []string) bool {
+	return !strings.ContainsFunc(record[0], unicode.IsDigit) && !slices.ContainsFunc(record, func(cell string) bool {
+		_, err := looseDate(strings.TrimSpace(cell))
+		return err == nil
+	})
 }
 
 // toUTF8 bounds a file and decodes it.

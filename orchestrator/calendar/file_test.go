@@ -53,6 +53,7 @@ func TestReadCSVRefuses(t *testing.T) {
 		{"nothing", "", "no days"},
 		{"a heading only", "date,name\n", "no days"},
 		{"29 February", "date,name\n2027/2/29,x\n", `line 2: "2027-02-29" is not a date`},
+		{"the name first", "元日,2027/1/1\n", `line 1: "元日" is not a date`},
 		{"words", "date,name\n2027/2/28,x\ntomorrow,y\n", `line 3: "tomorrow" is not a date`},
 		{"American", "12/29/2026,x\n", `line 1: "12/29/2026" is not a date`},
 		{"full-width digits", "２０２６/１/１,x\n", `line 1: "２０２６/１/１" (in full-width characters: write half-width ones) is not a date`},
