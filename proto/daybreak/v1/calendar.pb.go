@@ -149,7 +149,7 @@ type CalendarSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// IANA name, for example "Asia/Tokyo".
 	TimeZone string `protobuf:"bytes,1,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
-	// Opening hours, any number a day. None: those of the parent; a calendar with hours of its own has nothing of its parent's.
+	// Opening hours, any number a day. None: those of the parent; a calendar with hours of its own has none of its parent's hours.
 	Hours []*OfficeHours `protobuf:"bytes,2,rep,name=hours,proto3" json:"hours,omitempty"`
 	// Days without office hours.
 	Holidays []*CalendarDay `protobuf:"bytes,3,rep,name=holidays,proto3" json:"holidays,omitempty"`
