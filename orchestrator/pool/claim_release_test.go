@@ -9,6 +9,7 @@ import (
 
 	"daybreak/orchestrator/store"
 	"daybreak/orchestrator/store/storetest"
+	v1 "daybreak/proto/daybreak/v1"
 )
 
 // interrupted does not answer its next commit, and lets something happen before anybody asks again.
@@ -75,4 +76,65 @@ func TestLostClaimIsNotMadeTwice(t *testing.T) {
 			t.Errorf("got %s, %v: the request made a claim that ended", again.GetMeta().GetName(), err)
 		}
 	})
+}
+
+// overtaken lets something happen before its next look at a desktop.
+type overtaken struct {
+	store.Backend
+	by func()
+}
+
+func (b *overtaken) Get(ctx context.Context, ref store.Ref) (store.Object, error) {
+	if by := b.by; by != nil && ref.Kind == v1.Kind_KIND_DESKTOP {
+		b.by = nil
+		by()
+	}
+	return b.Backend.Get(ctx, ref)
+}
+
+// serve lets a desktop get ready, and those who wait have what there is.
+func (s *shop) serve(t *testing.T, desktop string) {
+	s.boot(t, desktop)
+	leader := &term{Controller: &Controller{mirror: s.mirror}, store: store.Open(s.backend, store.WriterPool)}
+	if _, err := leader.serve(t.Context(), "sales"); err != nil {
+		t.Error(err)
+	}
+}
+
+// Who waits gets one desktop: when it was released at once from elsewhere the wait is over, whatever of it this call had heard.
+func TestOneLoanForOneWait(t *testing.T) {
+	for name, begin := range map[string]func(t *testing.T, s *shop, release func()) *Claimer{
+		"the answer to its place was lost": func(t *testing.T, s *shop, release func()) *Claimer {
+			line := &interrupted{Backend: s.backend}
+			line.then = func() {
+				s.serve(t, "sales-1")
+				release()
+			}
+			return NewClaimer(store.Open(line, store.WriterPool), s.mirror)
+		},
+		"it saw the loan, and not yet the desktop": func(t *testing.T, s *shop, release func()) *Claimer {
+			time.AfterFunc(time.Second, func() { s.serve(t, "sales-1") })
+			return NewClaimer(store.Open(&overtaken{Backend: s.backend, by: release}, store.WriterPool), s.mirror)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := openForWorld(t, booting(t, 2))
+				claimer := begin(t, s, func() {
+					if released, err := s.claimer.Release(t.Context(), "sales", "taro", ""); err != nil || released != "sales-1" {
+						t.Errorf("released %q, %v", released, err)
+					}
+				})
+				time.AfterFunc(2*time.Second, func() { s.serve(t, "sales-2") })
+				got := ""
+				err := claimer.Wait(t.Context(), "sales", "taro", "one", func(word *v1.WaitResponse) error {
+					got = word.GetDesktop().GetMeta().GetName()
+					return nil
+				})
+				if !errors.Is(err, ErrWaitEnded) {
+					t.Errorf("got %q, %v: want %v", got, err, ErrWaitEnded)
+				}
+			})
+		})
+	}
 }

@@ -67,6 +67,7 @@ type waiting struct {
 
 	place   *v1.Claim // the place in the queue as it was last known; nil before there is one
 	written int64     // revision at which this call last wrote it
+	tried   bool      // it was to be written, and may have been, whoever heard of it
 }
 
 // hear is called by the mirror with what changed.
@@ -171,10 +172,13 @@ func (w *waiting) join(ctx context.Context, now time.Time) (*v1.Claim, error) {
 	}
 	queued := timestamppb.New(now)
 	if w.place != nil {
-		if w.place.GetMeta().GetRevision() == w.written && !isExpired(w.place, now) {
-			return nil, fmt.Errorf("wait for a desktop of pool %s: the claim of %q was released: %w", w.pool, w.user, ErrWaitEnded)
+		if w.place.GetDesktop() != "" || w.place.GetMeta().GetRevision() == w.written && !isExpired(w.place, now) {
+			return nil, w.ended()
 		}
 		queued = w.place.GetQueued()
+	}
+	if err := w.unserved(ctx, now); err != nil {
+		return nil, err
 	}
 	_, others := placeOf(view, w.pool, w.user, now)
 	if most := mostQueued(object); w.place == nil && others >= most {
@@ -191,6 +195,28 @@ func (w *waiting) join(ctx context.Context, now time.Time) (*v1.Claim, error) {
 	return claim, w.write(ctx, claim, append(pins, store.Create(claim))...)
 }
 
+func (w *waiting) ended() error {
+	return fmt.Errorf("wait for a desktop of pool %s: the claim of %q was released: %w", w.pool, w.user, ErrWaitEnded)
+}
+
+// unserved makes sure that what this call may have written was not lent a desktop already that was released since, all before
+// this daybreakd heard of it: one wait gets one desktop.
+func (w *waiting) unserved(ctx context.Context, now time.Time) error {
+	if !w.tried || w.request == "" {
+		return nil
+	}
+	if err := w.catchUp(ctx); err != nil {
+		return err
+	}
+	switch err := unused(w.mirror.View(), w.pool, w.user, w.request, now); {
+	case errors.Is(err, errMirrorOld):
+		return store.ErrConflict // it is theirs by now
+	case err != nil:
+		return w.ended()
+	}
+	return nil
+}
+
 // mostQueued is how many users may wait for desktops of a pool.
 func mostQueued(pool *v1.Pool) int {
 	if most := pool.GetSpec().GetClaims().GetMaxQueued(); most > 0 {
@@ -201,6 +227,7 @@ func mostQueued(pool *v1.Pool) int {
 
 // write writes the place and waits until the mirror has it. claim becomes what the store has.
 func (w *waiting) write(ctx context.Context, claim *v1.Claim, ops ...store.Op) error {
+	w.tried = true
 	revision, err := w.store.Commit(ctx, ops...)
 	if err != nil {
 		return err
