@@ -79,7 +79,7 @@ func (w *worker) show(ctx context.Context, life Life, text string) error {
 			return nil
 		}
 		if err == nil {
-			err = fmt.Errorf("%s exited with %d: %s", argv[0], status, cleanText(output, 128))
+			err = errors.New(exitWord(argv[0], status, cleanText(output, 128)))
 		}
 		all = errors.Join(all, err)
 		if ctx.Err() != nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrTimeout) {

@@ -221,7 +221,7 @@ func (w *worker) probe(ctx context.Context, e entry, p *progress) error {
 	case err != nil:
 		p.doubt = fmt.Sprintf("the probe could not be run: %v", err)
 	case status != 0:
-		p.doubt = fmt.Sprintf("the probe exited with %d: %s", status, cleanText(output, 256))
+		p.doubt = exitWord("the probe", status, cleanText(output, 256))
 	default:
 		p.proven = true
 		w.countReads(ctx, e, p)

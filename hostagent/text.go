@@ -1,6 +1,7 @@
 package hostagent
 
 import (
+	"fmt"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -29,4 +30,13 @@ func cleanText(text string, limit int) string {
 		cut--
 	}
 	return text[:cut] + "…"
+}
+
+// exitWord says how a program ended, and what it had to say, if anything.
+func exitWord(program string, status int, output string) string {
+	text := fmt.Sprintf("%s exited with %d", program, status)
+	if output == "" {
+		return text
+	}
+	return text + ": " + output
 }
