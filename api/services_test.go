@@ -203,7 +203,7 @@ func TestErrors(t *testing.T) {
 		{store.ErrUnknownOutcome, true, codes.Unknown, "outcome unknown: " + maybe},
 		{fmt.Errorf("commit: %w: %w", context.DeadlineExceeded, store.ErrUnknownOutcome), true, codes.Unknown, "commit: context deadline exceeded: outcome unknown: " + maybe},
 		{&pool.NoneReadyError{Pool: "sales", Counts: "2 starting"}, true, codes.ResourceExhausted, "no desktop of pool sales is ready: 2 starting"},
-		{fmt.Errorf("release: %w", pool.ErrNotClaimed), true, codes.NotFound, "release: no desktop is claimed"},
+		{fmt.Errorf("release: %w", pool.ErrNotClaimed), true, codes.NotFound, "release: there is no such claim"},
 		{pool.ErrPoolDeleted, true, codes.FailedPrecondition, "pool is being deleted"},
 		{dispatch.ErrUnreachable, false, codes.Unavailable, "host is not reachable"},
 		{dispatch.ErrBusy, false, codes.ResourceExhausted, "too many questions wait for an answer"},

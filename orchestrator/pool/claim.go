@@ -21,7 +21,7 @@ var (
 	// ErrNoneReady: every desktop is taken, none that is free is ready, or others wait already. The error's text says which.
 	ErrNoneReady = errors.New("no desktop is ready")
 	// ErrNotClaimed: the user holds no desktop of the pool, nor waits for one where that would do.
-	ErrNotClaimed = errors.New("no desktop is claimed")
+	ErrNotClaimed = errors.New("there is no such claim")
 	// ErrPoolDeleted: the pool is being deleted and lends nothing any more.
 	ErrPoolDeleted = errors.New("pool is being deleted")
 	// ErrUserLimit: the user holds, or waits for, as many desktops as the pool lets a user have.

@@ -265,7 +265,10 @@ func (w *waiting) outlook(now time.Time) *v1.WaitResponse {
 	word.Expected = forecast(view, w.pool, now, place)
 	text := fmt.Sprintf("number %d of %d in the queue of pool %s: %s", place, queued, w.pool,
 		census(view, w.pool, "about to be given to those who wait"))
-	if allTaken(view, w.pool) {
+	switch {
+	case allBound(view, w.pool, w.user):
+		text += "; all of this dedicated pool are their users' for ever, so that it needs more seats"
+	case allTaken(view, w.pool):
 		text += "; waiting for somebody to release one"
 	}
 	word.Message = store.Cut(text, maxMessage)

@@ -92,8 +92,8 @@ func explainDesktop(view *store.View, now time.Time, desktop *v1.Desktop) *v1.Ex
 	if times := store.Present(desktop).GetTimes(); len(times) > 0 {
 		answer.Details = append(answer.Details, "by its host's clock: "+journey(d.Clock, times))
 	}
-	if desktop.GetClaim() == nil && inc.GetUsedBy() != "" {
-		answer.Details = append(answer.Details, inc.GetUsedBy()+" used it: nobody else gets it before its overlay is thrown away")
+	if whose := heir(desktop); whose != "" {
+		answer.Details = append(answer.Details, whose)
 	}
 	if user := desktop.GetSpec().GetDataUser(); user != "" {
 		answer.Details = append(answer.Details, fmt.Sprintf("its data disk is %s's: nobody else ever gets it", user))

@@ -30,6 +30,12 @@ func TestExplainDesktop(t *testing.T) {
 			"taro used it: nobody else gets it before its overlay is thrown away",
 			"its data disk is taro's: nobody else ever gets it",
 		}},
+		{"somebody's for ever", func(_ *world, d *v1.Desktop) { d.Incarnation.UsedBy, d.Spec.Owner = "taro", "taro" }, "sales-1 is ready", []string{
+			"it is taro's for ever: nobody else ever gets it",
+		}},
+		{"at its owner's", func(w *world, d *v1.Desktop) {
+			d.Spec.Owner, d.Claim = "taro", &v1.DesktopClaim{User: "taro", Since: timestamppb.New(w.now)}
+		}, "sales-1 is ready, and taro has held it since 2027-04-05 08:04:00 UTC", []string{"it stays taro's for ever, also when they release it"}},
 		{"starting", func(_ *world, d *v1.Desktop) {
 			d.Status.State, d.Status.Message = v1.DesktopState_DESKTOP_STATE_STARTING, "the guest agent has not answered yet"
 		}, "sales-1 is not ready: starting on host h1: the guest agent has not answered yet", nil},

@@ -31,17 +31,26 @@ func (d *decision) asleep(view *store.View, desktop *v1.Desktop) string {
 	user, inc := desktop.GetClaim().GetUser(), desktop.GetIncarnation()
 	switch state := store.State(desktop); {
 	case isSuspended(desktop) && user != "" && state == v1.DesktopState_DESKTOP_STATE_READY:
-		return "it is being suspended" + onHost(view, inc.GetHost()) + d.cause(view, desktop, ReasonSuspended)
+		return "it is being suspended" + onHost(view, inc.GetHost()) + d.idleSince(view, desktop, ReasonSuspended)
 	case isSuspended(desktop) && user != "":
-		return "it is suspended" + onHost(view, inc.GetHost()) + d.cause(view, desktop, ReasonSuspended) + "; it goes on where it was when " + user + " claims it"
+		return "it is suspended" + onHost(view, inc.GetHost()) + d.idleSince(view, desktop, ReasonSuspended) + "; it goes on where it was when " + user + " claims it"
 	case isCold(d.now, desktop) && user != "":
-		return "it is shut down" + d.cause(view, desktop, ReasonShutDown) + "; it starts anew when " + user + " claims it"
+		return "it is shut down" + d.idleSince(view, desktop, ReasonShutDown) + "; it starts anew when " + user + " claims it"
 	case state == v1.DesktopState_DESKTOP_STATE_SUSPENDED && inc.GetDesired() == v1.DesiredState_DESIRED_STATE_READY:
 		return "it was suspended" + onHost(view, inc.GetHost()) + " and is being woken" + d.cause(view, desktop, ReasonWoken) + d.makingRoom(view, desktop)
 	case d.makingRoom(view, desktop) != "":
 		return "it is " + word(state) + onHost(view, inc.GetHost()) + ", and " + user + " wants it" + d.makingRoom(view, desktop)
 	}
 	return ""
+}
+
+// idleSince tells how it is known that the desktop, which was reclaimed, is not used; else what its event says.
+func (d *decision) idleSince(view *store.View, desktop *v1.Desktop, reason string) string {
+	reclaim, event := desktop.GetClaim().GetReclaim(), newest(view, desktop, reason)
+	if event == nil || !reclaim.GetActing() {
+		return d.cause(view, desktop, reason)
+	}
+	return fmt.Sprintf(" (at %s: %s)", clock(d.Clock, event.GetAt().AsTime()), reclaim.GetReason())
 }
 
 // cause tells of the newest event with a reason, in brackets; "" when none is kept.
@@ -126,4 +135,18 @@ func (d *decision) idleNews(view *store.View, desktop *v1.Desktop) string {
 	}
 	return fmt.Sprintf("it is %s when it was not used for %s; last sign of use: %s", participle(in.rule.GetAction()),
 		spell(in.rule.GetAfter().AsDuration()), cmp.Or(use.sign, use.how))
+}
+
+// heir says who alone gets a desktop that nobody holds, or whose it stays; "" when anybody may get it.
+func heir(desktop *v1.Desktop) string {
+	owner, last := desktop.GetSpec().GetOwner(), desktop.GetIncarnation().GetUsedBy()
+	switch {
+	case owner != "" && desktop.GetClaim() != nil:
+		return "it stays " + owner + "'s for ever, also when they release it"
+	case owner != "":
+		return "it is " + owner + "'s for ever: nobody else ever gets it"
+	case desktop.GetClaim() == nil && last != "":
+		return last + " used it: nobody else gets it before its overlay is thrown away"
+	}
+	return ""
 }

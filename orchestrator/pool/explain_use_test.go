@@ -33,6 +33,13 @@ func TestExplainUse(t *testing.T) {
 			d.Incarnation.Desired, d.Status.State = v1.DesiredState_DESIRED_STATE_SUSPENDED, v1.DesktopState_DESKTOP_STATE_SUSPENDED
 		}, "sales-1 is not ready: it is suspended on host h1 (at 2027-04-05 10:04:00 UTC: no session since noon); it goes on where it was when taro claims it",
 			func(w *world) store.Object { return event(w, ReasonSuspended, "no session since noon") }},
+		"suspended for being idle": {func(_ *world, d *v1.Desktop) {
+			d.Incarnation.Desired, d.Status.State = v1.DesiredState_DESIRED_STATE_SUSPENDED, v1.DesktopState_DESKTOP_STATE_SUSPENDED
+			d.Claim.Reclaim = &v1.Reclaim{Action: suspend, Acting: true, Reason: "last used at noon"}
+		}, "sales-1 is not ready: it is suspended on host h1 (at 2027-04-05 10:04:00 UTC: last used at noon); it goes on where it was when taro claims it",
+			func(w *world) store.Object {
+				return event(w, ReasonSuspended, "it is suspended, and goes on where it was when taro claims it: last used at noon")
+			}},
 		"shut down": {func(_ *world, d *v1.Desktop) {
 			d.Incarnation.Desired, d.Status.State = v1.DesiredState_DESIRED_STATE_PREPARED, v1.DesktopState_DESKTOP_STATE_PREPARED
 		}, "sales-1 is not ready: it is shut down (at 2027-04-05 10:04:00 UTC: no session); it starts anew when taro claims it",

@@ -92,3 +92,22 @@ func allTaken(view *store.View, pool string) bool {
 	idle += leaving(view, pool, desktops)
 	return claimed > 0 && claimed+idle >= len(desktops) && len(desktops) >= int(p.GetSpec().GetDesktops())
 }
+
+// allBound: the pool is a dedicated one, and each of its seats is for ever that of another user.
+func allBound(view *store.View, pool, user string) bool {
+	p, ok := store.Lookup[*v1.Pool](view, pool)
+	if !ok || !isDedicated(p) {
+		return false
+	}
+	bound := 0
+	for _, d := range view.DesktopsOfPool(pool) {
+		switch d.GetSpec().GetOwner() {
+		case "":
+		case user:
+			return false
+		default:
+			bound++
+		}
+	}
+	return bound > 0 && bound >= int(p.GetSpec().GetDesktops())
+}

@@ -128,3 +128,22 @@ func TestWaitTellsWhatFor(t *testing.T) {
 		}
 	})
 }
+
+// No release helps who waits for a dedicated pool whose seats are all bound; they hear what would.
+func TestWaitForBoundSeats(t *testing.T) {
+	w := settled(t, 2, func(w *world) { w.pool.Spec.Claims = &v1.ClaimPolicy{Mode: v1.ClaimMode_CLAIM_MODE_DEDICATED} })
+	for desktop, owner := range map[string]string{"sales-1": "a", "sales-2": "b"} {
+		w.change(desktop, func(d *v1.Desktop) { d.Spec.Owner = owner })
+	}
+	view := shown(t, w, waiter(w, "c"))
+	if !allBound(view, "sales", "c") {
+		t.Error("the seats of a and b are nobody else's")
+	}
+	if allBound(view, "sales", "b") {
+		t.Error("b has a seat")
+	}
+	w.change("sales-2", func(d *v1.Desktop) { d.Spec.Owner = "" })
+	if allBound(shown(t, w), "sales", "c") {
+		t.Error("one seat is nobody's yet")
+	}
+}
