@@ -92,6 +92,8 @@ func lentLine(desktop *v1.Desktop, user string) string {
 		text += "starting"
 	case store.Broken(state):
 		text += "failed, and made anew once it is released"
+	case state == v1.DesktopState_DESKTOP_STATE_LOST:
+		text += "not ready, since its host is not heard from,"
 	default:
 		text += "not ready any more"
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,7 +31,7 @@ type selectFlags struct {
 
 func (f *selectFlags) add(a *app, c *cobra.Command) {
 	c.Flags().StringArrayVarP(&f.labels, "selector", "l", nil, "only objects with this label, KEY=VALUE; several by commas or repetition")
-	c.Flags().StringVar(&f.pool, "pool", "", "only desktops, claims, rollouts and events of this pool")
+	c.Flags().StringVar(&f.pool, "pool", "", "only desktops, claims, rollouts and events of this pool, those about its desktops among them")
 	a.completeFlag(c, "pool", v1.Kind_KIND_POOL)
 }
 
@@ -126,7 +127,11 @@ func (s selection) fetch(ctx context.Context, conn grpc.ClientConnInterface) ([]
 		o, err := get(ctx, conn, s.kind, s.name)
 		return []store.Object{o}, err
 	}
-	return list(ctx, conn, &v1.ListRequest{Kind: s.kind, Labels: s.labels, About: s.about})
+	if s.kind != v1.Kind_KIND_EVENT || s.about == "" {
+		return list(ctx, conn, &v1.ListRequest{Kind: s.kind, Labels: s.labels, About: s.about})
+	}
+	all, err := list(ctx, conn, &v1.ListRequest{Kind: s.kind, Labels: s.labels}) // also those about the pool's desktops
+	return slices.DeleteFunc(all, func(o store.Object) bool { return !s.matches(o) }), err
 }
 
 // matches says whether an object is among the selected.
@@ -150,7 +155,17 @@ func (s selection) matches(o store.Object) bool {
 	case *v1.Rollout:
 		return o.GetSpec().GetPool() == s.about
 	case *v1.Event:
-		return o.GetSubject() == s.about
+		return ofPool(o, s.about)
 	}
 	return false
+}
+
+// ofPool: the event is about the pool, or about one of its desktops or rollouts, which bear its name and a number.
+func ofPool(e *v1.Event, pool string) bool {
+	switch e.GetSubjectKind() {
+	case "desktop", "rollout":
+		number, named := strings.CutPrefix(e.GetSubject(), pool+"-")
+		return named && number != "" && strings.Trim(number, "0123456789") == ""
+	}
+	return e.GetSubjectKind() == "pool" && e.GetSubject() == pool
 }

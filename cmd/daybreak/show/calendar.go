@@ -205,7 +205,23 @@ func why(day calendar.Day) string {
 	if day.Blackout {
 		parts = append(parts, labelled("blackout", day.BlackoutName))
 	}
+	if n := len(day.Openings); n > 0 {
+		parts = append(parts, clocksSet(day.Date, day.Openings[n-1].Open.Location())...)
+	}
 	return strings.Join(parts, "; ")
+}
+
+// clocksSet tells of a date on which clocks are set, where hours are not those that the calendar has.
+func clocksSet(date calendar.Date, zone *time.Location) []string {
+	_, before := date.At(0, zone).Zone()
+	_, after := date.Add(1).At(0, zone).Zone()
+	switch change := time.Duration(after-before) * time.Second; {
+	case change > 0:
+		return []string{"clocks are set forward by " + Span(change)}
+	case change < 0:
+		return []string{"clocks are set back by " + Span(-change)}
+	}
+	return nil
 }
 
 func labelled(label, name string) string {

@@ -247,7 +247,8 @@ func desktopRow(d *v1.Desktop, now time.Time) (narrow, wide []string) {
 		narrow[1] = "NEW"
 	}
 	since := ""
-	if times := store.Present(d).GetTimes(); len(times) > 0 {
+	// Only the first time of each state is known: not since when a desktop that was suspended runs again.
+	if times := store.Present(d).GetTimes(); len(times) > 0 && times[len(times)-1].GetState() == store.State(d) {
 		since = Age(now, times[len(times)-1].GetAt())
 	}
 	wide = []string{d.GetSpec().GetZone(), strings.Join(d.GetStatus().GetGuest().GetAddresses(), ","), count(in.GetGeneration()), since, Reason(d)}
@@ -269,7 +270,11 @@ func calendarRow(c *v1.Calendar, now time.Time) (narrow, wide []string) {
 	if n := len(spec.GetHolidays()); n > 0 || len(holidays) == 0 {
 		holidays = append(holidays, count(n))
 	}
-	narrow = []string{name(c), spec.GetTimeZone(), hours(spec.GetHours()), strings.Join(holidays, "+"), count(len(spec.GetBlackouts())), age(c, now)}
+	open := hours(spec.GetHours())
+	if open == "" && spec.GetParent() != "" {
+		open = "as " + spec.GetParent()
+	}
+	narrow = []string{name(c), spec.GetTimeZone(), open, strings.Join(holidays, "+"), count(len(spec.GetBlackouts())), age(c, now)}
 	return narrow, []string{count(len(spec.GetOpenings())), spec.GetParent()}
 }
 

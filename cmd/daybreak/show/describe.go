@@ -167,7 +167,7 @@ func idleWord(c *v1.DesktopClaim, now time.Time) string {
 	if reclaim := c.GetReclaim(); reclaim != nil {
 		text := strings.ToLower(strings.ReplaceAll(word(reclaim.GetAction()), "_", " "))
 		if reclaim.GetActing() {
-			text += ", since "
+			text += ", for it was not used: "
 		} else {
 			text += " at " + Moment(now, reclaim.GetActAt()) + " unless it is used: "
 		}
@@ -246,6 +246,7 @@ func Pool(out io.Writer, pool *v1.Pool, desktops []*v1.Desktop, events []*v1.Eve
 	p.line("Shape", cells[0]+" vCPU, "+cells[1]+" memory")
 	p.line("Data disk", cells[2])
 	p.line("Calendar", spec.GetCalendar())
+	p.policies(spec)
 	if probe := spec.GetReadiness().GetProbe(); len(probe) > 0 {
 		p.line("Probe", strings.Join(probe, " "))
 	}

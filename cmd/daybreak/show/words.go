@@ -1,6 +1,7 @@
 package show
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -118,7 +119,25 @@ func Reason(d *v1.Desktop) string {
 	if d.GetStatus().GetGeneration() != d.GetIncarnation().GetGeneration() {
 		return "the host's agent has not reported on it yet"
 	}
-	return d.GetStatus().GetMessage()
+	return cmp.Or(d.GetStatus().GetMessage(), asleep(d))
+}
+
+// asleep is why a desktop of which its host says nothing does not run; empty when it is to run.
+func asleep(d *v1.Desktop) string {
+	user := cmp.Or(d.GetClaim().GetUser(), d.GetSpec().GetOwner())
+	switch d.GetIncarnation().GetDesired() {
+	case v1.DesiredState_DESIRED_STATE_SUSPENDED:
+		if user == "" {
+			return "suspended until it is needed"
+		}
+		return "suspended until " + user + " claims it"
+	case v1.DesiredState_DESIRED_STATE_PREPARED:
+		if user == "" {
+			return "not needed yet"
+		}
+		return "not started until " + user + " claims it"
+	}
+	return ""
 }
 
 func hostWord(h *v1.Host) string {
