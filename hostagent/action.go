@@ -25,10 +25,11 @@ const (
 	findMemory
 	dropMemory
 	askUse
+	confirm
 )
 
 var actionNames = [...]string{"wait", "fetch-base", "create-overlay", "create-data", "ask-slot", "start", "ping", "probe",
 	"describe", "tell", "seek", "shutdown", "destroy", "trash-overlay", "trash-data",
-	"ask-saver", "suspend", "resume", "find-memory", "drop-memory", "ask-use"}
+	"ask-saver", "suspend", "resume", "find-memory", "drop-memory", "ask-use", "confirm"}
 
 func (a action) String() string { return actionNames[a] }

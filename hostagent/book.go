@@ -133,8 +133,8 @@ func (b *book) newest(life Life) bool {
 	return b.highest[life.UID] <= life.Generation
 }
 
-// update changes what is said of a life. A new state, and what the guest says, is durable before it is seen; words and
-// progress are not worth a write.
+// update changes what is said of a life. A new state, what the guest says, and an order that is declined are durable before
+// they are seen; words and progress are not worth a write.
 func (b *book) update(life Life, now time.Time, change func(*v1.DesktopStatus)) error {
 	return b.change(life, now, nil, change)
 }
@@ -166,7 +166,8 @@ func (b *book) change(life Life, now time.Time, mark *startMark, change func(*v1
 	if mark == nil && proto.Equal(old, status) {
 		return nil
 	}
-	if (entered || mark != nil || !proto.Equal(old.GetGuest(), status.GetGuest())) && !b.readOnly() {
+	lasts := entered || !proto.Equal(old.GetGuest(), status.GetGuest()) || !proto.Equal(old.GetDeclined(), status.GetDeclined())
+	if (lasts || mark != nil) && !b.readOnly() {
 		err := b.kept(b.journal.join(func(tx journalTx) error {
 			if mark != nil {
 				if err := tx.putStart(keyOf(life), *mark); err != nil {

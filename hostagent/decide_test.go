@@ -221,6 +221,13 @@ func anySituation(t *rapid.T) situation {
 	if at := when("start at"); !at.IsZero() {
 		s.assignment.Incarnation.StartAt = timestamppb.New(at)
 	}
+	if flag("on condition") {
+		s.assignment.Incarnation.UnlessUsedSince = timestamppb.New(noon)
+		s.unusedAt, s.nextConfirm = when("unused"), when("next confirm")
+		if flag("declined") {
+			s.status.Declined = timestamppb.New(noon)
+		}
+	}
 	if flag("orphan") {
 		s.assignment = nil
 	}
@@ -301,6 +308,7 @@ func TestDecideIsSafe(t *testing.T) {
 			}
 		}
 		wakeIsSafe(t, s, got)
+		orderIsHeeded(t, s, got)
 		if got.state == ready && state != ready && !s.answered {
 			t.Fatal("ready without the guest's word")
 		}

@@ -78,6 +78,8 @@ type situation struct {
 	nextTell time.Time
 	// nextUse is when to ask again who uses the guest, lookedAt when it was last tried.
 	nextUse, lookedAt time.Time
+	// unusedAt is when the guest last said, for this assignment, that nobody uses it; nextConfirm when it may be asked that again.
+	unusedAt, nextConfirm time.Time
 
 	// stopAsked is when this process asked the guest to power off.
 	stopAsked      time.Time

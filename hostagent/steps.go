@@ -38,7 +38,7 @@ func (w *worker) do(ctx context.Context, e entry, p *progress, do action) error 
 		return w.start(ctx, e, p)
 	case seek:
 		return w.seek(ctx, e, p)
-	case ping, probe, describe, tell, askUse:
+	case ping, probe, describe, tell, askUse, confirm:
 		return w.question(ctx, e, p, do)
 	case shutdown:
 		return w.shutdown(ctx, e, p)
@@ -157,6 +157,8 @@ func (w *worker) question(ctx context.Context, e entry, p *progress, do action) 
 		return w.tell(ctx, e, p)
 	case askUse:
 		return w.askUse(ctx, e, p)
+	case confirm:
+		return w.confirm(ctx, e, p)
 	}
 	now, begun := time.Now(), e.startedAt
 	if p.wakingSince.IsZero() && e.status.GetState() == v1.DesktopState_DESKTOP_STATE_SUSPENDED {

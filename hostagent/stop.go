@@ -75,7 +75,7 @@ func (s situation) shut(now time.Time) step {
 // end stops the VM, moves the overlay to the trash, and the data disk too if that was said by name.
 func (s situation) end(now time.Time) step {
 	if s.domain != presenceAbsent {
-		return s.shut(now)
+		return s.heed(now, s.shut(now))
 	}
 	next := s.in(s.status.GetState(), wait, s.keepCause())
 	disposal := s.assignment.GetIncarnation().GetDataDisposal() == v1.DataDisposal_DATA_DISPOSAL_DELETE

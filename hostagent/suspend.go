@@ -38,7 +38,7 @@ func (s situation) lieDown(now time.Time) step {
 	if s.domain != presentNow || s.domainState == DomainPausedIO || s.domainState == DomainShuttingDown || s.domainState == DomainUnknown {
 		return s.running(now)
 	}
-	return s.save(now)
+	return s.heed(now, s.save(now))
 }
 
 // save writes the memory of a VM that is there to a file.

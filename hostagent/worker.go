@@ -52,9 +52,12 @@ type progress struct {
 	nextTell time.Time
 	// nextUse is when to ask again who uses the guest, lookedAt when it was last tried.
 	nextUse, lookedAt time.Time
-	stopAsked         time.Time
-	overlayTrashed    bool
-	dataTrashed       bool
+	// unusedAt is when the guest said that nobody uses it, as the assignment supposes; unsaid how often it did not say.
+	unusedAt, nextConfirm time.Time
+	unsaid                int
+	stopAsked             time.Time
+	overlayTrashed        bool
+	dataTrashed           bool
 	// file is where its saved memory is, and kept how much of it there is, if known.
 	file      string
 	kept      Kept
@@ -212,7 +215,7 @@ func (w *worker) progressOf(now time.Time, e entry) *progress {
 			p.nextUse = now.Add(rand.N(useEvery))
 		}
 		p.assignment, p.untrusted = e.assignment, w.agent.checkImage(e.assignment.GetIncarnation())
-		p.wakingSince = time.Time{}
+		p.wakingSince, p.unusedAt, p.nextConfirm, p.unsaid = time.Time{}, time.Time{}, time.Time{}, 0
 		p.succeed()
 	}
 	return p
@@ -225,8 +228,8 @@ func (w *worker) situation(now time.Time, e entry, p *progress, lives []entry) s
 		assignment: e.assignment, frozen: a.frozen() != "", status: e.status, start: e.start, startedAt: e.startedAt,
 		bootID: a.bootID, told: a.book.toldIn(a.bootID), newest: a.book.newest(e.life), overlay: p.overlay != "", data: p.data != "",
 		slot: a.governor.has(keyOf(e.life)), slotWhy: p.slotWhy, answered: p.answered, proven: p.proven, doubt: p.doubt,
-		nextPing: p.nextPing, nextDescribe: p.nextDescribe, noticed: e.noticed, nextTell: p.nextTell, nextUse: p.nextUse, lookedAt: p.lookedAt, stopAsked: p.stopAsked, overlayTrashed: p.overlayTrashed,
-		dataTrashed: p.dataTrashed, trouble: p.trouble, untrusted: p.untrusted, kept: p.kept, keptKnown: p.keptKnown,
+		nextPing: p.nextPing, nextDescribe: p.nextDescribe, noticed: e.noticed, nextTell: p.nextTell, nextUse: p.nextUse, lookedAt: p.lookedAt,
+		unusedAt: p.unusedAt, nextConfirm: p.nextConfirm, stopAsked: p.stopAsked, overlayTrashed: p.overlayTrashed, dataTrashed: p.dataTrashed, trouble: p.trouble, untrusted: p.untrusted, kept: p.kept, keptKnown: p.keptKnown,
 		saver: a.savers.has(keyOf(e.life)), woken: p.woken, wakingSince: p.wakingSince,
 	}
 	s.domain, s.domainState = w.look(e, p)
@@ -309,7 +312,7 @@ func (w *worker) settle(now time.Time, e entry, p *progress, s situation, decide
 	case decided.do != askSlot:
 		a.governor.release(now, key, decided.state == v1.DesktopState_DESKTOP_STATE_READY)
 	}
-	if decided.do != suspend && decided.do != askSaver {
+	if decided.do != suspend && decided.do != askSaver && decided.do != confirm {
 		a.savers.release(now, key, false)
 	}
 	if decided.state != e.status.GetState() && mayHaveVM(e.status.GetState()) && !mayHaveVM(decided.state) {
@@ -344,7 +347,7 @@ func (w *worker) perform(ctx context.Context, e entry, p *progress, do action) {
 	}
 	switch {
 	case ctx.Err() != nil:
-	case do == ping, do == probe, do == describe, do == tell, do == seek, do == askUse:
+	case do == ping, do == probe, do == describe, do == tell, do == seek, do == askUse, do == confirm:
 		// The guest's silence is no trouble of the host's; doubt says it.
 	case err == nil:
 		p.succeed()

@@ -62,7 +62,7 @@ func erasure(d *v1.Desktop, host string, generation int64) *v1.Assignment {
 	a.Incarnation.Host = host
 	a.Incarnation.Desired = v1.DesiredState_DESIRED_STATE_DELETED
 	a.Incarnation.DataDisposal = v1.DataDisposal_DATA_DISPOSAL_KEEP
-	a.Incarnation.StartAt, a.Incarnation.LookAt, a.Used = nil, nil, false
+	a.Incarnation.StartAt, a.Incarnation.LookAt, a.Incarnation.UnlessUsedSince, a.Used = nil, nil, nil, false
 	return a
 }
 
@@ -78,7 +78,7 @@ func assignment(d *v1.Desktop) *v1.Assignment {
 			Generation: in.GetGeneration(), Image: in.GetImage(), Version: in.GetVersion(), Digest: in.GetDigest(),
 			Shape: in.GetShape(), Readiness: in.GetReadiness(), Host: in.GetHost(), Desired: in.GetDesired(),
 			StartAt: in.GetStartAt(), DataDisposal: in.GetDataDisposal(), Signatures: in.GetSignatures(), Notice: in.GetNotice(),
-			LookAt: in.GetLookAt(),
+			LookAt: in.GetLookAt(), UnlessUsedSince: in.GetUnlessUsedSince(),
 		},
 	}
 }

@@ -133,6 +133,9 @@ func clean(s *v1.DesktopStatus) {
 		s.Times = s.GetTimes()[:maxTimes]
 	}
 	s.Session = cleanSession(s.GetSession())
+	if s.GetDeclined().CheckValid() != nil {
+		s.Declined = nil
+	}
 	if boot := s.GetBoot(); boot != nil && boot.GetTook().CheckValid() != nil {
 		s.Boot = nil
 	}

@@ -339,7 +339,7 @@ func letGo(desktop *v1.Desktop, now time.Time) *v1.Desktop {
 		ended := &v1.EndedClaim{RequestId: claim.GetRequestId(), User: claim.GetUser(), At: timestamppb.New(now)}
 		changed.Ended = append(changed.Ended[max(0, len(changed.Ended)-maxEnded+1):], ended)
 	}
-	changed.Claim, changed.Incarnation.LookAt = nil, nil
+	changed.Claim, changed.Incarnation.LookAt, changed.Incarnation.UnlessUsedSince = nil, nil, nil
 	return changed
 }
 

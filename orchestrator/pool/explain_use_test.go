@@ -195,6 +195,8 @@ func TestIdleWithTheLoop(t *testing.T) {
 				say()
 			}
 		}
+		s.edit(t, "sales-1", func(d *v1.Desktop) { d.Status.State = v1.DesktopState_DESKTOP_STATE_STOPPING })
+		rest(time.Second)
 		if d := desktop(); d.GetClaim() != nil || d.Incarnation.Desired != v1.DesiredState_DESIRED_STATE_DELETED || len(store.All[*v1.Claim](s.mirror.View())) != 0 {
 			t.Errorf("in the end: %v", d)
 		}
@@ -202,7 +204,7 @@ func TestIdleWithTheLoop(t *testing.T) {
 		for _, event := range s.mirror.View().EventsAbout(store.RefOf(desktop())) {
 			reasons = append(reasons, event.Reason)
 		}
-		if !slices.Equal(reasons, []string{ReasonIdleWarned, ReasonIdleWithdrawn, ReasonIdleWarned, ReasonReclaimed}) {
+		if !slices.Equal(reasons, []string{ReasonIdleWarned, ReasonIdleWithdrawn, ReasonIdleWarned, ReasonReclaiming, ReasonReclaimed}) {
 			t.Errorf("events %v", reasons)
 		}
 	})

@@ -53,7 +53,8 @@ type idleChange struct {
 // decideIdle says what is to be done about desktops that users hold and do not use. It is pure. First the user is warned,
 // and brokering knows of it; when the grace is over the guest is asked anew; only if that word, which cannot be older than
 // the question, says the same, it is acted, at once or not at all: what has to wait is asked anew. Every step is a
-// compare-and-swap on the desktop, which whatever the user does through the control plane changes.
+// compare-and-swap on the desktop, which whatever the user does through the control plane changes. Its host looks once more
+// before it does as it is told, and what it declines is withdrawn.
 func decideIdle(now time.Time, in idleInput) (changes []idleChange, again time.Duration) {
 	look := func(at time.Time) {
 		wait := max(at.Sub(now), time.Millisecond)
@@ -63,12 +64,16 @@ func decideIdle(now time.Time, in idleInput) (changes []idleChange, again time.D
 	}
 	in.turn = in.turns(now)
 	for _, desktop := range in.desktops {
-		if desktop.GetClaim() == nil || desktop.GetClaim().GetReclaim().GetActing() {
-			continue
-		}
 		if len(changes) >= maxChanges {
 			look(now)
 			break
+		}
+		if change := answered(now, desktop); change != nil {
+			changes = append(changes, *change)
+			continue
+		}
+		if desktop.GetClaim() == nil || desktop.GetClaim().GetReclaim().GetActing() {
+			continue
 		}
 		change, at := in.judge(now, desktop)
 		if change != nil {
@@ -253,28 +258,26 @@ func ask(now time.Time, desktop *v1.Desktop) (*idleChange, time.Time) {
 	return &idleChange{desktop: changed}, now.Add(lookPatience)
 }
 
-// act does what was announced.
+// act does what was announced, on condition that nobody is back when the host comes to it.
 func (in idleInput) act(now time.Time, desktop *v1.Desktop, use use) *idleChange {
 	changed, user := proto.CloneOf(desktop), desktop.GetClaim().GetUser()
-	reason, message, releases := ReasonSuspended, "it is suspended, and goes on where it was when "+user+" claims it", false
+	reason, message := ReasonSuspended, "it is suspended, and goes on where it was when "+user+" claims it"
 	switch in.rule.GetAction() {
 	case v1.IdleAction_IDLE_ACTION_SHUT_DOWN:
 		changed = retired(changed, v1.DataDisposal_DATA_DISPOSAL_UNSPECIFIED)
 		reason, message = ReasonShutDown, "it is shut down, and starts anew when "+user+" claims it"
 	case v1.IdleAction_IDLE_ACTION_RELEASE:
-		if in.endsAtOnce(now, desktop) {
-			changed = retired(changed, v1.DataDisposal_DATA_DISPOSAL_UNSPECIFIED)
+		if !in.endsAtOnce(now, desktop) {
+			return takenBack(now, desktop, use.how)
 		}
-		changed, releases = letGo(changed, now), true
-		reason, message = ReasonReclaimed, "it was taken back from "+user
+		changed = retired(changed, v1.DataDisposal_DATA_DISPOSAL_UNSPECIFIED)
+		reason, message = ReasonReclaiming, "its life is to end, and it is taken back from "+user
 	default:
 		changed.Incarnation.Desired = v1.DesiredState_DESIRED_STATE_SUSPENDED
 	}
-	changed.Incarnation.LookAt = nil
-	if !releases {
-		changed.Claim.Reclaim.Acting, changed.Claim.Reclaim.Reason = true, use.how
-	}
-	return &idleChange{desktop: changed, releases: releases, event: store.NewEvent(now, changed, reason, message+": "+use.how, false)}
+	changed.Incarnation.LookAt, changed.Incarnation.UnlessUsedSince = nil, store.Present(desktop).GetSession().GetAsked()
+	changed.Claim.Reclaim.Acting, changed.Claim.Reclaim.Reason = true, use.how
+	return &idleChange{desktop: changed, event: store.NewEvent(now, changed, reason, message+": "+use.how, false)}
 }
 
 // withdrawn is a desktop about which nothing is to be done any more.

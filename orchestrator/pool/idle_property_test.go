@@ -87,7 +87,7 @@ func (o *workplace) decide(t *rapid.T, meanwhile func()) time.Duration {
 	}
 	released := 0
 	for _, change := range changes {
-		if change.releases {
+		if before := o.desktops[change.desktop.Meta.Name]; o.rule.GetAction() == release && ends(change.desktop) && !ends(before) {
 			released++
 		}
 	}
@@ -108,13 +108,61 @@ func (o *workplace) decide(t *rapid.T, meanwhile func()) time.Duration {
 	return again
 }
 
+func ends(d *v1.Desktop) bool { return d.Incarnation.Desired == v1.DesiredState_DESIRED_STATE_DELETED }
+
+// obey has a desktop's host do as it is told, but for what rests on nobody's using what is used.
+func (o *workplace) obey(name string) {
+	p, since := o.people[name], o.desktops[name].Incarnation.UnlessUsedSince
+	if d := o.desktops[name]; store.State(d) == v1.DesktopState_DESKTOP_STATE_SUSPENDED && d.Incarnation.Desired == v1.DesiredState_DESIRED_STATE_READY {
+		o.change(name, func(d *v1.Desktop) { d.Status.State = v1.DesktopState_DESKTOP_STATE_READY })
+		return
+	}
+	if store.State(o.desktops[name]) != v1.DesktopState_DESKTOP_STATE_READY || since == nil || hasDeclined(o.desktops[name]) {
+		return
+	}
+	used := p.loggedIn && (!p.helper || p.input.After(since.AsTime()))
+	o.change(name, func(d *v1.Desktop) {
+		switch {
+		case used:
+			d.Status.Declined = since
+		case ends(d):
+			d.Status.State = v1.DesktopState_DESKTOP_STATE_DELETED
+		default:
+			d.Status.State = v1.DesktopState_DESKTOP_STATE_SUSPENDED
+		}
+	})
+}
+
+// checkAnswer holds what follows from a host's answer against what it said; false when it gave none.
+func (o *workplace) checkAnswer(t *rapid.T, name string, before *v1.Desktop, change idleChange) bool {
+	p, after := o.people[name], change.desktop
+	switch {
+	case hasDeclined(before):
+		if after.Incarnation.Desired != v1.DesiredState_DESIRED_STATE_READY || after.Incarnation.UnlessUsedSince != nil || after.Claim.GetReclaim() != nil ||
+			after.Claim.GetUser() != before.Claim.GetUser() || change.event.GetReason() != ReasonIdleWithdrawn {
+			t.Fatalf("%s was declined: %v, %v", name, after, change.event)
+		}
+		p.warned, p.acted = time.Time{}, false
+		return true
+	case change.releases:
+		if !p.acted || !isTakenBack(before) || !ends(before) || store.State(before) == v1.DesktopState_DESKTOP_STATE_READY {
+			t.Fatalf("%s is taken back before its life has begun to end: %v", name, before)
+		}
+		return true
+	}
+	return false
+}
+
 // check holds one change against what is true.
 func (o *workplace) check(t *rapid.T, name string, before *v1.Desktop, change idleChange) {
 	p, after := o.people[name], change.desktop
-	if before.Claim == nil || o.rule == nil && before.Claim.Reclaim == nil {
+	if before.Claim == nil && !hasDeclined(before) || o.rule == nil && before.Claim.Reclaim == nil {
 		t.Fatalf("%s: nothing was to be done: %v", name, after)
 	}
-	acts := change.releases || after.GetClaim().GetReclaim().GetActing()
+	if o.checkAnswer(t, name, before, change) {
+		return
+	}
+	acts := after.GetClaim().GetReclaim().GetActing()
 	switch {
 	case acts:
 		switch {
@@ -132,8 +180,8 @@ func (o *workplace) check(t *rapid.T, name string, before *v1.Desktop, change id
 			t.Fatalf("%s: its user asked for it %v ago", name, o.real.Sub(p.back))
 		case p.dated && o.at.Equal(o.real) && o.real.Sub(p.said) > lookPatience:
 			t.Fatalf("%s: the last word of its guest was of %v, now %v", name, p.said, o.real)
-		case change.releases && after.Incarnation.Desired != v1.DesiredState_DESIRED_STATE_DELETED:
-			t.Fatalf("%s is nobody's and goes on: %v", name, after)
+		case after.Incarnation.UnlessUsedSince.AsTime() != p.said.UTC():
+			t.Fatalf("%s: ordered unless it is used since %v, its guest spoke at %v", name, after.Incarnation.UnlessUsedSince.AsTime(), p.said)
 		}
 		p.acted = true
 	case before.Claim.Reclaim == nil:
@@ -156,15 +204,19 @@ func (o *workplace) check(t *rapid.T, name string, before *v1.Desktop, change id
 	}
 }
 
-// remake has those that were taken back begin anew, ready and nobody's.
+// remake has those that were taken back begin anew, ready and nobody's, and those whose users came back too late ready for them.
 func (o *workplace) remake() {
 	for _, name := range o.names() {
-		if d := o.desktops[name]; d.Claim != nil || d.Incarnation.Desired != v1.DesiredState_DESIRED_STATE_DELETED {
+		d := o.desktops[name]
+		cameBack := d.Claim != nil && d.Claim.Reclaim == nil && store.State(d) == v1.DesktopState_DESKTOP_STATE_DELETED
+		if !ends(d) || d.Claim != nil && !cameBack {
 			continue
 		}
 		o.change(name, func(d *v1.Desktop) {
-			d.Incarnation.Generation, d.Incarnation.Desired, d.Incarnation.UsedBy = o.revision, v1.DesiredState_DESIRED_STATE_READY, ""
-			d.Status = &v1.DesktopStatus{Generation: o.revision, State: v1.DesktopState_DESKTOP_STATE_READY}
+			d.Incarnation.Generation, d.Incarnation.Desired, d.Incarnation.UsedBy = o.revision, v1.DesiredState_DESIRED_STATE_READY, d.Claim.GetUser()
+			d.Incarnation.UnlessUsedSince = nil
+			ready := v1.DesktopState_DESKTOP_STATE_READY
+			d.Status = &v1.DesktopStatus{Generation: o.revision, State: ready, Times: []*v1.StateTime{{State: ready, At: timestamppb.New(o.real)}}}
 		})
 	}
 }
@@ -173,7 +225,7 @@ func (o *workplace) remake() {
 func (o *workplace) happen(t *rapid.T) {
 	name := rapid.SampledFrom(o.names()).Draw(t, "desktop")
 	p, d := o.people[name], o.desktops[name]
-	switch rapid.IntRange(0, 12).Draw(t, "event") {
+	switch rapid.IntRange(0, 13).Draw(t, "event") {
 	case 0:
 		p.loggedIn = rapid.Bool().Draw(t, "logged in")
 		p.input = o.real
@@ -205,6 +257,8 @@ func (o *workplace) happen(t *rapid.T) {
 		o.empty = nil // another leader
 	case 8:
 		o.remake()
+	case 9:
+		o.obey(name)
 	default:
 		o.speak(name)
 	}
@@ -244,6 +298,7 @@ func (o *workplace) settleIdle(t *rapid.T) {
 		o.pass(time.Minute)
 		for _, name := range o.names() {
 			o.speak(name)
+			o.obey(name)
 		}
 		o.decide(t, func() {})
 		o.remake()

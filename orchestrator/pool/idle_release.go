@@ -35,7 +35,7 @@ func (in idleInput) turns(now time.Time) map[string]bool {
 // isToRelease: the desktop is to be taken back, and the time that its user was told has come.
 func isToRelease(now time.Time, desktop *v1.Desktop) bool {
 	reclaim := desktop.GetClaim().GetReclaim()
-	return reclaim.GetAction() == v1.IdleAction_IDLE_ACTION_RELEASE && !now.Before(reclaim.GetActAt().AsTime())
+	return reclaim.GetAction() == v1.IdleAction_IDLE_ACTION_RELEASE && !reclaim.GetActing() && !now.Before(reclaim.GetActAt().AsTime())
 }
 
 // wasAsked: the guest was asked whether the desktop is used after its user was warned in vain.
@@ -66,6 +66,11 @@ func (d *decision) roomToEnd() *roomToEnd {
 		}
 	}
 	room.excess = len(d.Desktops) - len(d.removing) - len(d.surplus) - int(d.Pool.GetSpec().GetDesktops())
+	for _, desktop := range d.retiring {
+		if isTakenBack(desktop) && mayBeSurplus(letGo(desktop, d.now)) {
+			room.excess--
+		}
+	}
 	return room
 }
 

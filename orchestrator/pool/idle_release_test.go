@@ -68,7 +68,15 @@ func (o *heldOffice) minute() {
 				d.Incarnation.Host = "h1"
 				d.Status = &v1.DesktopStatus{Generation: inc.GetGeneration(), State: v1.DesktopState_DESKTOP_STATE_READY}
 			})
-		case o.old(d) && store.State(d) == v1.DesktopState_DESKTOP_STATE_READY:
+		}
+	}
+	o.say()
+}
+
+// say lets the guests speak.
+func (o *heldOffice) say() {
+	for name := range o.lives {
+		if d := o.desktop(name); o.old(d) && store.State(d) == v1.DesktopState_DESKTOP_STATE_READY {
 			o.edit(o.t, name, func(d *v1.Desktop) {
 				d.Status.Session = &v1.GuestSession{Asked: timestamppb.Now(), UsersKnown: true, Users: 1, InputIdleSince: timestamppb.New(o.input[name])}
 			})
@@ -208,7 +216,7 @@ func TestOnlyAFreshWordEndsADesktop(t *testing.T) {
 		test.edit(w)
 		w.idleRound(w.idleInput(idleRule(release)))
 		d := w.desktops["sales-1"]
-		acted := d.GetClaim() == nil
+		acted := d.GetClaim().GetReclaim().GetActing()
 		if again := d.GetIncarnation().GetLookAt().AsTime().After(look); again != test.asks || acted != (name == "at once") {
 			t.Errorf("%s: asks again %v, acted %v: %v", name, again, acted, d)
 		}

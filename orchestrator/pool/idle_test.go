@@ -64,7 +64,7 @@ func TestIdleWarnsLooksAndActs(t *testing.T) {
 	for action, want := range map[v1.IdleAction]struct{ reason, text string }{
 		suspend:  {ReasonSuspended, "it is suspended, and goes on where it was when taro claims it: no input since "},
 		shutDown: {ReasonShutDown, "it is shut down, and starts anew when taro claims it: no input since "},
-		release:  {ReasonReclaimed, "it was taken back from taro: no input since "},
+		release:  {ReasonReclaiming, "its life is to end, and it is taken back from taro: no input since "},
 	} {
 		w, _ := heldWorld(t)
 		changes, _ := w.idleRound(w.idleInput(idleRule(action)))
@@ -94,8 +94,8 @@ func TestIdleWarnsLooksAndActs(t *testing.T) {
 			t.Fatalf("%v: %v", action, changes)
 		}
 		d = w.desktops["sales-1"]
-		if acting := d.GetClaim().GetReclaim().GetActing(); acting != (action != release) || changes[0].releases != (action == release) || d.Incarnation.LookAt != nil {
-			t.Errorf("%v: acting %v, releases %v", action, acting, changes[0].releases)
+		if !d.GetClaim().GetReclaim().GetActing() || changes[0].releases || d.Incarnation.LookAt != nil || !proto.Equal(d.Incarnation.UnlessUsedSince, d.Status.Session.Asked) {
+			t.Errorf("%v: %v", action, d)
 		}
 		w.now = w.now.Add(time.Hour)
 		if changes, _ := w.idleRound(w.idleInput(idleRule(action))); len(changes) != 0 {

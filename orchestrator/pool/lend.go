@@ -167,7 +167,7 @@ func wake(now time.Time, d *v1.Desktop) string {
 	if what == "starts" {
 		inc.Woken = timestamppb.New(now)
 	}
-	inc.Desired, inc.StartAt = v1.DesiredState_DESIRED_STATE_READY, nil
+	inc.Desired, inc.StartAt, inc.UnlessUsedSince = v1.DesiredState_DESIRED_STATE_READY, nil, nil
 	return what
 }
 

@@ -28,7 +28,7 @@ func (d *decision) makeMissing(surplus map[string]bool) {
 		if d.full() {
 			return
 		}
-		if !surplus[desktop.GetMeta().GetName()] {
+		if !surplus[desktop.GetMeta().GetName()] && !endsWithClaim(desktop) { // first the claim ends
 			d.renew(desktop)
 		}
 	}
@@ -141,6 +141,8 @@ func (d *decision) retire(desktop *v1.Desktop) {
 		if neverReady(desktop) {
 			change.Attempt = attemptOf(inc)
 		}
+	} else {
+		change.Desktop.Incarnation.UnlessUsedSince = d.unlessUsed(desktop)
 	}
 	d.actions.Retire = append(d.actions.Retire, change)
 }

@@ -40,6 +40,7 @@ const (
 	ReasonIdleWithdrawn = "IdleWithdrawn"
 	ReasonSuspended     = "DesktopSuspended"
 	ReasonShutDown      = "DesktopShutDown"
+	ReasonReclaiming    = "DesktopReclaiming" // its life is to end, and with it the user's claim
 	ReasonReclaimed     = "ClaimReclaimed"
 	ReasonWoken         = "DesktopWoken"
 )

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -87,6 +89,15 @@ func (d *decision) refreshWaits(desktop *v1.Desktop, due time.Time) (why string,
 		return "", time.Time{}
 	}
 	return fmt.Sprintf("waits until it was not used for %s: %s", spell(quiet), use.how), earlier(until, asked.Add(sessionLife+time.Second))
+}
+
+// unlessUsed is since when nobody must have used a desktop that is made anew for its age; nil where its guest does not say.
+func (d *decision) unlessUsed(desktop *v1.Desktop) *timestamppb.Timestamp {
+	ages := RefreshModeOf(d.Pool.GetSpec()) == v1.RefreshMode_REFRESH_MODE_AFTER_DAYS
+	if !ages || !useOf(d.now, desktop, time.Unix(0, 0), d.Clock).known {
+		return nil
+	}
+	return store.Present(desktop).GetSession().GetAsked()
 }
 
 // refreshNews says why a desktop that nobody holds is not made anew although it is old enough; "" when that is not so.

@@ -23,7 +23,7 @@ func (d *decision) removeSeats() {
 			continue
 		}
 		inc, disposal := desktop.GetIncarnation(), d.disposal(desktop)
-		told := inc.GetDesired() == v1.DesiredState_DESIRED_STATE_DELETED && inc.GetDataDisposal() == disposal
+		told := inc.GetDesired() == v1.DesiredState_DESIRED_STATE_DELETED && inc.GetDataDisposal() == disposal && inc.GetUnlessUsedSince() == nil
 		unplaced := inc.GetHost() == ""
 		dataLeft := d.Hosts[desktop.GetSpec().GetDataHost()] && !(told && !unplaced)
 		switch {
@@ -66,7 +66,7 @@ func retired(desktop *v1.Desktop, data v1.DataDisposal) *v1.Desktop {
 		inc.StartAt = timestamppb.New(room.Never())
 	}
 	changed.Incarnation.Desired = v1.DesiredState_DESIRED_STATE_DELETED
-	changed.Incarnation.DataDisposal = data
+	changed.Incarnation.DataDisposal, changed.Incarnation.UnlessUsedSince = data, nil
 	return changed
 }
 

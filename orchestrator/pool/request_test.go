@@ -118,7 +118,7 @@ func TestRememberedRequests(t *testing.T) {
 		t.Fatalf("%d are remembered: %v", n, d.Ended)
 	}
 	d.Claim = &v1.DesktopClaim{User: "taro", RequestId: "idle", Reclaim: &v1.Reclaim{}}
-	change := w.idleInput(idleRule(v1.IdleAction_IDLE_ACTION_RELEASE)).act(w.now, d, use{})
+	change := takenBack(w.now, d, "no session")
 	if got := change.desktop.Ended; len(got) != maxEnded || got[maxEnded-1].RequestId != "idle" {
 		t.Errorf("after it was taken back as idle: %v", got)
 	}

@@ -175,6 +175,7 @@ func roused(desktop *v1.Desktop, at *timestamppb.Timestamp) *v1.Desktop {
 		changed.Incarnation.Woken = at
 	}
 	changed.Incarnation.Desired, changed.Incarnation.StartAt = v1.DesiredState_DESIRED_STATE_READY, nil
+	changed.Incarnation.UnlessUsedSince = nil
 	return changed
 }
 

@@ -476,9 +476,13 @@ type Incarnation struct {
 	LookAt *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=look_at,json=lookAt,proto3" json:"look_at,omitempty"`
 	// When a life that had waited cold was told to run at once, without a time to start at. Absent: it was to run from the beginning, it
 	// starts by plan, or it still waits. Writer: pool.
-	Woken         *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=woken,proto3" json:"woken,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Woken *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=woken,proto3" json:"woken,omitempty"`
+	// What is wanted rests on nobody's having used the desktop since then, by the host's clock: while the desktop is READY, the host
+	// asks the guest once more right before it suspends or ends it, and declines when somebody uses it or the guest does not say.
+	// Absent: it is done in any case. Writer: pool.
+	UnlessUsedSince *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=unless_used_since,json=unlessUsedSince,proto3" json:"unless_used_since,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Incarnation) Reset() {
@@ -637,6 +641,13 @@ func (x *Incarnation) GetWoken() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Incarnation) GetUnlessUsedSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UnlessUsedSince
+	}
+	return nil
+}
+
 // Notice is a message to whoever sits at a desktop.
 type Notice struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -714,7 +725,9 @@ type DesktopStatus struct {
 	// Who uses the guest, by its own word. Asked about once a minute while a user holds the desktop.
 	Session *GuestSession `protobuf:"bytes,9,opt,name=session,proto3" json:"session,omitempty"`
 	// How the last start of this life went; absent before it was ready.
-	Boot          *BootReport `protobuf:"bytes,10,opt,name=boot,proto3" json:"boot,omitempty"`
+	Boot *BootReport `protobuf:"bytes,10,opt,name=boot,proto3" json:"boot,omitempty"`
+	// The unless_used_since of an order that the host did not carry out, and does not any more, since the desktop is used.
+	Declined      *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=declined,proto3" json:"declined,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -815,6 +828,13 @@ func (x *DesktopStatus) GetSession() *GuestSession {
 func (x *DesktopStatus) GetBoot() *BootReport {
 	if x != nil {
 		return x.Boot
+	}
+	return nil
+}
+
+func (x *DesktopStatus) GetDeclined() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Declined
 	}
 	return nil
 }
@@ -1216,7 +1236,8 @@ type Reclaim struct {
 	Action IdleAction `protobuf:"varint,3,opt,name=action,proto3,enum=daybreak.v1.IdleAction" json:"action,omitempty"`
 	// Why, for people: "no session since 18:02".
 	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	// True from the moment at which it was decided to act: the user's return does not stop it any more, and wakes the desktop after it.
+	// True from the moment at which it was decided to act: the host looks at the guest once more, and what it declines is withdrawn. A
+	// return that it does not see stops nothing any more, and wakes the desktop after it.
 	Acting        bool `protobuf:"varint,5,opt,name=acting,proto3" json:"acting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1312,7 +1333,7 @@ const file_daybreak_v1_desktop_proto_rawDesc = "" +
 	"\avm_uuid\x18\x04 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x06vmUuid\x12$\n" +
 	"\tdata_host\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18?R\bdataHost\x12%\n" +
 	"\tdata_user\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\bdataUser\x12\x1e\n" +
-	"\x05owner\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05owner\"\xd5\x06\n" +
+	"\x05owner\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05owner\"\x9d\a\n" +
 	"\vIncarnation\x12'\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02 \x00R\n" +
@@ -1336,10 +1357,11 @@ const file_daybreak_v1_desktop_proto_rawDesc = "" +
 	"signatures\x12+\n" +
 	"\x06notice\x18\x10 \x01(\v2\x13.daybreak.v1.NoticeR\x06notice\x123\n" +
 	"\alook_at\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\x06lookAt\x120\n" +
-	"\x05woken\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\x05woken\"X\n" +
+	"\x05woken\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\x05woken\x12F\n" +
+	"\x11unless_used_since\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\x0funlessUsedSince\"X\n" +
 	"\x06Notice\x12\x19\n" +
 	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x123\n" +
-	"\x04text\x18\x02 \x01(\tB\x1f\xbaH\x1cr\x1a\x10\x01\x18\x80\x042\x13^[^\\x00-\\x1f\\x7f]*$R\x04text\"\xc6\x03\n" +
+	"\x04text\x18\x02 \x01(\tB\x1f\xbaH\x1cr\x1a\x10\x01\x18\x80\x042\x13^[^\\x00-\\x1f\\x7f]*$R\x04text\"\xfe\x03\n" +
 	"\rDesktopStatus\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x03R\n" +
@@ -1353,7 +1375,8 @@ const file_daybreak_v1_desktop_proto_rawDesc = "" +
 	"\tpaused_io\x18\b \x01(\bR\bpausedIo\x123\n" +
 	"\asession\x18\t \x01(\v2\x19.daybreak.v1.GuestSessionR\asession\x12+\n" +
 	"\x04boot\x18\n" +
-	" \x01(\v2\x17.daybreak.v1.BootReportR\x04boot\"\xc7\x01\n" +
+	" \x01(\v2\x17.daybreak.v1.BootReportR\x04boot\x126\n" +
+	"\bdeclined\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\bdeclined\"\xc7\x01\n" +
 	"\fGuestSession\x120\n" +
 	"\x05asked\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05asked\x12\x1f\n" +
 	"\vusers_known\x18\x02 \x01(\bR\n" +
@@ -1473,29 +1496,31 @@ var file_daybreak_v1_desktop_proto_depIdxs = []int32{
 	6,  // 14: daybreak.v1.Incarnation.notice:type_name -> daybreak.v1.Notice
 	15, // 15: daybreak.v1.Incarnation.look_at:type_name -> google.protobuf.Timestamp
 	15, // 16: daybreak.v1.Incarnation.woken:type_name -> google.protobuf.Timestamp
-	1,  // 17: daybreak.v1.DesktopStatus.state:type_name -> daybreak.v1.DesktopState
-	10, // 18: daybreak.v1.DesktopStatus.times:type_name -> daybreak.v1.StateTime
-	11, // 19: daybreak.v1.DesktopStatus.guest:type_name -> daybreak.v1.GuestReport
-	8,  // 20: daybreak.v1.DesktopStatus.session:type_name -> daybreak.v1.GuestSession
-	9,  // 21: daybreak.v1.DesktopStatus.boot:type_name -> daybreak.v1.BootReport
-	15, // 22: daybreak.v1.GuestSession.asked:type_name -> google.protobuf.Timestamp
-	15, // 23: daybreak.v1.GuestSession.input_idle_since:type_name -> google.protobuf.Timestamp
-	20, // 24: daybreak.v1.BootReport.took:type_name -> google.protobuf.Duration
-	1,  // 25: daybreak.v1.StateTime.state:type_name -> daybreak.v1.DesktopState
-	15, // 26: daybreak.v1.StateTime.at:type_name -> google.protobuf.Timestamp
-	15, // 27: daybreak.v1.DesktopClaim.since:type_name -> google.protobuf.Timestamp
-	15, // 28: daybreak.v1.DesktopClaim.restart_at:type_name -> google.protobuf.Timestamp
-	15, // 29: daybreak.v1.DesktopClaim.asked:type_name -> google.protobuf.Timestamp
-	15, // 30: daybreak.v1.DesktopClaim.busy_until:type_name -> google.protobuf.Timestamp
-	13, // 31: daybreak.v1.DesktopClaim.reclaim:type_name -> daybreak.v1.Reclaim
-	15, // 32: daybreak.v1.Reclaim.since:type_name -> google.protobuf.Timestamp
-	15, // 33: daybreak.v1.Reclaim.act_at:type_name -> google.protobuf.Timestamp
-	21, // 34: daybreak.v1.Reclaim.action:type_name -> daybreak.v1.IdleAction
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	15, // 17: daybreak.v1.Incarnation.unless_used_since:type_name -> google.protobuf.Timestamp
+	1,  // 18: daybreak.v1.DesktopStatus.state:type_name -> daybreak.v1.DesktopState
+	10, // 19: daybreak.v1.DesktopStatus.times:type_name -> daybreak.v1.StateTime
+	11, // 20: daybreak.v1.DesktopStatus.guest:type_name -> daybreak.v1.GuestReport
+	8,  // 21: daybreak.v1.DesktopStatus.session:type_name -> daybreak.v1.GuestSession
+	9,  // 22: daybreak.v1.DesktopStatus.boot:type_name -> daybreak.v1.BootReport
+	15, // 23: daybreak.v1.DesktopStatus.declined:type_name -> google.protobuf.Timestamp
+	15, // 24: daybreak.v1.GuestSession.asked:type_name -> google.protobuf.Timestamp
+	15, // 25: daybreak.v1.GuestSession.input_idle_since:type_name -> google.protobuf.Timestamp
+	20, // 26: daybreak.v1.BootReport.took:type_name -> google.protobuf.Duration
+	1,  // 27: daybreak.v1.StateTime.state:type_name -> daybreak.v1.DesktopState
+	15, // 28: daybreak.v1.StateTime.at:type_name -> google.protobuf.Timestamp
+	15, // 29: daybreak.v1.DesktopClaim.since:type_name -> google.protobuf.Timestamp
+	15, // 30: daybreak.v1.DesktopClaim.restart_at:type_name -> google.protobuf.Timestamp
+	15, // 31: daybreak.v1.DesktopClaim.asked:type_name -> google.protobuf.Timestamp
+	15, // 32: daybreak.v1.DesktopClaim.busy_until:type_name -> google.protobuf.Timestamp
+	13, // 33: daybreak.v1.DesktopClaim.reclaim:type_name -> daybreak.v1.Reclaim
+	15, // 34: daybreak.v1.Reclaim.since:type_name -> google.protobuf.Timestamp
+	15, // 35: daybreak.v1.Reclaim.act_at:type_name -> google.protobuf.Timestamp
+	21, // 36: daybreak.v1.Reclaim.action:type_name -> daybreak.v1.IdleAction
+	37, // [37:37] is the sub-list for method output_type
+	37, // [37:37] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_daybreak_v1_desktop_proto_init() }
