@@ -10,15 +10,19 @@ import (
 	v1 "daybreak/proto/daybreak/v1"
 )
 
-// whileOpen is when desktops of some pools are suspended: nobody used them for so long.
-func whileOpen() *v1.IdlePolicy {
-	return &v1.IdlePolicy{Open: &v1.IdleRule{
-		After: durationpb.New(20 * time.Minute), Grace: durationpb.New(5 * time.Minute), Action: v1.IdleAction_IDLE_ACTION_SUSPEND,
-	}}
+// whileOpen is what becomes of desktops of a pool that nobody used for so long, by the pool's number; nil for nothing.
+func whileOpen(pool int) *v1.IdlePolicy {
+	actions := map[int]v1.IdleAction{1: v1.IdleAction_IDLE_ACTION_SUSPEND, 2: v1.IdleAction_IDLE_ACTION_RELEASE, 3: v1.IdleAction_IDLE_ACTION_SHUT_DOWN,
+		4: v1.IdleAction_IDLE_ACTION_SUSPEND, 5: v1.IdleAction_IDLE_ACTION_RELEASE}
+	action, ok := actions[pool%6]
+	if !ok {
+		return nil
+	}
+	return &v1.IdlePolicy{Open: &v1.IdleRule{After: durationpb.New(20 * time.Minute), Grace: durationpb.New(5 * time.Minute), Action: action}}
 }
 
-// lookToAct is how long what follows a look at the guest may take: its word travels to the store, the order back to the host.
-const lookToAct = 30 * time.Second
+// lookToAct is how long a host may take from its look at the guest to what it does then.
+const lookToAct = 15 * time.Second
 
 // absence is when somebody who holds a desktop is away from it, and what its guest says of that.
 type absence struct {
@@ -28,7 +32,7 @@ type absence struct {
 	since    time.Time      // when that began
 }
 
-// beAbsent draws an absence for a worker of a pool that suspends: long and short ones, and such as end about when their desktop is suspended.
+// beAbsent draws an absence for a worker of a pool with an idle policy: long and short ones, and such as end about when something is done to their desktop.
 func (d *dayStory) beAbsent(w *worker) {
 	w.absence.from = w.come.Add(time.Duration(5+d.rng.IntN(120)) * time.Minute)
 	length := time.Duration(d.rng.IntN(90)) * time.Minute
@@ -38,7 +42,7 @@ func (d *dayStory) beAbsent(w *worker) {
 	w.absence.to = w.absence.from.Add(length)
 }
 
-// use lets the guest of a user's desktop say whether they are at it, and lets those who come back claim it when it sleeps. It returns true when
+// use lets the guest of a user's desktop say whether they are at it, and lets those who come back claim it when it does not run for them. It returns true when
 // the user is to call. The caller holds the user's lock.
 func (d *dayStory) use(u *user, w *worker, now time.Time) (calls bool) {
 	desktop := d.history.desktop(u.held.GetMeta().GetName())
@@ -59,7 +63,7 @@ func (d *dayStory) use(u *user, w *worker, now time.Time) (calls bool) {
 			n.host.SetSession(life, hostagent.Session{UsersKnown: true, Users: 1, InputKnown: away})
 		}
 	}
-	return !away && in.GetDesired() == v1.DesiredState_DESIRED_STATE_SUSPENDED
+	return !away && in.GetDesired() != v1.DesiredState_DESIRED_STATE_READY
 }
 
 // Suspend implements hostagent.Hypervisor.
@@ -72,11 +76,58 @@ func (w *witness) Suspend(ctx context.Context, life hostagent.Life, file string)
 func (t *truth) slept(n *node, life hostagent.Life) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if since := t.present[life]; !since.IsZero() && time.Since(since) > lookToAct && time.Since(t.troubled) > calmFrom {
-		t.sim.problem("9", "%s generation %d is suspended on %s, and its user has been back for %v", life.Desktop, life.Generation, n.name, time.Since(since))
-	}
+	t.spares(n, life, "suspended")
 	t.sleeps++
 	t.stops[life] = true
+}
+
+// spares: nobody loses a desktop for want of use who is back at it, whatever has failed meanwhile. The caller holds mu.
+func (t *truth) spares(n *node, life hostagent.Life, how string) {
+	if since := t.present[life]; !since.IsZero() && time.Since(since) > lookToAct {
+		t.sim.problem("9", "%s generation %d is %s on %s, and its user has been back for %v", life.Desktop, life.Generation, how, n.name, time.Since(since))
+	}
+}
+
+// checkReclaim: a desktop's life is to end for want of use, of which its user must have been told in time.
+func (h *history) checkReclaim(d *v1.Desktop) {
+	reclaim := d.GetClaim().GetReclaim()
+	if now := time.Now(); now.Before(reclaim.GetActAt().AsTime()) || reclaim.GetActAt().AsTime().Sub(reclaim.GetSince().AsTime()) < 5*time.Minute {
+		h.problem("9", "%s is to end while %s holds it, who was told at %v that it would at %v", d.GetMeta().GetName(), d.GetClaim().GetUser(),
+			reclaim.GetSince().AsTime(), reclaim.GetActAt().AsTime())
+	}
+	h.excused[lifeOf(d)] = true
+}
+
+// noteReclaim remembers from whom a desktop was taken back, until it is lent again.
+func (h *history) noteReclaim(was, is *v1.Desktop) {
+	uid, reclaim := is.GetMeta().GetUid(), was.GetClaim().GetReclaim()
+	switch {
+	case is.GetClaim() != nil:
+		delete(h.takenBack, uid)
+	case reclaim.GetActing() && reclaim.GetAction() == v1.IdleAction_IDLE_ACTION_RELEASE:
+		h.takenBack[uid] = was.GetClaim().GetUser()
+		h.reclaims++
+	}
+}
+
+// endsIdle: a life is to end since nobody uses it.
+func (h *history) endsIdle(key lifeKey, desktop string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	d := h.desktops[desktop]
+	return lifeOf(d) == key && d.GetIncarnation().GetUnlessUsedSince() != nil
+}
+
+// lapsed: the desktop that the user holds by what they know was taken back from them since. The caller holds mu.
+func (u *user) lapsed() bool {
+	h := u.sim.history
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if u.told != toldHeld || h.takenBack[u.held.GetMeta().GetUid()] != u.name {
+		return false
+	}
+	u.told, u.held = toldNothing, nil
+	return true
 }
 
 // Wake implements hostagent.Hypervisor.

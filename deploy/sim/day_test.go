@@ -49,7 +49,7 @@ func TestDays(t *testing.T) {
 			return
 		}
 		t.Logf("seed %d: %d days, %d faults, %d of %d claims found a ready desktop at once, %d openings were looked at, %d of them after faults; "+
-			"%d of %d desktops were ready as an office opened; %d were suspended; revision %d", s.seed, days, s.struck, d.hits, d.claims, d.openings, d.excused, d.inTime, d.due, s.truth.sleeps, s.history.revision)
+			"%d of %d desktops were ready as an office opened; %d were suspended, %d taken back; revision %d", s.seed, days, s.struck, d.hits, d.claims, d.openings, d.excused, d.inTime, d.due, s.truth.sleeps, s.history.reclaims, s.history.revision)
 		d.makespans.check(t)
 		if days > 2 && (d.claims == 0 || d.openings == 0) {
 			t.Error("nobody came, or nothing opened")
@@ -81,11 +81,7 @@ func (s *sim) buildOffices(hosts, pools, seats int) {
 		p := poolPlan{name: fmt.Sprintf("office%d", i), zone: "lgwan", seats: hosts * seats / pools, memory: uint32(13 << 10 / seats)}
 		s.pools = append(s.pools, p)
 		s.zoneOf[p.name] = p.zone
-		idle := whileOpen()
-		if i%3 != 1 {
-			idle = nil
-		}
-		s.create(&v1.Pool{Meta: &v1.Meta{Name: p.name}, Spec: &v1.PoolSpec{Image: "debian", Zone: p.zone, Desktops: uint32(p.seats), Calendar: "office", Idle: idle,
+		s.create(&v1.Pool{Meta: &v1.Meta{Name: p.name}, Spec: &v1.PoolSpec{Image: "debian", Zone: p.zone, Desktops: uint32(p.seats), Calendar: "office", Idle: whileOpen(i),
 			Shape: &v1.Shape{MemoryMib: p.memory}, MinReady: uint32(i % 2), MaxUnavailable: uint32(max(1, p.seats/4)), Schedule: schedules[i%len(schedules)]}})
 		for n := range p.seats * 9 / 10 {
 			s.users = append(s.users, &user{sim: s, name: fmt.Sprintf("%s-user-%d", p.name, n), pool: p.name})
@@ -193,6 +189,7 @@ func (d *dayStory) work(now time.Time) {
 		w := d.workers[u]
 		p := d.anyPlane()
 		u.mu.Lock()
+		u.lapsed()
 		idle := !u.busy && w != nil && p != nil && !now.Before(w.next)
 		here := w != nil && now.After(w.come) && now.Before(w.leave)
 		switch {
@@ -249,9 +246,6 @@ func (d *dayStory) trouble(now time.Time, clock time.Duration) {
 		d.heals = append(d.heals, heal{now.Add(after), what, undo})
 		d.lastHit = now.Add(after)
 	}
-	d.truth.mu.Lock()
-	d.truth.troubled = d.lastHit
-	d.truth.mu.Unlock()
 }
 
 // counts of a pool as stored.

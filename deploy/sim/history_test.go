@@ -48,7 +48,9 @@ type history struct {
 	excused         map[lifeKey]bool          // lives that were taken from under their users as the policy says
 	dead            map[lifeKey]bool          // lives that failed
 	failures        map[string]map[uint32]int // how many, by pool and version
+	takenBack       map[string]string         // whom a desktop was taken back from for want of use, by uid
 	moves, restarts int
+	reclaims        int
 	phases          map[v1.RolloutPhase]int // how often rollouts came to them
 	slow            func() bool             // the control plane hears late of what is stored
 	moment          time.Time               // of the last transaction
@@ -65,7 +67,7 @@ func newHistory(problem func(invariant, format string, args ...any), slow func()
 		pools: map[string]*v1.Pool{}, plans: map[string]*v1.Plan{}, published: map[string]bool{}, users: map[lifeKey]string{}, dataUsers: map[string]string{},
 		highest: map[string]int64{}, ready: map[lifeKey]bool{},
 		rollouts: map[string]*v1.Rollout{}, turnovers: map[string]*turnover{}, states: map[uint32]v1.VersionState{},
-		withdrawn: map[uint32]time.Time{}, announced: map[lifeKey]time.Time{}, excused: map[lifeKey]bool{},
+		takenBack: map[string]string{}, withdrawn: map[uint32]time.Time{}, announced: map[lifeKey]time.Time{}, excused: map[lifeKey]bool{},
 		failures: map[string]map[uint32]int{}, dead: map[lifeKey]bool{}, phases: map[v1.RolloutPhase]int{}, slow: slow,
 	}
 }

@@ -55,6 +55,12 @@ func TestCheckerFindsPlantedBugs(t *testing.T) {
 			time.Sleep(2 * lookToAct)
 			_ = p.witness.Suspend(p.sim.ctx, p.life, "memory")
 		}},
+		{"user's VM is ended who came back", "9", func(p *scene) {
+			p.sim.truth.present[p.life] = time.Now().Add(-time.Minute)
+			p.reclaim(time.Now())
+			_ = p.witness.Shutdown(p.sim.ctx, p.life)
+		}},
+		{"desktop is taken back before its user was told to", "9", func(p *scene) { p.reclaim(time.Now().Add(time.Minute)) }},
 		{"desktop is moved while nothing moves", "7", func(p *scene) { p.retire(p.idle()) }},
 		{"pool falls under min_ready", "7", func(p *scene) { p.moving(func(o *v1.Pool) { o.Spec.MinReady, o.Spec.MaxUnavailable = 5, 5 }) }},
 		{"too many out of service", "7", func(p *scene) { p.moving(func(o *v1.Pool) { o.Spec.MinReady, o.Spec.MaxUnavailable = 0, 1 }) }},
@@ -173,6 +179,15 @@ func with(d *v1.Desktop, change func(*v1.Desktop)) *v1.Desktop {
 
 func (p *scene) retire(d *v1.Desktop) {
 	p.commit(store.Update(with(d, func(d *v1.Desktop) { d.Incarnation.Desired = v1.DesiredState_DESIRED_STATE_DELETED })))
+	time.Sleep(50 * time.Millisecond)
+}
+
+// reclaim ends the user's life for want of use, of which they were told that it would be at a time.
+func (p *scene) reclaim(at time.Time) {
+	p.commit(store.Update(with(p.desktop, func(d *v1.Desktop) {
+		d.Claim.Reclaim = &v1.Reclaim{Since: timestamppb.New(at.Add(-5 * time.Minute)), ActAt: timestamppb.New(at), Action: v1.IdleAction_IDLE_ACTION_RELEASE, Acting: true}
+		d.Incarnation.Desired, d.Incarnation.UnlessUsedSince = v1.DesiredState_DESIRED_STATE_DELETED, timestamppb.Now()
+	})))
 	time.Sleep(50 * time.Millisecond)
 }
 

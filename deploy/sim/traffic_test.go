@@ -92,6 +92,7 @@ type answer struct {
 func (u *user) hear(a answer) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.lapsed()
 	switch {
 	case a.err == nil && u.told == toldHeld && u.held.GetMeta().GetUid() != a.desktop.GetMeta().GetUid():
 		u.sim.problem("2", "%s holds %s and was given %s too", u.name, u.held.GetMeta().GetName(), a.desktop.GetMeta().GetName())
@@ -114,6 +115,7 @@ func (u *user) putOff(p *plane) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.busy = false
+	u.lapsed()
 	if err == nil && !d.GetClaim().GetRestartAt().AsTime().After(began) {
 		u.sim.problem("7", "%s put the restart of %s off until %v, which is over", u.name, d.GetMeta().GetName(), d.GetClaim().GetRestartAt().AsTime())
 	}
@@ -129,6 +131,7 @@ func (u *user) release(p *plane) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.busy = false
+	u.lapsed()
 	switch {
 	case err == nil:
 		u.told, u.held = toldNothing, nil
@@ -146,7 +149,7 @@ func (u *user) release(p *plane) {
 func (u *user) check() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.busy || u.told != toldHeld {
+	if u.busy || u.lapsed() || u.told != toldHeld {
 		return
 	}
 	d := u.sim.history.desktop(u.held.GetMeta().GetName())

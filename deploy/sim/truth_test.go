@@ -23,9 +23,8 @@ type truth struct {
 	dead  map[hostagent.Life]bool
 	stops map[hostagent.Life]bool
 	// present is since when the user of a life is at their desktop, zero when they are not; nobody knows of lives that are not in it.
-	present  map[hostagent.Life]time.Time
-	sleeps   int
-	troubled time.Time // until when a fault was
+	present map[hostagent.Life]time.Time
+	sleeps  int
 }
 
 func newTruth(s *sim) *truth {
@@ -101,8 +100,12 @@ func (t *truth) stopped(n *node, life hostagent.Life, how string) {
 	if user := t.sim.history.claimed(keyOf(life), life.Desktop); user != "" {
 		t.sim.problem("4", "%s generation %d is %s on %s while %s works on it", life.Desktop, life.Generation, how, n.name, user)
 	}
+	idle := t.sim.history.endsIdle(keyOf(life), life.Desktop)
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if idle && !t.stops[life] {
+		t.spares(n, life, how)
+	}
 	t.stops[life] = true
 }
 

@@ -98,7 +98,13 @@ func (h *history) checkTurnover(was *v1.Desktop, before standing, is *v1.Desktop
 	ended := old.GetGeneration() == new.GetGeneration() && old.GetDesired() != v1.DesiredState_DESIRED_STATE_DELETED &&
 		new.GetDesired() == v1.DesiredState_DESIRED_STATE_DELETED
 	after := h.standing(is)
+	h.noteReclaim(was, is)
+	if old.GetUnlessUsedSince() != nil && new.GetUnlessUsedSince() == nil && new.GetDesired() == v1.DesiredState_DESIRED_STATE_READY {
+		delete(h.excused, lifeOf(is)) // its host declined
+	}
 	switch {
+	case ended && is.GetClaim().GetReclaim().GetActing():
+		h.checkReclaim(is)
 	case ended && is.GetClaim() != nil:
 		h.checkRestart(was)
 	case ended && before == free:
