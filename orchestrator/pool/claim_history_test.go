@@ -99,8 +99,9 @@ type trial struct {
 
 	mu      sync.Mutex
 	history []porcupine.Operation
-	unheard map[string]int    // where in history a call stands whose answer nobody heard, by request id
+	calls   map[string]int    // where in history a claim stands, by request id
 	lent    map[string]string // desktops that the store says were lent, by request id
+	twice   []string          // request ids that were lent two desktops
 	silent  int
 	sites   []*site // on each line the daybreakd that lives
 	deaths  int
@@ -109,7 +110,7 @@ type trial struct {
 var trialPools = []string{"a", "b", "c"}
 
 func newTrial(t *testing.T, backend store.Backend) *trial {
-	tr := &trial{backend: backend, begin: time.Now(), unheard: map[string]int{}, lent: map[string]string{}}
+	tr := &trial{backend: backend, begin: time.Now(), calls: map[string]int{}, lent: map[string]string{}}
 	w := settled(t, 4)
 	ops := []store.Op{}
 	for name := range w.hosts {
@@ -145,9 +146,9 @@ func (tr *trial) note(client int, called time.Time, call deed, request, answer s
 	if !heard {
 		tr.silent++
 		operation.Return = math.MaxInt64
-		if call.verb == "claim" {
-			tr.unheard[request] = len(tr.history)
-		}
+	}
+	if call.verb == "claim" {
+		tr.calls[request] = len(tr.history)
 	}
 	tr.history = append(tr.history, operation)
 }
@@ -225,9 +226,18 @@ func (tr *trial) lend(ops []store.Op) {
 	defer tr.mu.Unlock()
 	for _, op := range ops {
 		if claim, ok := op.Object.(*v1.Claim); ok && claim.GetDesktop() != "" {
-			tr.lent[claim.GetRequestId()] = claim.GetDesktop()
+			tr.lentTo(claim)
 		}
 	}
+}
+
+// lentTo notes one loan. The caller holds the lock.
+func (tr *trial) lentTo(claim *v1.Claim) {
+	request, desktop := claim.GetRequestId(), claim.GetDesktop()
+	if before := tr.lent[request]; before != "" && before != desktop {
+		tr.twice = append(tr.twice, fmt.Sprintf("%s: %s and %s", request, before, desktop))
+	}
+	tr.lent[request] = desktop
 }
 
 // judge watches the store itself: after every transaction both sides of every claim agree.
@@ -243,7 +253,7 @@ func (tr *trial) judge(t *testing.T, mirror *store.Mirror) (cancel func()) {
 			}
 			holders[claim.Desktop] = claim.User
 			tr.mu.Lock()
-			tr.lent[claim.RequestId] = claim.Desktop // also when who wrote it never heard
+			tr.lentTo(claim) // also when who wrote it never heard
 			tr.mu.Unlock()
 		}
 		for _, d := range store.All[*v1.Desktop](after) {
@@ -254,15 +264,22 @@ func (tr *trial) judge(t *testing.T, mirror *store.Mirror) (cancel func()) {
 	})
 }
 
-// settledHistory is the history with what the store says of calls that nobody heard the end of: those that did nothing are
-// left out.
+// settledHistory is the history with what the store says of claims. Of calls that nobody heard the end of, those that did nothing are
+// left out. A call may be lent one desktop, have it released from elsewhere, and be told of the one that its user claimed there
+// since: that is two deeds.
 func (tr *trial) settledHistory() []porcupine.Operation {
 	gone := map[int]bool{}
-	for request, at := range tr.unheard {
-		if desktop := tr.lent[request]; desktop != "" {
-			tr.history[at].Output = desktop
-		} else {
+	for request, at := range tr.calls {
+		desktop, operation := tr.lent[request], &tr.history[at]
+		switch {
+		case operation.Return == math.MaxInt64 && desktop == "":
 			gone[at] = true
+		case operation.Return == math.MaxInt64:
+			operation.Output = desktop
+		case desktop != "" && desktop != operation.Output:
+			loan := *operation
+			loan.Output = desktop
+			tr.history = append(tr.history, loan)
 		}
 	}
 	var kept []porcupine.Operation
@@ -302,6 +319,9 @@ func (tr *trial) run(t *testing.T, clients, calls int) {
 	history := tr.settledHistory()
 	if result := porcupine.CheckOperationsTimeout(lendingModel(), history, 30*time.Second); result != porcupine.Ok {
 		t.Errorf("no order of the %d answers is found that explains them: %s", len(history), result)
+	}
+	if len(tr.twice) > 0 {
+		t.Errorf("requests that were lent two desktops: %v", tr.twice)
 	}
 	if tr.silent < clients/4 || len(tr.lent) < clients/4 {
 		t.Errorf("%d answers were lost, %d loans: too few to prove anything", tr.silent, len(tr.lent))
