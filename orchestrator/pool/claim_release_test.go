@@ -112,6 +112,18 @@ func TestOneLoanForOneWait(t *testing.T) {
 			}
 			return NewClaimer(store.Open(line, store.WriterPool), s.mirror)
 		},
+		"and the user waits elsewhere by then": func(t *testing.T, s *shop, release func()) *Claimer {
+			line := &interrupted{Backend: s.backend}
+			line.then = func() {
+				s.serve(t, "sales-1")
+				release()
+				elsewhere := &waiting{Claimer: s.claimer, pool: "sales", user: "taro", request: "two"}
+				if _, err := elsewhere.stand(t.Context(), time.Now()); err != nil {
+					t.Error(err)
+				}
+			}
+			return NewClaimer(store.Open(line, store.WriterPool), s.mirror)
+		},
 		"it saw the loan, and not yet the desktop": func(t *testing.T, s *shop, release func()) *Claimer {
 			time.AfterFunc(time.Second, func() { s.serve(t, "sales-1") })
 			return NewClaimer(store.Open(&overtaken{Backend: s.backend, by: release}, store.WriterPool), s.mirror)

@@ -146,12 +146,7 @@ func (w *waiting) stand(ctx context.Context, now time.Time) (*v1.Claim, error) {
 			w.place = claim // the mirror is behind
 			return claim, nil
 		default:
-			claim = proto.CloneOf(claim)
-			claim.Expires = timestamppb.New(now.Add(placeLife))
-			if w.request != "" { // of several that wait for one user, the one heard last can end the place by its id
-				claim.RequestId = w.request
-			}
-			err = w.write(ctx, claim, store.Update(claim))
+			claim, err = w.renew(ctx, claim, now)
 		}
 		if err == nil {
 			return claim, nil
@@ -161,6 +156,21 @@ func (w *waiting) stand(ctx context.Context, now time.Time) (*v1.Claim, error) {
 		}
 	}
 	return nil, fmt.Errorf("wait for a desktop of pool %s: others were quicker %d times: %w", w.pool, claimAttempts, store.ErrConflict)
+}
+
+// renew makes a place last that is there, of this call or of another one for the same user.
+func (w *waiting) renew(ctx context.Context, place *v1.Claim, now time.Time) (*v1.Claim, error) {
+	if place.GetMeta().GetUid() != w.place.GetMeta().GetUid() {
+		if err := w.unserved(ctx, now); err != nil {
+			return nil, err
+		}
+	}
+	place = proto.CloneOf(place)
+	place.Expires = timestamppb.New(now.Add(placeLife))
+	if w.request != "" { // of several that wait for one user, the one heard last can end the place by its id
+		place.RequestId = w.request
+	}
+	return place, w.write(ctx, place, store.Update(place))
 }
 
 // join takes a place at the queue's end; the old one when that ran out, or was given up by another call for the same user.
