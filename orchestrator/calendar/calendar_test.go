@@ -207,6 +207,24 @@ func TestInheritance(t *testing.T) {
 	}
 }
 
+// A calendar that opens on a holiday that it inherits does so although that is a holiday, like one that opens on its own.
+func TestOpeningOnInheritedHoliday(t *testing.T) {
+	town := named("town", &v1.CalendarSpec{TimeZone: "Asia/Tokyo", HolidaySets: []string{"jp"}, Openings: []*v1.CalendarOpening{{Date: "2026-11-24", Open: "09:00", Close: "12:00"}}})
+	r := resolve(t, &v1.CalendarSpec{TimeZone: "Asia/Tokyo", Parent: "town",
+		Holidays: []*v1.CalendarDay{{Date: "2026-11-24", Name: "works"}},
+		Openings: []*v1.CalendarOpening{{Date: "2026-11-23", Open: "08:00", Close: "10:00", Name: "臨時"}}}, town)
+	for day := range r.Days(date(t, "2026-11-23"), date(t, "2026-11-23")) {
+		if !day.Special || len(day.Openings) != 1 || !day.Holiday || day.HolidayName != "Labor Thanksgiving Day" {
+			t.Errorf("open on the town's holiday: %+v", day)
+		}
+	}
+	for day := range r.Days(date(t, "2026-11-24"), date(t, "2026-11-24")) {
+		if day.Special || len(day.Openings) != 0 || day.HolidayName != "works" {
+			t.Errorf("closed on the town's opening: %+v", day)
+		}
+	}
+}
+
 func TestLine(t *testing.T) {
 	chain := func(length int) (all []*v1.Calendar) {
 		for i := range length {

@@ -24,7 +24,8 @@ type Day struct {
 	Openings []Opening
 	// Special: the openings are one-off ones.
 	Special bool
-	// Holiday: the date is a holiday, and HolidayName says which. It is closed then unless Special.
+	// Holiday: the date is a holiday of the calendar or of one that it inherits from, and HolidayName says which, by the nearest.
+	// It is closed then unless Special.
 	Holiday     bool
 	HolidayName string
 	// Blackout: nothing may be changed on this date. Blackouts do not close.
@@ -105,16 +106,17 @@ func (r *Resolved) day(date Date, tables holidayTables) Day {
 	spans := r.hours[date.Weekday()]
 	for _, l := range r.levels {
 		name, holiday := l.holiday(date, tables)
+		special, opens := l.openings[date]
+		switch { // the nearest calendar that speaks of the date says when it is open
+		case day.Special || day.Holiday:
+		case opens:
+			spans, day.Special = special, true
+		case holiday:
+			spans = nil
+		}
+		// A holiday stays one although a nearer calendar opens on it, and people want to read that.
 		if holiday && !day.Holiday {
 			day.Holiday, day.HolidayName = true, name
-		}
-		if special, ok := l.openings[date]; ok {
-			spans, day.Special = special, true
-			break
-		}
-		if holiday {
-			spans = nil
-			break
 		}
 	}
 	day.Openings = instants(date, spans, r.zone)

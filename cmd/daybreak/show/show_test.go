@@ -302,11 +302,13 @@ func TestCalendar(t *testing.T) {
 			{Days: []v1.Weekday{1, 2, 3, 4, 5}, Open: "13:00", Close: "17:15"}, {Days: []v1.Weekday{1, 2, 3, 4, 5}, Open: "08:30", Close: "12:00"},
 			{Days: []v1.Weekday{4}, Open: "17:15", Close: "19:00"},
 		},
-		Blackouts: []*v1.CalendarDay{{Date: "2026-11-27", Name: "決算"}},
+		Blackouts: []*v1.CalendarDay{{Date: "2026-11-27", Name: "決算"}}, Holidays: []*v1.CalendarDay{{Date: "2026-11-28", Name: "創立記念日"}},
 	}}
 	branch := &v1.Calendar{Meta: &v1.Meta{Name: "branch"}, Spec: &v1.CalendarSpec{
 		TimeZone: "Asia/Tokyo", Parent: "office", Holidays: []*v1.CalendarDay{{Date: "2026-11-30", Name: "moving"}},
-		Openings: []*v1.CalendarOpening{{Date: "2026-11-29", Open: "07:00", Close: "20:00", Name: "選挙"}},
+		Openings: []*v1.CalendarOpening{
+			{Date: "2026-11-28", Open: "09:00", Close: "12:00", Name: "臨時"}, {Date: "2026-11-29", Open: "07:00", Close: "20:00", Name: "選挙"},
+		},
 	}}
 	never := &v1.Calendar{Meta: &v1.Meta{Name: "never"}, Spec: &v1.CalendarSpec{TimeZone: "UTC"}}
 	lookup := func(string) (*v1.Calendar, error) { return office, nil }
