@@ -204,10 +204,16 @@ func (u use) again(reclaim *v1.Reclaim, rule *v1.IdleRule) string {
 	return "it is not idle for long enough: " + u.how
 }
 
+// graceOf is the time between the warning and the act. What nobody wrote keeps the rule that holds for what they write: who is
+// warned for longer than they were away is warned all day.
+func graceOf(rule *v1.IdleRule) time.Duration {
+	return durationOr(rule.GetGrace(), min(defaultGrace, rule.GetAfter().AsDuration()))
+}
+
 // warn is the first step: the user is told, and the desktop is marked.
 func (in idleInput) warn(now time.Time, desktop *v1.Desktop, use use) *idleChange {
 	changed := proto.CloneOf(desktop)
-	at := now.Add(durationOr(in.rule.GetGrace(), defaultGrace))
+	at := now.Add(graceOf(in.rule))
 	action := in.rule.GetAction()
 	changed.Claim.Reclaim = &v1.Reclaim{Since: timestamppb.New(now), ActAt: timestamppb.New(at), Action: action, Reason: use.how}
 	changed.Incarnation.Notice = &v1.Notice{Id: fmt.Sprintf("idle-%d", now.UnixMilli()), Text: fmt.Sprintf(

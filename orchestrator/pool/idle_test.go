@@ -104,6 +104,19 @@ func TestIdleWarnsLooksAndActs(t *testing.T) {
 	}
 }
 
+// Where no grace is written it is five minutes, and never longer than the desktop was idle.
+func TestIdleGraceByDefault(t *testing.T) {
+	for after, want := range map[time.Duration]time.Duration{
+		time.Minute: time.Minute, 5 * time.Minute: 5 * time.Minute, 30 * time.Minute: 5 * time.Minute,
+	} {
+		w, _ := heldWorld(t)
+		w.idleRound(w.idleInput(&v1.IdleRule{After: durationpb.New(after), Action: suspend}))
+		if got := w.desktops["sales-1"].GetClaim().GetReclaim().GetActAt().AsTime().Sub(w.now); got != want {
+			t.Errorf("idle after %v: warned %v ahead, want %v", after, got, want)
+		}
+	}
+}
+
 // What the second step finds changed takes the first one back.
 func TestIdleIsWithdrawn(t *testing.T) {
 	ago := func(w *world, d time.Duration) *timestamppb.Timestamp { return timestamppb.New(w.now.Add(-d)) }

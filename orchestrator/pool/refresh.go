@@ -83,7 +83,7 @@ func (d *decision) refreshWaits(desktop *v1.Desktop, due time.Time) (why string,
 		return "", time.Time{}
 	}
 	if rule := d.IdleRule; rule != nil && rule.GetAction() != v1.IdleAction_IDLE_ACTION_SUSPEND {
-		quiet = rule.GetAfter().AsDuration() + durationOr(rule.GetGrace(), defaultGrace)
+		quiet = rule.GetAfter().AsDuration() + graceOf(rule)
 	}
 	if until = last.Add(quiet); !until.After(d.now) {
 		return "", time.Time{}

@@ -77,6 +77,7 @@ func idleRuleWord(rule *v1.IdleRule) string {
 	if rule == nil {
 		return "left alone"
 	}
+	after := rule.GetAfter().AsDuration()
 	return fmt.Sprintf("%s after %s, warned %s ahead", strings.ToLower(strings.ReplaceAll(word(rule.GetAction()), "_", " ")),
-		Span(rule.GetAfter().AsDuration()), Span(durationOr(rule.GetGrace(), 5*time.Minute)))
+		Span(after), Span(durationOr(rule.GetGrace(), min(5*time.Minute, after))))
 }

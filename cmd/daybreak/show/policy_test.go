@@ -45,11 +45,11 @@ Idle:      open: suspend after 2h, warned 10m ahead; closed: release after 1h, w
 Schedule:  open learned; closed 10%; spares while open 3
 Claims:    dedicated: the first claim binds user and desktop for ever
 Refresh:   never, but for another version
-Idle:      open: left alone; closed: shut down after 1h, warned 5m ahead
+Idle:      open: left alone; closed: shut down after 1m, warned 1m ahead
 `: {
 			Schedule: &v1.Schedule{Open: "learned", Closed: "10%", SpareBuffer: "3"},
 			Claims:   &v1.ClaimPolicy{Mode: v1.ClaimMode_CLAIM_MODE_DEDICATED},
-			Idle:     &v1.IdlePolicy{Closed: &v1.IdleRule{After: hours(1), Action: v1.IdleAction_IDLE_ACTION_SHUT_DOWN}},
+			Idle:     &v1.IdlePolicy{Closed: &v1.IdleRule{After: durationpb.New(time.Minute), Action: v1.IdleAction_IDLE_ACTION_SHUT_DOWN}},
 		},
 	} {
 		var out bytes.Buffer

@@ -989,7 +989,7 @@ type IdleRule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How long.
 	After *durationpb.Duration `protobuf:"bytes,1,opt,name=after,proto3" json:"after,omitempty"`
-	// Time between the warning, in the guest and as an event, and the act. Default 5 minutes.
+	// Time between the warning, in the guest and as an event, and the act. At most after. Default 5 minutes, or after where that is less.
 	Grace *durationpb.Duration `protobuf:"bytes,2,opt,name=grace,proto3" json:"grace,omitempty"`
 	// What is done.
 	Action        IdleAction `protobuf:"varint,3,opt,name=action,proto3,enum=daybreak.v1.IdleAction" json:"action,omitempty"`
