@@ -213,7 +213,7 @@ func (a *Agent) adoptAll(ctx context.Context) error {
 	a.adopted = true
 	a.mu.Unlock()
 	lives := a.book.all()
-	a.log.Info().Int("lives", len(lives)).Int("running", a.view.running()).Msg("host's desktops adopted")
+	a.log.Info().Int("lives", len(lives)).Uint32("running", a.running(nil).vms).Msg("host's desktops adopted")
 	a.book.signal()
 	a.ready.Do(a.tellReady)
 	for _, e := range lives {

@@ -33,9 +33,12 @@ func (o *observer) hurry() {
 
 func (o *observer) run(ctx context.Context) error {
 	for {
-		began := time.Now()
+		began, before := time.Now(), o.agent.running(nil)
 		o.look(ctx)
 		o.agent.takeStock(ctx)
+		if o.agent.running(nil) != before {
+			o.agent.book.signal() // no state tells of it: QEMU came or went
+		}
 		// What runs or was freed may have changed without a word of ours.
 		o.agent.governor.nudge()
 		// However many wait, lists are not asked for in a rush; each needs two, some time apart.

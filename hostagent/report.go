@@ -73,14 +73,14 @@ func (a *Agent) compose(since uint64) (*v1.ReportRequest, uint64) {
 	known := a.book.knownDesktops()
 	request := &v1.ReportRequest{Desktops: desktops, Unwell: cleanText(a.Unwell(), 1024)}
 	inFlight, limit := a.governor.counts()
-	heldBack, running := a.governor.heldBack(), a.runningMiB(nil)
+	heldBack, runs := a.governor.heldBack(), a.running(nil)
 	a.inventory.mu.Lock()
 	defer a.inventory.mu.Unlock()
 	load := a.inventory.load
 	request.Usage = &v1.HostUsage{
 		StoreAvailableBytes: a.inventory.space.Available, StoreReadRate: a.inventory.space.ReadRate, MemoryAvailableMib: load.MemoryAvailableMiB,
-		BootsInFlight: uint32(inFlight), BootLimit: uint32(limit), Running: uint32(a.view.running()),
-		RunningMemoryMib: running, HeldBack: cleanText(heldBack, 512), BuildMemoryMib: a.buildMiB(),
+		BootsInFlight: uint32(inFlight), BootLimit: uint32(limit), Running: runs.vms,
+		RunningMemoryMib: runs.memoryMiB, HeldBack: cleanText(heldBack, 512), BuildMemoryMib: a.buildMiB(),
 		PsiCpu: load.PSICPU, PsiMemory: load.PSIMemory, PsiIo: load.PSIIO,
 	}
 	request.Images = a.inventory.bases[:min(len(a.inventory.bases), maxImages)]

@@ -59,7 +59,7 @@ func reservedMiB(said, memory uint64) uint64 {
 func (a *Agent) room(held map[lifeKey]uint64) room {
 	r := room{memoryMiB: a.hardware.MemoryMiB}
 	r.memoryMiB -= min(r.memoryMiB, reservedMiB(a.book.reservedMemory(), a.hardware.MemoryMiB))
-	r.promisedMiB = a.runningMiB(held) + a.buildMiB()
+	r.promisedMiB = a.running(held).memoryMiB + a.buildMiB()
 	if load, err := a.meter.Load(); err == nil && load.MemoryAvailableMiB > 0 {
 		r.availableMiB, r.availableKnown = load.MemoryAvailableMiB, true
 		for _, mib := range held {
@@ -75,11 +75,17 @@ func (a *Agent) room(held map[lifeKey]uint64) room {
 	return r
 }
 
-// runningMiB is the memory that was promised to the VMs that run or may: those on the list, those that the book says were
-// started, and those that hold a slot.
-func (a *Agent) runningMiB(held map[lifeKey]uint64) uint64 {
+// tally is how many VMs run, or may, and the memory that was promised to them.
+type tally struct {
+	vms       uint32
+	memoryMiB uint64
+}
+
+// running counts the VMs that run or may: those on the list, those that the book says were started, and those that hold a slot.
+// So one that was just started counts before any list has it.
+func (a *Agent) running(held map[lifeKey]uint64) tally {
 	listed := a.view.memory()
-	sum := uint64(0)
+	var sum tally
 	for _, e := range a.book.all() {
 		key := keyOf(e.life)
 		mib, here := listed[key]
@@ -89,7 +95,8 @@ func (a *Agent) runningMiB(held map[lifeKey]uint64) uint64 {
 		if mib == 0 {
 			mib = a.memoryMiB(e)
 		}
-		sum += mib
+		sum.vms++
+		sum.memoryMiB += mib
 	}
 	return sum
 }

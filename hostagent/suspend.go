@@ -227,6 +227,7 @@ func (w *worker) suspend(ctx context.Context, e entry, p *progress) error {
 		return err
 	}
 	p.answered, p.proven, p.woken, p.wakingSince, p.doubt = false, false, false, time.Time{}, ""
+	a.observer.hurry() // its memory is free once a list lacks it
 	return a.book.update(e.life, time.Now(), func(status *v1.DesktopStatus) {
 		status.State, status.Message = v1.DesktopState_DESKTOP_STATE_SUSPENDED, ""
 	})

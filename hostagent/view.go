@@ -123,16 +123,3 @@ func (v *view) memory() map[lifeKey]uint64 {
 	}
 	return given
 }
-
-// running counts the VMs of the newest list.
-func (v *view) running() int {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	n := 0
-	for _, domain := range v.last.domains {
-		if domain.State != DomainGone {
-			n++
-		}
-	}
-	return n
-}

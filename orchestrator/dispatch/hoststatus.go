@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// usagePeriod is the least time between two writes that only say how much of a host is in use.
+	// usagePeriod is the least time between two writes that only say how much of a host is in use, and nothing urgent.
 	usagePeriod = 30 * time.Second
 	// maxKept bounds what Host.status lists of kept disks, since an object has a limit of size.
 	maxKept = 512
@@ -115,10 +115,12 @@ func rounded(u *v1.HostUsage) *v1.HostUsage {
 	}
 }
 
-// urgent says whether a host's use changed in a way that people and the planner wait for: memory came back, or desktops begin or
-// cease to be held back.
+// urgent says whether a host's use changed in a way that people and the planner wait for: a VM came or went, a boot began or
+// ended, or desktops begin or cease to be held back. Those who look at a desktop's new state look at its host beside it, and
+// the state is written anyway.
 func urgent(old, next *v1.HostUsage) bool {
-	return next.GetRunningMemoryMib() < old.GetRunningMemoryMib() || next.GetBuildMemoryMib() != old.GetBuildMemoryMib() ||
+	return next.GetRunning() != old.GetRunning() || next.GetBootsInFlight() != old.GetBootsInFlight() ||
+		next.GetRunningMemoryMib() != old.GetRunningMemoryMib() || next.GetBuildMemoryMib() != old.GetBuildMemoryMib() ||
 		(next.GetHeldBack() == "") != (old.GetHeldBack() == "")
 }
 

@@ -42,8 +42,11 @@ func TestUrgentUse(t *testing.T) {
 		want   bool
 	}{
 		"nothing":         {func(*v1.HostUsage) {}, false},
-		"memory is taken": {func(u *v1.HostUsage) { u.RunningMemoryMib = 8192 }, false},
+		"memory is taken": {func(u *v1.HostUsage) { u.RunningMemoryMib = 8192 }, true},
 		"memory is back":  {func(u *v1.HostUsage) { u.RunningMemoryMib = 1024 }, true},
+		"a VM":            {func(u *v1.HostUsage) { u.Running = 1 }, true},
+		"a boot":          {func(u *v1.HostUsage) { u.BootsInFlight = 1 }, true},
+		"pressure":        {func(u *v1.HostUsage) { u.PsiIo, u.MemoryAvailableMib = 50, 64 }, false},
 		"a build":         {func(u *v1.HostUsage) { u.BuildMemoryMib = 1024 }, true},
 		"held back":       {func(u *v1.HostUsage) { u.HeldBack = "no memory" }, true},
 		"another limit":   {func(u *v1.HostUsage) { u.BootLimit = 2 }, false},
