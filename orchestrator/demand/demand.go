@@ -11,6 +11,7 @@
 package demand
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -43,6 +44,18 @@ type Step struct {
 // Wanted is how many of so many seats should run when users hold, or wait for, so many.
 func (s Step) Wanted(held, seats int) int {
 	return min(seats, max(s.Target, held+s.Buffer))
+}
+
+// Why says why so many are wanted when users hold, or wait for, so many, and so many others run that one user alone can have.
+func (s Step) Why(held, kept, seats int) string {
+	if s.Wanted(held+kept, seats) <= s.Target {
+		return s.Reason
+	}
+	text := fmt.Sprintf("%s; %d held or waited for", s.Reason, held)
+	if kept > 0 {
+		text += fmt.Sprintf(", %d kept for one user each", kept)
+	}
+	return text + fmt.Sprintf(", and %d spare (%s)", s.Buffer, s.BufferReason)
 }
 
 // Curve is what the pool asks for from one time until before another: at least one step, the first at from, in order, each

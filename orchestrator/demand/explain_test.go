@@ -49,3 +49,21 @@ func TestExplain(t *testing.T) {
 		})
 	}
 }
+
+// Why is the target's reason, and says who holds what and which spares there are when those ask for more.
+func TestWhy(t *testing.T) {
+	s := demand.Step{Target: 2, Buffer: 1, Reason: "opening hours, 2", BufferReason: "minReady"}
+	for _, row := range []struct {
+		held, kept, seats int
+		want              string
+	}{
+		{1, 0, 4, "opening hours, 2"},
+		{2, 0, 2, "opening hours, 2"},
+		{2, 0, 4, "opening hours, 2; 2 held or waited for, and 1 spare (minReady)"},
+		{1, 1, 4, "opening hours, 2; 1 held or waited for, 1 kept for one user each, and 1 spare (minReady)"},
+	} {
+		if got := s.Why(row.held, row.kept, row.seats); got != row.want {
+			t.Errorf("%v: got %q", row, got)
+		}
+	}
+}

@@ -35,9 +35,9 @@ func (d *decision) resting(view *store.View, desktop *v1.Desktop) string {
 	if at := inc.GetStartAt(); at != nil {
 		text += fmt.Sprintf(" and starts at %s", at.AsTime().In(zone).Format("2006-01-02 15:04:05 MST"))
 		if deadline := d.deadlineOf(desktop); !deadline.IsZero() {
-			step := demand.At(d.Curve, deadline)
-			text += fmt.Sprintf(", %s: %d are wanted then (%s)", toBeReady(at.AsTime(), deadline, zone),
-				step.Wanted(d.held+d.kept, int(d.Pool.GetSpec().GetDesktops())), step.Reason)
+			step, seats := demand.At(d.Curve, deadline), int(d.Pool.GetSpec().GetDesktops())
+			text += fmt.Sprintf(", %s: %d are wanted then (%s)", toBeReady(d.now, at.AsTime(), deadline, zone),
+				step.Wanted(d.held+d.kept, seats), step.Why(d.held, d.kept, seats))
 		}
 	} else {
 		text += ": " + d.whyCold(desktop, zone)

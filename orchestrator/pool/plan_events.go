@@ -119,7 +119,7 @@ func planText(now time.Time, plan *v1.Plan, zone *time.Location) string {
 		slices.SortFunc(ahead, func(a, b *v1.PlannedStart) int { return a.GetStartAt().AsTime().Compare(b.GetStartAt().AsTime()) })
 		first, deadline := ahead[0].GetStartAt().AsTime(), ahead[0].GetDeadline().AsTime()
 		text = fmt.Sprintf("%s: %s on %s from %s on, the first %s", plan.GetDate(), starts(len(ahead)), plural(len(hosts), "host"),
-			first.In(zone).Format("15:04:05 MST"), toBeReady(first, deadline, zone))
+			first.In(zone).Format("15:04:05 MST"), toBeReady(now, first, deadline, zone))
 	}
 	for _, s := range plan.GetShortfalls() {
 		if s.GetDeadline().AsTime().After(now) {
@@ -129,10 +129,13 @@ func planText(now time.Time, plan *v1.Plan, zone *time.Location) string {
 	return text
 }
 
-// toBeReady says when a start is to be ready, or was when it comes too late for that.
-func toBeReady(start, deadline time.Time, zone *time.Location) string {
-	if deadline.Before(start) {
+// toBeReady says when a start is to be ready, though it may come too late for that, or was.
+func toBeReady(now, start, deadline time.Time, zone *time.Location) string {
+	switch {
+	case !deadline.After(now):
 		return "was to be ready at " + deadline.In(zone).Format("15:04:05 MST")
+	case deadline.Before(start):
+		return "is to be ready at " + deadline.In(zone).Format("15:04:05 MST")
 	}
 	return "to be ready at " + deadline.In(zone).Format("15:04 MST")
 }

@@ -229,9 +229,6 @@ func (d *decision) roomElsewhere(desktop *v1.Desktop) *room.Host {
 
 // whyWanted says how many should run and why.
 func (d *decision) whyWanted() string {
-	text := fmt.Sprintf("wanted %d of %d now: %s", d.want, d.Pool.GetSpec().GetDesktops(), d.step.Reason)
-	if d.want > d.step.Target {
-		text += fmt.Sprintf("; %d held or waited for, and %d spare (%s)", d.held, d.step.Buffer, d.step.BufferReason)
-	}
-	return text
+	seats := int(d.Pool.GetSpec().GetDesktops())
+	return fmt.Sprintf("wanted %d of %d now: %s", d.want, seats, d.step.Why(d.held, d.kept, seats))
 }
