@@ -42,6 +42,9 @@ func explainPool(view *store.View, now time.Time, pool *v1.Pool) *v1.ExplainResp
 	case d.scheduled():
 		answer.Summary = fmt.Sprintf("pool %s is as it should be: %d of %s ready, %d cold", pool.GetMeta().GetName(), status.GetReady(),
 			plural(int(pool.GetSpec().GetDesktops()), "desktop"), status.GetCold())
+		if n := d.dormant; n > 0 {
+			answer.Summary += fmt.Sprintf(", %d %s", n, sleeping(n))
+		}
 	}
 	answer.Details = slices.Concat(d.dayNews(), d.queueNews(), d.rolloutNews(view), demand.Explain(DemandOf(view, pool), now))
 	told := 0

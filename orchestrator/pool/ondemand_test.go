@@ -40,3 +40,23 @@ func TestWaitBootsOneOfAColdPool(t *testing.T) {
 		}
 	})
 }
+
+// What is wanted at a later time, and why, tells of those who hold a desktop now and of the spares beside them, as it does once that time has come.
+func TestForecastTellsOfHoldersAndSpares(t *testing.T) {
+	story(t, func(h *house) {
+		h.open(20, 5, &v1.Schedule{Open: "0", SpareBuffer: "1"})
+		h.at(1, 0, 0)
+		if err := h.claimer.Wait(h.t.Context(), "sales", "taro", "", func(*v1.WaitResponse) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		h.at(2, 0, 0)
+		const why = "opening hours, 0; 1 held or waited for, and 1 spare (spareBuffer, 1)"
+		h.explains("sales", "to be ready at 08:30 UTC: 2 are wanted then ("+why+")")
+		plan, _ := store.Lookup[*v1.Plan](h.mirror.View(), "sales-2000-01-01")
+		if targets := plan.GetTargets(); len(targets) < 2 || targets[1].GetRunning() != 2 || targets[1].GetReason() != why {
+			t.Errorf("the plan's targets: %v", targets)
+		}
+		h.at(8, 31, 0)
+		h.explains("sales", "wanted 2 of 5 now: "+why)
+	})
+}

@@ -110,15 +110,6 @@ func (in *input) addPool(object *v1.Pool, curve []demand.Step) {
 		Name: object.GetMeta().GetName(), Image: object.GetSpec().GetImage(), Digest: digestOf(in.view, object),
 		Readiness: readinessDeadline(object), MemoryMiB: int64(wanted.GetMemoryMib()), VCPUs: int64(wanted.GetVcpus()), Hosts: []string{},
 	}
-	seats, told := int(object.GetSpec().GetDesktops()), targetsOf(d.Plans)
-	for _, step := range curve {
-		target := warmup.Target{From: step.From, Running: step.Wanted(d.held+d.kept, seats), Reason: step.Reason}
-		target.Since = since(told, target, in.now)
-		if n := len(pool.Targets); n > 0 && pool.Targets[n-1].Running == target.Running && pool.Targets[n-1].Reason == target.Reason {
-			continue
-		}
-		pool.Targets = append(pool.Targets, target)
-	}
 	for _, h := range in.rooms {
 		known := in.hosts[h.Name()]
 		if known == nil || !known.placeable || !h.Zones[object.GetSpec().GetZone()] {
@@ -133,7 +124,7 @@ func (in *input) addPool(object *v1.Pool, curve []demand.Step) {
 	if d.base.version != nil {
 		pool.Seats = unmade(d)
 	} else {
-		lost["are not made yet"] += len(unmade(d))
+		lost["not made yet"] += len(unmade(d))
 	}
 	for _, desktop := range d.Desktops {
 		seat, why := in.seatOf(d, desktop)
@@ -146,6 +137,8 @@ func (in *input) addPool(object *v1.Pool, curve []demand.Step) {
 		}
 		pool.Seats = append(pool.Seats, seat)
 	}
+	pool.Targets = d.planTargets(len(pool.Seats), lost[sleeps])
+	delete(lost, sleeps)
 	for why, n := range lost {
 		if n > 0 && (pool.LostWhy == "" || n > lost[pool.LostWhy] || n == lost[pool.LostWhy] && why < pool.LostWhy) {
 			pool.LostWhy = why
@@ -153,6 +146,29 @@ func (in *input) addPool(object *v1.Pool, curve []demand.Step) {
 		pool.Lost += n
 	}
 	in.Pools = append(in.Pools, pool)
+}
+
+// sleeps is what seatOf says of a desktop that is there for its user, and runs when they are back.
+const sleeps = "asleep until their users are back"
+
+// planTargets are what a plan is made for, when so many seats run or could be started, and so many others sleep until their users are
+// back. Those are there for them and nothing is missing in their place; but a seat that could be started is not left cold for one that sleeps.
+func (d *decision) planTargets(startable, asleep int) (targets []warmup.Target) {
+	seats, told := int(d.Pool.GetSpec().GetDesktops()), targetsOf(d.Plans)
+	for _, step := range d.Curve {
+		wanted, reason := step.Wanted(d.held+d.kept, seats), step.Why(d.held, d.kept, seats)
+		running := min(wanted, max(startable, wanted-asleep))
+		if running < wanted {
+			reason += fmt.Sprintf(", less %d that %s", wanted-running, sleeping(wanted-running))
+		}
+		target := warmup.Target{From: step.From, Running: running, Reason: reason}
+		target.Since = since(told, target, d.now)
+		if n := len(targets); n > 0 && targets[n-1].Running == target.Running && targets[n-1].Reason == target.Reason {
+			continue
+		}
+		targets = append(targets, target)
+	}
+	return targets
 }
 
 // targetsOf are those of all plans, in order.
@@ -243,13 +259,13 @@ func (in *input) seatOf(d *decision, desktop *v1.Desktop) (seat warmup.Seat, los
 	seat = warmup.Seat{Number: uint32(seatNumber(desktop)), Claimed: desktop.GetClaim() != nil}
 	switch {
 	case d.deletion(desktop) != nil:
-		return seat, "are to be deleted"
+		return seat, "to be deleted"
 	case state == v1.DesktopState_DESKTOP_STATE_LOST:
-		return seat, "are on hosts that are not heard from"
-	case awaitsUser(d.now, desktop) && (desktop.GetClaim() != nil || !d.toRefresh(desktop)):
-		return seat, "wait for their users"
+		return seat, "on hosts that are not heard from"
 	case store.Broken(state) && inc.GetDesired() != v1.DesiredState_DESIRED_STATE_DELETED:
-		return seat, "have failed"
+		return seat, "failed"
+	case awaitsUser(d.now, desktop) && (desktop.GetClaim() != nil || !d.toRefresh(desktop)):
+		return seat, sleeps
 	case d.isOver(desktop), inc.GetDesired() == v1.DesiredState_DESIRED_STATE_DELETED, desktop.GetClaim() == nil && d.toRefresh(desktop):
 		in.giveBack(host, desktop)
 		return seat, "" // about to be made anew: cold, and nowhere yet
@@ -267,7 +283,7 @@ func (in *input) seatOf(d *decision, desktop *v1.Desktop) (seat warmup.Seat, los
 		}
 		seat.For = d.startedFor(desktop)
 	case host == nil && inc.GetHost() != "":
-		return seat, "are prepared on hosts that are not well"
+		return seat, "prepared on hosts that are not well"
 	case host != nil && !host.placeable && desktop.GetSpec().GetDataHost() == "":
 		return seat, "" // is made anew elsewhere when it is wanted
 	case inc.GetDesired() == v1.DesiredState_DESIRED_STATE_READY:

@@ -24,6 +24,8 @@ func (h *house) live(ctx context.Context, d *v1.Desktop) error {
 		state = v1.DesktopState_DESKTOP_STATE_PREPARED
 	case state == v1.DesktopState_DESKTOP_STATE_PREPARED && isDue(time.Now(), d):
 		state = v1.DesktopState_DESKTOP_STATE_STARTING
+	case state == v1.DesktopState_DESKTOP_STATE_SUSPENDED && isDue(time.Now(), d):
+		state = v1.DesktopState_DESKTOP_STATE_READY
 	case state == v1.DesktopState_DESKTOP_STATE_STARTING && time.Since(begun) >= took:
 		state = v1.DesktopState_DESKTOP_STATE_READY
 	}

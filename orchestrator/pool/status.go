@@ -102,7 +102,7 @@ func (d *decision) remarks(s *v1.PoolStatus) []string {
 		return remarks
 	}
 	var first []string
-	if s.Ready < s.Wanted || len(remarks) > 0 {
+	if int(s.Ready)+d.dormant < int(s.Wanted) || len(remarks) > 0 {
 		first = append(first, d.progress(s))
 	}
 	if full := d.fullness(s); full != "" {
@@ -114,6 +114,9 @@ func (d *decision) remarks(s *v1.PoolStatus) []string {
 // progress says how far the pool is on the way to what is wanted.
 func (d *decision) progress(s *v1.PoolStatus) string {
 	text := fmt.Sprintf("%d of %d are ready, %d on the way", s.Ready, s.Wanted, s.Starting)
+	if n := d.dormant; n > 0 && s.Ready < s.Wanted {
+		text += fmt.Sprintf(", %d %s", n, sleeping(n))
+	}
 	anew, going := 0, 0
 	for _, desktop := range slices.Concat(d.retiring, d.over) {
 		if d.surplus[desktop.GetMeta().GetName()] {

@@ -15,13 +15,14 @@ const lookAhead = 30 * time.Minute
 
 // balance is how many of a pool's desktops run or are on the way to it, and how many should.
 type balance struct {
-	step   demand.Step // what the schedule asks for now
-	held   int         // users who hold a desktop that runs, or wait for one
-	kept   int         // desktops that run, that nobody holds, and that one user alone can have
-	warm   int         // desktops that run or are told to, if there is a host for them
-	trying int         // of these, on the version that is being rolled out
-	want   int         // should run now
-	soon   int         // the most that should run within lookAhead, now included
+	step    demand.Step // what the schedule asks for now
+	held    int         // users who hold a desktop that runs, or wait for one
+	kept    int         // desktops that run, that nobody holds, and that one user alone can have
+	dormant int         // desktops that only their users wake, and that are there for them
+	warm    int         // desktops that run or are told to, if there is a host for them
+	trying  int         // of these, on the version that is being rolled out
+	want    int         // should run now
+	soon    int         // the most that should run within lookAhead, now included
 }
 
 // isDue: the life is to run by now, or its host began it in its time, and our clock was set back since.
@@ -69,6 +70,19 @@ func isSuspended(desktop *v1.Desktop) bool {
 // awaitsUser: it is suspended, or its user's and shut down, until they are back.
 func awaitsUser(now time.Time, desktop *v1.Desktop) bool {
 	return isSuspended(desktop) || isCold(now, desktop) && desktop.GetClaim() != nil
+}
+
+// isUsersToWake: the pool does not wake the desktop when more should run; one that a user has for ever and does not hold it does.
+func (d *decision) isUsersToWake(desktop *v1.Desktop) bool {
+	return (desktop.GetClaim() != nil || !isDedicated(d.Pool)) && !store.Broken(store.State(desktop))
+}
+
+// sleeping is said of so many desktops that their users alone wake.
+func sleeping(n int) string {
+	if n == 1 {
+		return "sleeps until its user is back"
+	}
+	return "sleep until their users are back"
 }
 
 // bornCold: the life began to wait, and was told to run later. It takes no desktop out of service while it starts.
@@ -126,6 +140,9 @@ func (d *decision) uncount(desktop *v1.Desktop) {
 }
 
 func (d *decision) count(desktop *v1.Desktop) {
+	if awaitsUser(d.now, desktop) && d.isUsersToWake(desktop) {
+		d.dormant++
+	}
 	if !d.counts(desktop) {
 		return
 	}

@@ -317,10 +317,8 @@ func (p *planner) whyNot(o *pool) string {
 		}
 	}
 	switch {
-	case cold == 0 && o.Lost > 0:
-		return fmt.Sprintf("all %d desktops that can be used are taken; %d more %s", o.running, o.Lost, cmp.Or(o.LostWhy, "cannot be used"))
 	case cold == 0:
-		return fmt.Sprintf("all %d desktops are taken", o.running)
+		return o.allTaken()
 	case closed != nil && (roomiest == nil || 2*shut > cold):
 		return fmt.Sprintf("the hosts of %d cold desktops start nothing: %s %s", cold, closed.Name, closed.Closed)
 	case roomiest == nil:
@@ -330,4 +328,25 @@ func (p *planner) whyNot(o *pool) string {
 	}
 	return fmt.Sprintf("the hosts of %d cold desktops have no memory free: one needs %d MiB, and %s, which has most, has %d MiB", cold, o.MemoryMiB,
 		roomiest.Name, max(0, most))
+}
+
+// allTaken says that there is no seat left to start.
+func (o *pool) allTaken() string {
+	if o.Lost == 0 {
+		if o.running == 1 {
+			return "the 1 desktop is taken"
+		}
+		return fmt.Sprintf("all %d desktops are taken", o.running)
+	}
+	text := fmt.Sprintf("all %d desktops that can be used are taken, and %d cannot be used", o.running, o.Lost)
+	switch o.running {
+	case 0:
+		text = fmt.Sprintf("%s cannot be used, and there are no others", count(o.Lost, "desktop"))
+	case 1:
+		text = fmt.Sprintf("the 1 desktop that can be used is taken, and %d cannot be used", o.Lost)
+	}
+	if o.LostWhy != "" {
+		text += fmt.Sprintf(" (%s)", o.LostWhy)
+	}
+	return text
 }

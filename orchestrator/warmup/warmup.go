@@ -56,7 +56,8 @@ type Pool struct {
 	// Seats that run, or that can be started. What failed, is lost, suspended or on a host that is not in Input.Hosts is not
 	// among them.
 	Seats []Seat
-	// Lost is how many more seats the pool has, which cannot be used, and LostWhy says why, in words that follow their number: "have failed".
+	// Lost is how many more seats the pool has, which cannot be used, and LostWhy says what they are: "failed". Not those that nobody
+	// misses, since they are there for their users: Targets are without them.
 	Lost    int
 	LostWhy string
 	// Hosts are the names of those on which seats without a host may be placed; nil means all.

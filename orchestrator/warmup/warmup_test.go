@@ -188,8 +188,8 @@ func TestWhyShort(t *testing.T) {
 			in.Pools[0].Seats, in.Pools[0].Targets[1].Running = in.Pools[0].Seats[:10], 10
 			in.Pools = append(in.Pools, night)
 		}},
-		{"seats are lost", "all 20 desktops that can be used are taken; 3 more have failed", at("06:00:00"), func(in *warmup.Input) {
-			in.Pools[0].Targets[1].Running, in.Pools[0].Lost, in.Pools[0].LostWhy = 23, 3, "have failed"
+		{"seats are lost", "all 20 desktops that can be used are taken, and 3 cannot be used (failed)", at("06:00:00"), func(in *warmup.Input) {
+			in.Pools[0].Targets[1].Running, in.Pools[0].Lost, in.Pools[0].LostWhy = 23, 3, "failed"
 		}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
