@@ -25,8 +25,9 @@ func (a *app) calendarImportCommand() *cobra.Command {
 Days that are there already stay as they are, so a file can be imported again. Days before last year are left out.
 
 The file is an .ics calendar, of which the all-day events count; or a .csv or .txt file with a line "date,name" or just
-"date" for each day, such as the holidays that Japan's Cabinet Office publishes, in UTF-8 or Shift_JIS. A later 'apply' of
-a file puts that file's lists in place of what was imported: 'daybreak get calendar NAME -o yaml' prints what to keep.
+"date" for each day, such as the holidays that Japan's Cabinet Office publishes, in UTF-8 or Shift_JIS. Dates are written
+2026-11-23, 2026/11/23, 2026年11月23日, 令和8年11月23日 or R8.11.23. A later 'apply' of a file puts that file's lists in
+place of what was imported: 'daybreak get calendar NAME -o yaml' prints what to keep.
 
 Events that repeat are listed from last year to the end of the fifth year to come. Import their file again before that year
 is over: 'describe calendar' says until when holidays are listed, and 'calendar preview' warns where it shows later ones.`,

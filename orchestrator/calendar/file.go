@@ -6,13 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/text/encoding/japanese"
+	"golang.org/x/text/unicode/norm"
 
 	"daybreak/proto/rules"
 )
@@ -34,8 +37,9 @@ type FileDay struct {
 }
 
 // ReadCSV reads lines of "date,name" or just "date", in UTF-8 or Shift_JIS, with or without a heading: the format in which
-// Japan's Cabinet Office publishes the holidays ("1955/1/1,元日"), and plain lists of dates ("2026-12-29"). The days come
-// back sorted, each date once, with the first name it has. Errors wrap ErrFile and name the line.
+// Japan's Cabinet Office publishes the holidays ("1955/1/1,元日"), plain lists of dates ("2026-12-29"), and those of Japanese
+// offices ("令和8年12月29日"). The days come back sorted, each date once, with the first name it has. Errors wrap ErrFile and
+// name the line.
 func ReadCSV(text []byte) ([]FileDay, error) {
 	text, err := toUTF8(text)
 	if err != nil {
@@ -97,18 +101,30 @@ func toUTF8(text []byte) ([]byte, error) {
 	return decoded, nil
 }
 
-// looseDate reads "2026-11-03" and "2026/11/3".
+// looseForm is a date whose year comes first: of the Common Era, or of Japan's present one. Older eras are over.
+var looseForm = regexp.MustCompile(`^(?:(令和|R) *(元|[0-9]{1,2})|([0-9]{4})) *[-/.年] *([0-9]{1,2}) *[-/.月] *([0-9]{1,2}) *日?$`)
+
+// looseDate reads "2026-11-03", "2026/11/3", "2026年11月3日", "令和8年11月3日" and "R8.11.3", in full-width characters too.
 func looseDate(text string) (Date, error) {
-	parts := strings.Split(strings.ReplaceAll(text, "/", "-"), "-")
-	if len(parts) == 3 && len(parts[0]) == 4 {
-		year, err1 := strconv.ParseUint(parts[0], 10, 16)
-		month, err2 := strconv.ParseUint(parts[1], 10, 8)
-		day, err3 := strconv.ParseUint(parts[2], 10, 8)
-		if errors.Join(err1, err2, err3) == nil {
-			return ParseDate(fmt.Sprintf("%04d-%02d-%02d", year, month, day))
-		}
+	found := looseForm.FindStringSubmatch(norm.NFKC.String(text))
+	if found == nil {
+		return Date{}, fmt.Errorf("%s is not a date; write one as 2026-11-23, 2026/11/23, 2026年11月23日, 令和8年11月23日 or R8.11.23", rules.Quoted(text))
 	}
-	return Date{}, fmt.Errorf("%s is not a date; write one as 2026-11-23 or 2026/11/23", rules.Found(text))
+	year := count(found[3])
+	if found[1] != "" {
+		year = 2018 + count(strings.Replace(found[2], "元", "1", 1))
+	}
+	date, err := ParseDate(fmt.Sprintf("%04d-%02d-%02d", year, count(found[4]), count(found[5])))
+	if first := (Date{2019, time.May, 1}); err == nil && found[1] != "" && date.Compare(first) < 0 {
+		return Date{}, fmt.Errorf("%s is not a date: 令和 began on %v", rules.Quoted(text), first)
+	}
+	return date, err
+}
+
+// count reads a few ASCII digits; none are 0.
+func count(digits string) int {
+	n, _ := strconv.Atoi(digits)
+	return n
 }
 
 func add(days map[Date]string, date Date, name string) error {
