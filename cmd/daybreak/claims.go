@@ -214,7 +214,7 @@ an earlier word back.`,
 			return a.withConn(func(conn *grpc.ClientConn) error {
 				answer, err := v1.NewClaimServiceClient(conn).Keep(c.Context(), &v1.KeepRequest{Pool: args[0], User: user, BusyFor: durationpb.New(busy)})
 				if err != nil {
-					return err
+					return inFlags(err, map[string]string{"busyFor": "--for"})
 				}
 				name, until := answer.GetDesktop().GetMeta().GetName(), answer.GetDesktop().GetClaim().GetBusyUntil()
 				if until == nil {

@@ -94,7 +94,11 @@ func (a *app) hostCommand() *cobra.Command {
 			RunE: func(c *cobra.Command, args []string) error {
 				return a.withConn(func(conn *grpc.ClientConn) error {
 					answer, err := v1.NewAdminServiceClient(conn).DrainHost(c.Context(), &v1.DrainHostRequest{Host: args[0], Drain: drain})
-					text := fmt.Sprintf("host/%s %s; %d desktops are on it", args[0], said, answer.GetDesktops())
+					are := "are"
+					if answer.GetDesktops() == 1 {
+						are = "is"
+					}
+					text := fmt.Sprintf("host/%s %s; %s %s on it", args[0], said, several(int(answer.GetDesktops()), "desktop"), are)
 					if staying := answer.GetStaying(); len(staying) > 0 {
 						text += ", of which these do not leave by themselves:"
 						for _, line := range staying {

@@ -34,7 +34,7 @@ bundle holds only what that older version has not: good for a control plane that
   daybreak image export debian 7 --since 6 debian-7.bundle`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 && len(args) != 3 {
-				return wrongUsage("want NAME [VERSION] FILE, got %d argument(s)", len(args))
+				return wrongUsage("want NAME [VERSION] FILE, got %s", several(len(args), "argument"))
 			}
 			return nil
 		},

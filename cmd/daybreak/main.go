@@ -111,7 +111,7 @@ func none(c *cobra.Command, args []string) error {
 func exactly(names ...string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		if len(args) != len(names) {
-			return wrongUsage("want %s, got %d argument(s)", strings.Join(names, " "), len(args))
+			return wrongUsage("want %s, got %s", strings.Join(names, " "), several(len(args), "argument"))
 		}
 		return nil
 	}

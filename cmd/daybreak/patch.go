@@ -86,7 +86,7 @@ and throws the VM away. A draft that comes up is ready. Without VERSION the newe
 		Example: "  daybreak image check debian\n  daybreak image check debian 4 --host kvm2",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 || len(args) > 2 {
-				return wrongUsage("want NAME [VERSION], got %d argument(s)", len(args))
+				return wrongUsage("want NAME [VERSION], got %s", several(len(args), "argument"))
 			}
 			return nil
 		},

@@ -54,6 +54,19 @@ func sentence(err error) string {
 	return said
 }
 
+// inFlags names what is wrong as the command line has it, where a server's error names the field of a message: {field: flag}.
+func inFlags(err error, flags map[string]string) error {
+	found, ok := status.FromError(err)
+	if !ok || err == nil {
+		return err
+	}
+	said := found.Proto()
+	for field, flag := range flags {
+		said.Message = strings.ReplaceAll(said.GetMessage(), field+": ", flag+": ")
+	}
+	return status.ErrorProto(said)
+}
+
 // unavailable tells the ways apart in which a server cannot be reached.
 func unavailable(server, said string) string {
 	for _, way := range []struct{ sign, words string }{

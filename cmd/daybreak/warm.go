@@ -115,7 +115,8 @@ func (a *app) warm(ctx context.Context, conn *grpc.ClientConn, name string, wish
 	}
 	// The pool carries its revision: what somebody else wrote in between is not written over.
 	if _, err := v1.NewObjectServiceClient(conn).Apply(ctx, &v1.ApplyRequest{Object: wrap(pool)}); err != nil {
-		return err
+		field := fmt.Sprintf("spec.schedule.extra[%d].", len(schedule.Extra)-1)
+		return inFlags(err, map[string]string{field + "target": "COUNT", field + "note": "--note", field + "until": "--until"})
 	}
 	_, err = fmt.Fprintf(a.out, "pool/%s: at least %s until %s (%s)\n", show.Clean(name), desktopsRun(wish.GetTarget()),
 		end.Format("2006-01-02 15:04"), resolved.Zone())

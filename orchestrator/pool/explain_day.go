@@ -122,12 +122,11 @@ func (d *decision) cooling(view *store.View, desktop *v1.Desktop, from, to time.
 		if event.GetReason() != ReasonCooled || at.Before(from) || at.After(to) {
 			continue
 		}
-		_, seats, _ := strings.Cut(event.GetMessage(), "(seats ")
-		if !inRanges(strings.TrimSuffix(seats, ")"), seatNumber(desktop)) {
+		text, seats := apart(event.GetMessage())
+		if !inRanges(seats, seatNumber(desktop)) {
 			continue
 		}
-		_, why, _ := strings.Cut(event.GetMessage(), " cooled: ")
-		why, _, _ = strings.Cut(why, " (seats ")
+		_, why, _ := strings.Cut(text, " cooled: ")
 		return at, fmt.Sprintf("cooled at %s: %s", clock(d.Clock, at), why)
 	}
 	return time.Time{}, ""

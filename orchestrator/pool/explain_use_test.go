@@ -91,7 +91,7 @@ func TestExplainNamesWhatGaveItBack(t *testing.T) {
 			suspended(w, d)
 			d.Status.State = v1.DesktopState_DESKTOP_STATE_READY
 		}, func(w *world) {
-			ago(w, time.Minute, w.pool, ReasonCooled, "1 desktop cooled: 0 are wanted (closed) (seats 1)")
+			ago(w, time.Minute, w.pool, ReasonCooled, "1 desktop cooled: 0 are wanted (closed) (seat 1)")
 		}, "sales-1 is not ready: it is being suspended on host h1 (cooled at 2027-04-05 11:03:00 UTC: 0 are wanted (closed))"},
 		"before this life": {func(w *world, d *v1.Desktop) {
 			suspended(w, d)

@@ -40,12 +40,29 @@ func (g *grouped) events(now time.Time, pool *v1.Pool) []store.Op {
 		if len(seats) == 0 {
 			return
 		}
-		message := fmt.Sprintf("%s %s: %s (seats %s)", plural(len(seats), "desktop"), what, g.why, ranges(seats))
+		message := fmt.Sprintf("%s %s: %s (%s)", plural(len(seats), "desktop"), what, g.why, seatsWord(seats))
 		ops = append(ops, store.Create(store.NewEvent(now, pool, reason, store.Cut(message, maxMessage), false)))
 	}
 	tell(ReasonWarmed, "woken", g.woken)
 	tell(ReasonCooled, "cooled", g.cooled)
 	return ops
+}
+
+func seatsWord(seats []int) string {
+	if len(seats) == 1 {
+		return "seat " + ranges(seats)
+	}
+	return "seats " + ranges(seats)
+}
+
+// apart takes the message of such an event apart: what it tells, and the ranges of the seats it tells of.
+func apart(message string) (text, seats string) {
+	at := strings.LastIndex(message, " (seat")
+	if at < 0 {
+		return message, ""
+	}
+	_, seats, _ = strings.Cut(message[at+1:], " ")
+	return message[:at], strings.TrimSuffix(seats, ")")
 }
 
 // ranges writes numbers in few letters: "1-5, 8".

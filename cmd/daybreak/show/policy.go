@@ -51,7 +51,7 @@ func claimsWord(c *v1.ClaimPolicy) string {
 func refreshWord(spec *v1.PoolSpec) string {
 	switch mode := spec.GetRefresh().GetMode(); {
 	case mode == v1.RefreshMode_REFRESH_MODE_AFTER_DAYS:
-		return fmt.Sprintf("when a life is %d days old", spec.GetRefresh().GetDays())
+		return "when a life is " + Span(time.Duration(spec.GetRefresh().GetDays())*24*time.Hour) + " old"
 	case mode == v1.RefreshMode_REFRESH_MODE_NEVER,
 		mode == v1.RefreshMode_REFRESH_MODE_UNSPECIFIED && spec.GetClaims().GetMode() == v1.ClaimMode_CLAIM_MODE_DEDICATED:
 		return "never, but for another version"

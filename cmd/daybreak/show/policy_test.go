@@ -25,7 +25,7 @@ Refresh:   at logoff
 		`
 Schedule:  open 100%; closed 0; Mon,Tue 08:00-10:00 60; 12:00-13:00 50%; spares while open learned, and never fewer than 2
 Claims:    floating: any ready desktop; for users who hold fewer than 1 of all pools; at most 5 wait
-Refresh:   when a life is 7 days old
+Refresh:   when a life is 7d old
 Idle:      open: suspend after 2h, warned 10m ahead; closed: release after 1h, warned 5m ahead; not those of mayor; not tax-1
 `: {
 			MinReady: 2,
