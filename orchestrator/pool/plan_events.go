@@ -43,12 +43,8 @@ func (r *dayRound) tell(now time.Time, view *store.View, pool *v1.Pool, zone *ti
 			return e.GetReason() == reason && e.GetMeta().GetLabels()[label] == value && (e.GetWarning() || !warning)
 		})
 	}
-	short, feared := 0, 0 // desktops, and how many that were told of
-	for _, s := range next.GetShortfalls() {
-		if s.GetDeadline().AsTime().After(now) {
-			short += int(s.GetDesktops())
-		}
-	}
+	short, _ := warmup.MostShort(next, now)
+	feared := 0 // how many were told of
 	for _, e := range events {
 		if labels := e.GetMeta().GetLabels(); e.GetReason() == ReasonPlanned && labels[labelDate] == next.GetDate() {
 			n, _ := strconv.Atoi(labels[labelShort])

@@ -101,6 +101,20 @@ func TestPlanTellsOfGrowingShortfall(t *testing.T) {
 	}
 }
 
+// The same desktops may be short at several deadlines; those are told of that are short at once.
+func TestPlanTellsOfShortAtOnce(t *testing.T) {
+	w := settled(t, 1)
+	plan := planOf()
+	for hours, short := range []uint32{50, 22, 26, 26} { // the first deadline is over
+		plan.Shortfalls = append(plan.Shortfalls, &v1.Shortfall{Deadline: timestamppb.New(w.now.Add(time.Duration(hours) * time.Hour)), Desktops: short, Reason: "memory"})
+	}
+	var r dayRound
+	r.tell(w.now, shown(t, w), w.pool, time.UTC, nil, plan)
+	if len(r.events) != 1 || r.events[0].Object.GetMeta().GetLabels()[labelShort] != "26" {
+		t.Errorf("told of %v", r.events)
+	}
+}
+
 // While too many failures in a row hold a pool back, its plan starts no more desktops than it told before.
 func TestPlanHeldBack(t *testing.T) {
 	w := settled(t, 1)

@@ -17,7 +17,7 @@ func (p *planner) turn(at time.Time) {
 		}
 		target := o.targets[i].Running
 		o.cool(at, o.most(i, at.Add(p.keep)))
-		o.forget(max(0, target-o.running))
+		o.forget(at, max(0, target-o.running))
 		if miss := target - o.running - o.open; miss > 0 {
 			o.wishes = append(o.wishes, &wish{Target: o.targets[i], want: miss, missing: miss})
 			o.open += miss
@@ -72,7 +72,7 @@ func (s *seat) readyAt() time.Time {
 }
 
 // forget drops wishes beyond so many, the newest first: the target fell before they were met.
-func (o *pool) forget(most int) {
+func (o *pool) forget(at time.Time, most int) {
 	for _, w := range slices.Backward(o.wishes) {
 		if w.dropped {
 			continue
@@ -83,13 +83,13 @@ func (o *pool) forget(most int) {
 		}
 		o.open -= n
 		if n == w.missing {
-			w.dropped = true
+			w.dropped, w.until = true, at
 			continue
 		}
 		// The one part is missed for good; the other goes on waiting.
 		w.missing -= n
 		w.want -= n
-		o.wishes = append(o.wishes, &wish{Target: w.Target, want: n, missing: n, dropped: true, why: w.why})
+		o.wishes = append(o.wishes, &wish{Target: w.Target, want: n, missing: n, dropped: true, until: at, why: w.why})
 	}
 }
 

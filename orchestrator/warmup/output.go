@@ -71,7 +71,7 @@ func (o *pool) uses() []HostUse {
 	return uses
 }
 
-// shortfalls tells of every wish what is late and what never comes.
+// shortfalls tells of every wish what is late, and of every deadline what never comes.
 func (o *pool) shortfalls(now time.Time) []Shortfall {
 	var all []Shortfall
 	for _, w := range o.wishes {
@@ -84,14 +84,38 @@ func (o *pool) shortfalls(now time.Time) []Shortfall {
 		if len(late) > 0 {
 			all = append(all, lateness(w, late, now))
 		}
-		if w.missing > 0 {
-			all = append(all, Shortfall{Deadline: w.From, Desktops: w.missing, Reason: w.why})
-		}
 	}
+	all = append(all, o.lacking()...)
 	slices.SortStableFunc(all, func(a, b Shortfall) int {
 		return cmp.Or(a.Deadline.Compare(b.Deadline), a.Ready.Compare(b.Ready), cmp.Compare(a.Reason, b.Reason))
 	})
 	return join(all)
+}
+
+// lacking tells of every deadline how many are missing then and never come, those that were missing before and still are among them.
+func (o *pool) lacking() (all []Shortfall) {
+	never := slices.DeleteFunc(slices.Clone(o.wishes), func(w *wish) bool { return w.missing == 0 })
+	told := map[time.Time]bool{}
+	for _, each := range o.wishes {
+		s, most := Shortfall{Deadline: each.From}, 0
+		if told[s.Deadline.UTC()] {
+			continue
+		}
+		told[s.Deadline.UTC()] = true
+		for _, w := range never {
+			if w.From.After(s.Deadline) || w.dropped && !w.until.After(s.Deadline) {
+				continue
+			}
+			s.Desktops += w.missing
+			if w.missing > most {
+				most, s.Reason = w.missing, w.why
+			}
+		}
+		if s.Desktops > 0 {
+			all = append(all, s)
+		}
+	}
+	return all
 }
 
 // join adds up what is missing at the same deadline for the same reason.

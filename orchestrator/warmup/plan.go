@@ -96,7 +96,7 @@ func fewer(all []*v1.Shortfall) []*v1.Shortfall {
 	}
 	last := all[maxShortfalls-1]
 	for _, more := range all[maxShortfalls:] {
-		last.Desktops = min(maxStarts, last.Desktops+more.Desktops)
+		last.Desktops = max(last.Desktops, more.Desktops)
 		switch {
 		case more.Ready == nil || last.Ready == nil:
 			last.Ready = nil

@@ -65,7 +65,8 @@ type wish struct {
 	Target
 	want    int
 	missing int
-	dropped bool // nobody wants what is missing any more
+	dropped bool      // nobody wants what is missing any more
+	until   time.Time // then it was dropped
 	jobs    []*job
 	why     string // why some are missing
 }

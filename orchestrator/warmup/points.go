@@ -101,12 +101,13 @@ func baseOf(plan *v1.Plan) int {
 			base--
 		}
 	}
+	missing := 0
 	for _, s := range plan.GetShortfalls() {
 		if s.GetReady() == nil && !s.GetDeadline().AsTime().After(first.GetFrom().AsTime()) {
-			base -= int(s.GetDesktops())
+			missing = int(s.GetDesktops()) // those of the deadline before are among them, as far as they still are
 		}
 	}
-	return max(0, base)
+	return max(0, base-missing)
 }
 
 func hostOf(plan *v1.Plan, s *v1.PlannedStart) *v1.PlanHost {

@@ -98,17 +98,33 @@ func (s summary) unchanged() string {
 	return fmt.Sprintf("the %s that are to run do so already.", count(int(most), "desktop"))
 }
 
-// short tells of the worst shortfall, and how many others there are.
+// MostShort is how many desktops a plan lacks at once at most, of its deadlines after a time, and the first deadline at which it does. The
+// same desktops may be short at several deadlines of a day.
+func MostShort(plan *v1.Plan, after time.Time) (most int, at time.Time) {
+	for _, s := range plan.GetShortfalls() {
+		deadline, n := s.GetDeadline().AsTime(), 0
+		for _, each := range plan.GetShortfalls() {
+			began := each.GetDeadline().AsTime()
+			if began.Equal(deadline) || began.Before(deadline) && each.GetReady().AsTime().After(deadline) {
+				n += int(each.GetDesktops())
+			}
+		}
+		if deadline.After(after) && n > most {
+			most, at = n, deadline
+		}
+	}
+	return most, at
+}
+
+// short tells of the worst shortfall of the deadline at which most desktops are short.
 func (s summary) short() string {
-	all := s.plan.GetShortfalls()
-	worst, total := all[0], uint32(0)
-	for _, each := range all {
-		total += each.GetDesktops()
-		if each.GetDesktops() > worst.GetDesktops() {
+	most, deadline := MostShort(s.plan, time.Time{})
+	var worst *v1.Shortfall
+	for _, each := range s.plan.GetShortfalls() {
+		if each.GetDeadline().AsTime().Equal(deadline) && each.GetDesktops() > worst.GetDesktops() {
 			worst = each
 		}
 	}
-	deadline := worst.GetDeadline().AsTime()
 	text := fmt.Sprintf("%s will not be ready by %s", count(int(worst.GetDesktops()), "desktop"), s.clock(deadline))
 	if ready := worst.GetReady(); ready != nil {
 		text += fmt.Sprintf(", the last of them at %s, %s later", s.clock(ready.AsTime()), short(ready.AsTime().Sub(deadline)))
@@ -116,8 +132,8 @@ func (s summary) short() string {
 		text += ", nor later"
 	}
 	text += ": " + strings.TrimSuffix(worst.GetReason(), ".") + "."
-	if more := total - worst.GetDesktops(); more > 0 {
-		text += fmt.Sprintf(" In all %d are short.", total)
+	if most > int(worst.GetDesktops()) {
+		text += fmt.Sprintf(" In all %d are short then.", most)
 	}
 	return text
 }
@@ -175,16 +191,16 @@ func (s summary) past() string {
 
 // unplanned says what could not even be planned.
 func (s summary) unplanned() string {
-	missing := 0
+	var most *v1.Shortfall // the same desktops may be missing at several deadlines
 	for _, each := range s.plan.GetShortfalls() {
-		if each.GetReady() == nil {
-			missing += int(each.GetDesktops())
+		if each.GetReady() == nil && each.GetDesktops() > most.GetDesktops() {
+			most = each
 		}
 	}
-	if missing == 0 {
+	if most == nil {
 		return ""
 	}
-	text := fmt.Sprintf("%s could not be planned: %s.", count(missing, "desktop"), strings.TrimSuffix(s.plan.GetShortfalls()[0].GetReason(), "."))
+	text := fmt.Sprintf("%s could not be planned: %s.", count(int(most.GetDesktops()), "desktop"), strings.TrimSuffix(most.GetReason(), "."))
 	if len(s.plan.GetStarts()) > 0 {
 		text = "Beyond those, " + text
 	}

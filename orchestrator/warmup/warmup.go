@@ -132,7 +132,8 @@ type PoolPlan struct {
 	// Starts, earliest first. Each cold seat is started at most once between two times at which it is cooled. Seats that run now may be
 	// among them: they will be cooled before, and then get that start time.
 	Starts []Start
-	// Shortfalls in order of deadlines. Each desktop that is missing is told once: at the deadline at which it is missed first.
+	// Shortfalls in order of deadlines. What gets ready late is told at its deadline; what is missing for good at each deadline at which it
+	// is, so that they are not to be added up: see MostShort.
 	Shortfalls []Shortfall
 	// Targets that were planned for, and how many are ready from each time on.
 	Targets []Target

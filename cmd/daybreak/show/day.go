@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"daybreak/orchestrator/warmup"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -17,10 +18,9 @@ func planRow(p *v1.Plan, now time.Time) (narrow, wide []string) {
 	if err != nil {
 		zone = time.UTC
 	}
-	var short uint32
+	short, _ := warmup.MostShort(p, time.Time{})
 	var reasons []string
 	for _, s := range p.GetShortfalls() {
-		short += s.GetDesktops()
 		if !slices.Contains(reasons, s.GetReason()) {
 			reasons = append(reasons, s.GetReason())
 		}

@@ -49,6 +49,15 @@ func morning() *v1.Plan {
 	return plan
 }
 
+// allDay is a plan of which the same desktops are short at several deadlines.
+func allDay() *v1.Plan {
+	plan := &v1.Plan{Meta: meta("desk-2026-11-24", time.Hour), Pool: "desk", Date: "2026-11-24", TimeZone: "Asia/Tokyo", Made: before(5 * time.Hour)}
+	for hours, short := range []uint32{22, 26, 26} {
+		plan.Shortfalls = append(plan.Shortfalls, &v1.Shortfall{Deadline: before(-time.Duration(hours) * time.Hour), Desktops: short, Reason: "no memory is free"})
+	}
+	return plan
+}
+
 func TestPlan(t *testing.T) {
 	var got bytes.Buffer
 	for _, view := range []struct {

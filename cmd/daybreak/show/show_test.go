@@ -202,7 +202,7 @@ func tables() map[v1.Kind][]store.Object {
 		}}},
 		v1.Kind_KIND_ROLLOUT:    {rollouts()[0], rollouts()[1]},
 		v1.Kind_KIND_CLAIM:      {&v1.Claim{Meta: meta("c1", time.Hour), Pool: "eigyo", User: "山田 太郎", Desktop: "eigyo-1", Since: before(5 * time.Minute)}},
-		v1.Kind_KIND_PLAN:       {morning()},
+		v1.Kind_KIND_PLAN:       {morning(), allDay()},
 		v1.Kind_KIND_HISTORY:    {history()},
 		v1.Kind_KIND_JOIN_TOKEN: {&v1.JoinToken{Meta: meta("abc", 0), Role: v1.Role_ROLE_HOST, Subject: "kvm3", Expires: timestamppb.New(tokyo().Add(time.Hour))}},
 	}

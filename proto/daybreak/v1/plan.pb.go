@@ -385,7 +385,8 @@ type Shortfall struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// When they should be.
 	Deadline *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=deadline,proto3" json:"deadline,omitempty"`
-	// How many will not.
+	// How many will not. Those that never will are told at every deadline at which they are missing: the numbers of several
+	// deadlines do not add up.
 	Desktops uint32 `protobuf:"varint,2,opt,name=desktops,proto3" json:"desktops,omitempty"`
 	// When the last of them will be; absent when never.
 	Ready *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=ready,proto3" json:"ready,omitempty"`
