@@ -13,10 +13,12 @@ import (
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"daybreak/cmd/daybreak/show"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
+	"daybreak/proto/rules"
 )
 
 // The output formats.
@@ -106,6 +108,7 @@ func printYAML(out io.Writer, objects ...store.Object) error {
 			return fmt.Errorf("write YAML: %w", err)
 		}
 		node := document.Content[0]
+		asInFiles(node, o.ProtoReflect().Descriptor())
 		unstyled(node)
 		node.Content = append([]*yaml.Node{
 			{Kind: yaml.ScalarNode, Tag: "!!str", Value: "kind"},
@@ -116,6 +119,29 @@ func printYAML(out io.Writer, objects ...store.Object) error {
 		}
 	}
 	return encoder.Close()
+}
+
+// asInFiles writes the enums of a message as files have them (monday), which protojson does not: who reads one spelling and
+// writes another looks twice. JSON, which programs read, keeps protojson's.
+func asInFiles(node *yaml.Node, message protoreflect.MessageDescriptor) {
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		field, value := message.Fields().ByJSONName(node.Content[i].Value), node.Content[i+1]
+		if field == nil || field.IsMap() { // what is written as a scalar has no fields, maps are of texts
+			continue
+		}
+		each := []*yaml.Node{value}
+		if field.IsList() {
+			each = value.Content
+		}
+		for _, one := range each {
+			switch {
+			case field.Enum() != nil && one.ShortTag() == "!!str": // a number is one that is not known here
+				one.Value = rules.EnumName(field.Enum(), protoreflect.Name(one.Value))
+			case field.Message() != nil:
+				asInFiles(one, field.Message())
+			}
+		}
+	}
 }
 
 // unstyled turns JSON's style into YAML's own.

@@ -192,14 +192,18 @@ func Found(text string) string {
 	return shown
 }
 
+// EnumName is how files write a value of an enum: without the type's name, in lower case.
+func EnumName(enum protoreflect.EnumDescriptor, value protoreflect.Name) string {
+	prefix := strings.TrimSuffix(string(enum.Values().Get(0).Name()), "UNSPECIFIED")
+	return strings.ToLower(strings.TrimPrefix(string(value), prefix))
+}
+
 // EnumNames lists what may be written for an enum: its values' own parts, in lower case.
 func EnumNames(enum protoreflect.EnumDescriptor) (names []string, numbers map[string]protoreflect.EnumNumber) {
 	numbers = map[string]protoreflect.EnumNumber{}
 	values := enum.Values()
-	prefix := strings.TrimSuffix(string(values.Get(0).Name()), "UNSPECIFIED")
 	for i := range values.Len() {
-		full := string(values.Get(i).Name())
-		short := strings.ToLower(strings.TrimPrefix(full, prefix))
+		full, short := string(values.Get(i).Name()), EnumName(enum, values.Get(i).Name())
 		numbers[strings.ToLower(full)], numbers[short] = values.Get(i).Number(), values.Get(i).Number()
 		if values.Get(i).Number() != 0 {
 			names = append(names, short)
