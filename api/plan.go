@@ -82,7 +82,11 @@ func (d planDay) planned() error {
 // on is the plan of a date.
 func (d planDay) on(date calendar.Date) (*v1.PlanResponse, error) {
 	if stored, ok := store.Lookup[*v1.Plan](d.view, pool.PlanName(d.name(), date.String())); ok && stored.GetPool() == d.name() {
-		return d.answer(stored, false), nil
+		answer := d.answer(stored, false)
+		if d.zone != nil && date.Compare(calendar.DateOf(d.now.In(d.zone))) > 0 {
+			answer = withNote(answer, d.lasting())
+		}
+		return answer, nil
 	}
 	if err := d.planned(); err != nil {
 		return nil, err
@@ -100,11 +104,7 @@ func (d planDay) on(date calendar.Date) (*v1.PlanResponse, error) {
 		return nil, invalid(mistake{"date", fmt.Sprintf("%v is too far ahead: plans can be tried out until %v", date, last)})
 	}
 	plan, ended := d.dryRun(date, date.Compare(today) > 0)
-	answer := d.answer(plan, true)
-	if ended > 0 {
-		answer.Summary = store.Cut(answer.GetSummary(), maxPlanSummary-len(assumed(ended))) + assumed(ended)
-	}
-	return answer, nil
+	return withNote(d.answer(plan, true), assumed(ended)), nil
 }
 
 // next is the plan of the first date on which something is still to start, or of today when nothing is: of days to come, it
@@ -143,9 +143,36 @@ func (d planDay) starts(plan *v1.Plan) bool {
 	return false
 }
 
-// assumed says what a plan ahead takes for granted of users.
+// withNote adds a sentence, if any, to the summary of an answer.
+func withNote(answer *v1.PlanResponse, note string) *v1.PlanResponse {
+	answer.Summary = store.Cut(answer.GetSummary(), maxPlanSummary-len(note)) + note
+	return answer
+}
+
+// lasting says what the stored plan of a day to come takes for granted of users: it goes by what they hold now. In a dedicated pool a desktop
+// stays its user's anyway.
+func (d planDay) lasting() string {
+	held := 0
+	for _, desktop := range d.view.DesktopsOfPool(d.name()) {
+		if desktop.GetClaim().GetUser() != "" {
+			held++
+		}
+	}
+	switch {
+	case held == 0 || d.pool.GetSpec().GetClaims().GetMode() == v1.ClaimMode_CLAIM_MODE_DEDICATED:
+		return ""
+	case held == 1:
+		return " It assumes that the 1 claim of now lasts until then."
+	}
+	return fmt.Sprintf(" It assumes that the %d claims of now last until then.", held)
+}
+
+// assumed says what a plan ahead takes for granted of users, of whom so many have let go by then.
 func assumed(ended int) string {
-	if ended == 1 {
+	switch ended {
+	case 0:
+		return ""
+	case 1:
 		return " It assumes that the 1 claim of now has ended by then."
 	}
 	return fmt.Sprintf(" It assumes that the %d claims of now have ended by then.", ended)

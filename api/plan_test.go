@@ -139,6 +139,33 @@ func TestPlanAheadOfClaims(t *testing.T) {
 	}
 }
 
+// The stored plan of a day to come goes by what users hold now, and says so; that of today needs not, nor one of a dedicated pool.
+func TestStoredPlanOfClaims(t *testing.T) {
+	r := newRig(t)
+	r.openDaily(10, 12)
+	r.hold(10)
+	for _, days := range []int{0, 1} {
+		date := inTokyo(days).String()
+		r.put(store.WriterPool, &v1.Plan{Meta: &v1.Meta{Name: pool.PlanName("counter", date)}, Pool: "counter", Date: date, TimeZone: "Asia/Tokyo"})
+	}
+	r.caughtUp()
+	for _, row := range []struct {
+		mode v1.ClaimMode
+		days int
+		said bool
+	}{{v1.ClaimMode_CLAIM_MODE_FLOATING, 1, true}, {v1.ClaimMode_CLAIM_MODE_FLOATING, 0, false}, {v1.ClaimMode_CLAIM_MODE_DEDICATED, 1, false}} {
+		edit(r, store.WriterAPI, "counter", func(p *v1.Pool) { p.Spec.Claims = &v1.ClaimPolicy{Mode: row.mode} })
+		r.caughtUp()
+		answer, err := v1.NewPlanServiceClient(r.as(v1.Role_ROLE_VIEWER)).Plan(t.Context(), &v1.PlanRequest{Pool: "counter", Date: inTokyo(row.days).String()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if said := strings.HasSuffix(answer.GetSummary(), " It assumes that the 10 claims of now last until then."); said != row.said || answer.GetDryRun() {
+			t.Errorf("%v: %s", row, answer.GetSummary())
+		}
+	}
+}
+
 // On a host whose store is full nothing starts, and the plan says so.
 func TestPlanOfAFullStore(t *testing.T) {
 	r := newRig(t)
