@@ -125,11 +125,12 @@ func planText(now time.Time, plan *v1.Plan, zone *time.Location) string {
 	return text
 }
 
-// toBeReady says when a start is to be ready, though it may come too late for that, or was.
+// toBeReady says when a start is to be ready, though it may come too late for that. When that time is over, it may be that nobody planned for it:
+// the start is for users whom nobody expected.
 func toBeReady(now, start, deadline time.Time, zone *time.Location) string {
 	switch {
 	case !deadline.After(now):
-		return "was to be ready at " + deadline.In(zone).Format("15:04:05 MST")
+		return "wanted since " + deadline.In(zone).Format("15:04:05 MST")
 	case deadline.Before(start):
 		return "is to be ready at " + deadline.In(zone).Format("15:04:05 MST")
 	}

@@ -49,3 +49,22 @@ func TestPoolMadeTooLate(t *testing.T) {
 		h.explains("sales", "4 desktops will not be ready at 08:30 UTC but at 08:34:0", ": 4 are wanted then only since 08:29:0", "s before: 4 desktops on 1 host")
 	})
 }
+
+// A start says when it is to be ready, or since when it is wanted, and never that it was to be ready when that was not planned.
+func TestToBeReady(t *testing.T) {
+	now := time.Date(2000, 1, 3, 4, 8, 2, 0, time.UTC)
+	for _, row := range []struct {
+		start, deadline time.Duration
+		want            string
+	}{
+		{time.Minute, 22 * time.Minute, "to be ready at 04:30 UTC"},
+		{time.Minute, time.Minute, "to be ready at 04:09 UTC"},
+		{time.Minute, 30 * time.Second, "is to be ready at 04:08:32 UTC"},
+		{8 * time.Second, 0, "wanted since 04:08:02 UTC"},
+		{8 * time.Second, -time.Hour, "wanted since 03:08:02 UTC"},
+	} {
+		if got := toBeReady(now, now.Add(row.start), now.Add(row.deadline), time.UTC); got != row.want {
+			t.Errorf("%v: got %q", row, got)
+		}
+	}
+}
