@@ -24,13 +24,14 @@ func Explain(view *store.View, now time.Time, desktop string) string {
 	if !waits(d) {
 		return "it has no host and wants none, since it is to be deleted"
 	}
-	chosen, why := open(view, d).choose(needOf(view, d))
+	n := needOf(view, d)
+	chosen, why := open(view, d).choose(n)
 	if chosen == nil {
 		return why
 	}
 	next := fmt.Sprintf("it has no host yet; host %s fits and is next", chosen.Name())
-	if chosen.shunned != nil {
-		next += ", though it " + chosen.shunned.text()
+	if shunned := chosen.shunned[n.attempt]; shunned != nil {
+		next += ", though it " + shunned.text()
 	}
 	return next
 }
@@ -43,7 +44,7 @@ func ExplainHost(view *store.View, now time.Time, name string) string {
 	}
 	h := room.Account(view, object)
 	how := "takes desktops"
-	switch status, shunned := h.GetStatus(), spellsAt(view, now)[name]; {
+	switch status, shunned := h.GetStatus(), recall(view, now).spells("")[name]; {
 	case h.GetMeta().GetDeletion() != nil:
 		how = "is being removed"
 	case status.GetPhase() == v1.HostPhase_HOST_PHASE_DOWN:
@@ -63,9 +64,16 @@ func ExplainHost(view *store.View, now time.Time, name string) string {
 		h.MemoryMiB-h.FreeMemoryMiB, h.MemoryMiB, h.Boots, h.MaxBoots)
 }
 
-// LastChoices says in a sentence each which of the hosts in a pool's zone are the last choice, and why.
+// LastChoices says in a sentence each which of the hosts in a pool's zone are the last choice for its desktops, and why.
 func LastChoices(view *store.View, now time.Time, pool *v1.Pool) (told []string) {
-	spells := spellsAt(view, now)
+	r := recall(view, now)
+	spells, known := r.spells(""), map[string]bool{}
+	for _, d := range view.DesktopsOfPool(pool.GetMeta().GetName()) {
+		if attempt := store.Attempt(d.GetIncarnation()); len(r.failures) > 0 && !known[attempt] {
+			known[attempt] = true
+			maps.Copy(spells, r.spells(attempt))
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(spells)) {
 		if host, ok := store.Lookup[*v1.Host](view, name); ok && slices.Contains(host.GetStatus().GetZones(), pool.GetSpec().GetZone()) {
 			told = append(told, "host "+name+" "+spells[name].text())
@@ -97,7 +105,7 @@ func placed(view *store.View, now time.Time, d *v1.Desktop, name string) string 
 	if h.BuildMiB > 0 {
 		facts = append(facts, fmt.Sprintf("has builds that take %d MiB", h.BuildMiB))
 	}
-	if shunned := spellsAt(view, now)[name]; shunned != nil {
+	if shunned := recall(view, now).spells(store.Attempt(d.GetIncarnation()))[name]; shunned != nil {
 		facts = append(facts, shunned.text())
 	}
 	return fmt.Sprintf("it is on host %s, which %s", name, strings.Join(facts, ", "))

@@ -16,14 +16,15 @@ type ledger struct {
 // host is one host in the ledger.
 type host struct {
 	*room.Host
-	shunned *spell // the last choice, since lives fail to get ready there; nil when it is not
+	shunned map[string]*spell // by attempt: the last choice for lives that try that, since lives fail to get ready there
 }
 
 // need is what one life asks of a host.
 type need struct {
 	room.Need
-	cleanup bool // only removes a data disk: needs nothing but its host
-	named   bool // a person named the host: that it is kept from desktops does not matter
+	attempt string // what the life tries, see store.Attempt; empty for a build
+	cleanup bool   // only removes a data disk: needs nothing but its host
+	named   bool   // a person named the host: that it is kept from desktops does not matter
 }
 
 // open makes the ledger of all hosts for desktops that wait for one.

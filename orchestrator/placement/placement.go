@@ -91,5 +91,5 @@ func waits(d *v1.Desktop) bool {
 }
 
 func needOf(view *store.View, d *v1.Desktop) need {
-	return need{Need: room.NeedOf(view, d), cleanup: d.GetIncarnation().GetDesired() == v1.DesiredState_DESIRED_STATE_DELETED}
+	return need{Need: room.NeedOf(view, d), attempt: store.Attempt(d.GetIncarnation()), cleanup: d.GetIncarnation().GetDesired() == v1.DesiredState_DESIRED_STATE_DELETED}
 }

@@ -29,7 +29,7 @@ func score(h *host, n need) float64 {
 		total += weightImage
 	}
 	total += weightSound * (1 - min(1, float64(h.Failed)/3)) // a host where many fail is not the place for more
-	if h.shunned != nil {
+	if h.shunned[n.attempt] != nil {
 		total -= weightShunned
 	}
 	return total

@@ -11,7 +11,9 @@ import (
 )
 
 // A host on which everything fails is soon the emptiest, and would get all that others need. So it is the last choice after
-// so many lives failed to get ready there within the window, and none that began after them did.
+// so many lives failed to get ready there within the window, and none that began after them did. What fails because of what
+// it is (an image, a readiness probe) fails everywhere, and says nothing about the host: failures count against a host only
+// for lives that try the same, until what failed there is ready on another host and has not failed elsewhere since.
 const (
 	failuresToShun = 3
 	shunWindow     = 10 * time.Minute
@@ -24,6 +26,7 @@ const ReasonShunned = "HostShunned"
 type spell struct {
 	from, until time.Time // without a break; until when nothing more fails
 	failures    int       // lives that failed within the window
+	alike       bool      // the last choice only for lives that try the same as those that failed
 }
 
 // shun finds the hosts that are the last choice for desktops that wait. It looks back from when the newest of their lives
@@ -33,28 +36,122 @@ func (l *ledger) shun(view *store.View, waiting []*v1.Desktop) {
 		return
 	}
 	newest := slices.MaxFunc(waiting, func(a, b *v1.Desktop) int { return began(a).Compare(began(b)) })
-	spells := spellsAt(view, began(newest))
+	r := recall(view, began(newest))
+	if len(r.failures) == 0 {
+		return
+	}
+	spells := map[string]map[string]*spell{}
+	for _, desktop := range waiting {
+		if attempt := store.Attempt(desktop.GetIncarnation()); spells[attempt] == nil {
+			spells[attempt] = r.spells(attempt)
+		}
+	}
 	for _, h := range l.hosts {
-		h.shunned = spells[h.Name()]
+		h.shunned = map[string]*spell{}
+		for attempt, each := range spells {
+			h.shunned[attempt] = each[h.Name()]
+		}
 	}
 }
 
-// spellsAt returns the spells of the hosts that are the last choice for lives that begin at a time, by host.
-func spellsAt(view *store.View, now time.Time) map[string]*spell {
-	var ever map[string][]time.Time
+// record is what is known of lives that failed to get ready, and of those that did.
+type record struct {
+	view *store.View
+	// failures within the window, by host.
+	failures map[string][]failure
+	// ready is when the newest life began that got ready, by what it tried and by host; proven by host alone.
+	ready  map[string]map[string]time.Time
+	proven map[string]time.Time
+}
+
+// failure is a life that failed to get ready.
+type failure struct {
+	at      time.Time
+	attempt string
+}
+
+// recall reads the record at a time. Where few failed, as nearly always, it is empty.
+func recall(view *store.View, now time.Time) record {
+	r := record{view: view, failures: failuresSince(view, now.Add(-shunWindow)), ready: map[string]map[string]time.Time{}, proven: map[string]time.Time{}}
+	many := false
+	for _, failures := range r.failures {
+		many = many || len(failures) >= failuresToShun
+	}
+	if !many {
+		r.failures = nil
+		return r
+	}
+	for _, desktop := range store.All[*v1.Desktop](view) {
+		if _, ready := store.Reached(desktop, v1.DesktopState_DESKTOP_STATE_READY); ready {
+			r.succeeded(store.Attempt(desktop.GetIncarnation()), desktop.GetIncarnation().GetHost(), began(desktop))
+		}
+	}
+	return r
+}
+
+// succeeded notes that a life got ready.
+func (r record) succeeded(attempt, host string, began time.Time) {
+	if r.ready[attempt] == nil {
+		r.ready[attempt] = map[string]time.Time{}
+	}
+	if began.After(r.ready[attempt][host]) {
+		r.ready[attempt][host] = began
+	}
+	if began.After(r.proven[host]) {
+		r.proven[host] = began
+	}
+}
+
+// spells returns the spells of the hosts that are the last choice for lives that try something, by host; of those that are it
+// for all when the attempt is empty.
+func (r record) spells(attempt string) map[string]*spell {
+	var ever map[string][]failure
 	spells := map[string]*spell{}
-	for host, failures := range failuresSince(view, now.Add(-shunWindow)) {
-		proven := provenAt(view, host)
-		count := len(after(failures, proven))
-		if count < failuresToShun {
+	for host, failures := range r.failures {
+		all, mine := len(r.counting(host, "", failures)), len(r.counting(host, attempt, failures))
+		if mine < failuresToShun {
 			continue
 		}
 		if ever == nil { // rarely: a spell may have begun long before
-			ever = failuresSince(view, time.Time{})
+			ever = failuresSince(r.view, time.Time{})
 		}
-		spells[host] = newestSpell(after(ever[host], proven), count)
+		spells[host] = newestSpell(r.counting(host, attempt, ever[host]), mine)
+		spells[host].alike = all < failuresToShun
 	}
 	return spells
+}
+
+// counting returns when lives failed on a host that count against it for lives that try something, oldest first: those after
+// which no life began there that got ready.
+func (r record) counting(host, attempt string, failures []failure) (times []time.Time) {
+	blamed := map[string]bool{attempt: true}
+	for _, f := range failures {
+		if _, known := blamed[f.attempt]; !known {
+			blamed[f.attempt] = r.blames(f.attempt, host)
+		}
+		if blamed[f.attempt] && f.at.After(r.proven[host]) {
+			times = append(times, f.at)
+		}
+	}
+	return times
+}
+
+// blames: what was tried is ready on another host, and did not fail elsewhere since, so the host is why it failed there.
+func (r record) blames(attempt, host string) bool {
+	var good, bad time.Time
+	for other, at := range r.ready[attempt] {
+		if other != host && at.After(good) {
+			good = at
+		}
+	}
+	for other, failures := range r.failures {
+		for _, f := range failures {
+			if other != host && f.attempt == attempt && f.at.After(bad) {
+				bad = f.at
+			}
+		}
+	}
+	return !good.IsZero() && !bad.After(good)
 }
 
 // newestSpell finds where the spell began that the newest failures are part of.
@@ -70,62 +167,51 @@ func newestSpell(failures []time.Time, count int) *spell {
 	return s
 }
 
-// provenAt is when the newest of the host's lives began that got ready.
-func provenAt(view *store.View, host string) (proven time.Time) {
-	for _, desktop := range view.DesktopsOnHost(host) {
-		_, ready := store.Reached(desktop, v1.DesktopState_DESKTOP_STATE_READY)
-		if at := began(desktop); ready && at.After(proven) {
-			proven = at
-		}
-	}
-	return proven
-}
-
-func after(times []time.Time, since time.Time) []time.Time {
-	return slices.DeleteFunc(slices.Clone(times), func(at time.Time) bool { return !at.After(since) })
-}
-
 func began(d *v1.Desktop) time.Time { return d.GetIncarnation().GetCreated().AsTime() }
 
 // life is one life of a desktop.
 type life struct{ desktop, generation string }
 
-// failuresSince returns when lives failed to get ready since a time, by host, oldest first. An event about a life that tells what it
+// failuresSince returns the lives that failed to get ready since a time, by host, oldest first. An event about a life that tells what it
 // tried warns of that.
-func failuresSince(view *store.View, since time.Time) map[string][]time.Time {
-	lives := map[string]map[life]time.Time{}
+func failuresSince(view *store.View, since time.Time) map[string][]failure {
+	lives := map[string]map[life]failure{}
 	for _, event := range slices.Backward(view.EventsSince(since)) {
 		labels := event.GetMeta().GetLabels()
-		host := labels[store.LabelHost]
-		if !event.GetWarning() || labels[store.LabelAttempt] == "" || host == "" {
+		host, attempt := labels[store.LabelHost], labels[store.LabelAttempt]
+		if !event.GetWarning() || attempt == "" || host == "" {
 			continue
 		}
 		if lives[host] == nil {
-			lives[host] = map[life]time.Time{}
+			lives[host] = map[life]failure{}
 		}
-		lives[host][life{event.GetSubject(), labels[store.LabelGeneration]}] = event.GetAt().AsTime()
+		lives[host][life{event.GetSubject(), labels[store.LabelGeneration]}] = failure{event.GetAt().AsTime(), attempt}
 	}
-	failures := map[string][]time.Time{}
+	failures := map[string][]failure{}
 	for host, each := range lives {
-		failures[host] = slices.SortedFunc(maps.Values(each), time.Time.Compare)
+		failures[host] = slices.SortedFunc(maps.Values(each), func(a, b failure) int { return a.at.Compare(b.at) })
 	}
 	return failures
 }
 
 // text says why the host is the last choice.
 func (s *spell) text() string {
-	return fmt.Sprintf("is the last choice for desktops until %s or until one gets ready there: %d failed to in the %d minutes before, and none that began after them did",
-		clock(s.until), s.failures, int(shunWindow.Minutes()))
+	which := "desktops"
+	if s.alike {
+		which = "desktops of the same version, shape and readiness"
+	}
+	return fmt.Sprintf("is the last choice for %s until %s or until one gets ready there: %d failed to in the %d minutes before, and none that began after them did",
+		which, clock(s.until), s.failures, int(shunWindow.Minutes()))
 }
 
 // clock writes a time for people everywhere: a host may serve several time zones.
 func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 MST") }
 
-// newSpells returns the events of hosts that became the last choice. What is to be told follows from the view, so that each
+// newSpells returns the events of hosts that became the last choice for all desktops. What is to be told follows from the view, so that each
 // spell is told once, whoever leads.
 func newSpells(view *store.View, now time.Time) []store.Op {
 	var events []store.Op
-	spells := spellsAt(view, now)
+	spells := recall(view, now).spells("")
 	for _, name := range slices.Sorted(maps.Keys(spells)) {
 		host, ok := store.Lookup[*v1.Host](view, name)
 		told := slices.ContainsFunc(view.EventsAbout(store.RefOf(host)), func(e *v1.Event) bool {

@@ -24,10 +24,10 @@ func gotReady(d *v1.Desktop) {
 }
 
 // failed is the event that a life failed on a host before it was ready.
-func failed(at time.Time, host string, generation int64) *v1.Event {
-	life := newDesktop("a-1", on(host, v1.DesktopState_DESKTOP_STATE_FAILED), func(d *v1.Desktop) { d.Incarnation.Generation = generation })
+func failed(at time.Time, host string, generation int64, edit ...func(*v1.Desktop)) *v1.Event {
+	life := newDesktop("a-1", append(edit, on(host, v1.DesktopState_DESKTOP_STATE_FAILED), func(d *v1.Desktop) { d.Incarnation.Generation = generation })...)
 	event := store.NewEvent(at, life, "DesktopReplaced", "", true)
-	event.Meta.Labels[store.LabelAttempt] = "a"
+	event.Meta.Labels[store.LabelAttempt] = store.Attempt(life.Incarnation)
 	return event
 }
 
@@ -109,7 +109,7 @@ func TestShunnedHostIsTold(t *testing.T) {
 		"and then they do so": {[]time.Duration{0, minute, 2 * minute, 4 * minute, 5 * minute, 6 * minute}, 3 * minute, []time.Duration{2 * minute, 6 * minute}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			objects := []store.Object{image(), newHost("h1"), newHost("h2")}
+			objects := []store.Object{image(), newHost("h1"), newHost("h2"), newDesktop("a-6", on("h2", v1.DesktopState_DESKTOP_STATE_READY), born(morning.Add(-time.Hour)), gotReady)}
 			var told []time.Duration
 			for at := time.Duration(0); at <= 40*minute; at += 30 * time.Second {
 				if i := slices.Index(c.failures, at); i >= 0 {
@@ -138,6 +138,10 @@ func TestShunnedHostIsExplained(t *testing.T) {
 		put(t, memory, store.WriterRollout, image())
 		put(t, memory, store.WriterAPI, &v1.Host{Meta: h1.Meta})
 		if _, err := store.Modify(t.Context(), store.Open(memory, store.WriterDispatch), "h1", func(h *v1.Host) error { h.Status = h1.Status; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		elsewhere := newDesktop("b-1", on("h2", v1.DesktopState_DESKTOP_STATE_READY), born(now.Add(-time.Hour)), gotReady)
+		if _, err := memory.Commit(t.Context(), store.Guard{}, []store.Op{store.Create(elsewhere)}); err != nil {
 			t.Fatal(err)
 		}
 		for n := range 3 {

@@ -154,7 +154,7 @@ func checkTold(t *testing.T, memory *store.Memory, w *world) {
 		switch {
 		case inc.GetGeneration() != before.GetGeneration() && event.GetReason() != ReasonRenewed:
 			t.Errorf("%s began anew, and nothing tells of it", name)
-		case inc.GetDesired() != before.GetDesired() && event.GetMeta().GetLabels()[attemptLabel] != attemptOf(before):
+		case inc.GetDesired() != before.GetDesired() && event.GetMeta().GetLabels()[attemptLabel] != store.Attempt(before):
 			t.Errorf("%s was told to end, and nothing tells that it failed", name)
 		}
 	}

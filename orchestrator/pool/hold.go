@@ -1,12 +1,9 @@
 package pool
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"daybreak/orchestrator/store"
@@ -25,7 +22,7 @@ const (
 	holdMemory = 6 * time.Hour
 )
 
-// attemptLabel marks events with what was tried (see attemptOf): another version or shape starts with a clean record.
+// attemptLabel marks events with what was tried (see store.Attempt): another version or shape starts with a clean record.
 const attemptLabel = store.LabelAttempt
 
 // hold is what the record of failures says about making desktops now. It is computed from stored events and desktops
@@ -49,19 +46,8 @@ func holdFor(level int) time.Duration {
 	return min(firstHold<<level, longestHold)
 }
 
-// attemptOf names what a life tries, in few letters.
-func attemptOf(inc *v1.Incarnation) string {
-	tried := &v1.Incarnation{Image: inc.GetImage(), Digest: inc.GetDigest(), Shape: inc.GetShape(), Readiness: inc.GetReadiness()}
-	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(tried)
-	if err != nil {
-		return "unknown" // cannot be: a stored message is valid; one name for all would still be safe
-	}
-	sum := sha256.Sum256(encoded)
-	return hex.EncodeToString(sum[:8])
-}
-
 // attempt names what a new life with the target would try.
-func (d *decision) attempt(t *target) string { return attemptOf(d.following(nil, t, "")) }
+func (d *decision) attempt(t *target) string { return store.Attempt(d.following(nil, t, "")) }
 
 // findHold reads the record of one version: what became of another says nothing about it.
 func (d *decision) findHold(t *target) hold {
@@ -135,7 +121,7 @@ func (d *decision) lastSuccess(t *target, attempt string) time.Time {
 // tries: the present life is an attempt at the target. Most are of another version, which shows at once.
 func tries(desktop *v1.Desktop, t *target, attempt string) bool {
 	inc := desktop.GetIncarnation()
-	return inc.GetDigest() == t.version.GetDigest() && attemptOf(inc) == attempt
+	return inc.GetDigest() == t.version.GetDigest() && store.Attempt(inc) == attempt
 }
 
 // succeededSince: a life that began after a time, and tried the same, is ready.

@@ -42,7 +42,7 @@ func (d *decision) holdSeat(desktop *v1.Desktop, t *target) hold {
 	if t == nil || !store.Broken(store.State(desktop)) || !neverReady(desktop) {
 		return h
 	}
-	inc, attempt, failures := desktop.GetIncarnation(), attemptOf(d.following(desktop, t, "")), 1
+	inc, attempt, failures := desktop.GetIncarnation(), store.Attempt(d.following(desktop, t, "")), 1
 	total := 1
 	for _, event := range d.ofSeat[desktop.GetMeta().GetName()] {
 		at := event.GetAt().AsTime()
@@ -66,7 +66,7 @@ func (d *decision) holdSeat(desktop *v1.Desktop, t *target) hold {
 	}
 	// What began before a hold was over, its own or the version's, has waited for that already.
 	waited := begun(inc).Before(later(h.until, t.hold.until))
-	if h.active(d.now) || waited || attemptOf(inc) != attempt || failures < failuresToHold && h.level == 0 {
+	if h.active(d.now) || waited || store.Attempt(inc) != attempt || failures < failuresToHold && h.level == 0 {
 		return h
 	}
 	length := holdFor(h.level)
@@ -87,7 +87,7 @@ func (d *decision) heldAlone(desktop *v1.Desktop, t *target) bool {
 		return false
 	}
 	if h.announce != "" {
-		d.actions.HeldBack = append(d.actions.HeldBack, HeldBack{Desktop: desktop, Attempt: attemptOf(desktop.GetIncarnation()), Text: h.announce})
+		d.actions.HeldBack = append(d.actions.HeldBack, HeldBack{Desktop: desktop, Attempt: store.Attempt(desktop.GetIncarnation()), Text: h.announce})
 	}
 	d.again(h.until)
 	return true

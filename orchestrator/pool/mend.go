@@ -124,7 +124,7 @@ func (d *decision) renew(desktop *v1.Desktop) {
 	d.give(desktop, t)
 	gotReady := ""
 	if !neverReady(desktop) {
-		gotReady = attemptOf(desktop.GetIncarnation())
+		gotReady = store.Attempt(desktop.GetIncarnation())
 	}
 	d.actions.Renew = append(d.actions.Renew, Change{
 		Desktop: next, Reason: ReasonRenewed, Attempt: gotReady,
@@ -139,7 +139,7 @@ func (d *decision) retire(desktop *v1.Desktop) {
 		change.Reason, change.Warning = ReasonReplaced, true
 		change.Message = fmt.Sprintf("generation %d on host %s is replaced: %s", inc.GetGeneration(), inc.GetHost(), failure(desktop))
 		if neverReady(desktop) {
-			change.Attempt = attemptOf(inc)
+			change.Attempt = store.Attempt(inc)
 		}
 	} else {
 		change.Desktop.Incarnation.UnlessUsedSince = d.unlessUsed(desktop)

@@ -1,7 +1,11 @@
 package store
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -33,6 +37,17 @@ func Reached(d *v1.Desktop, state v1.DesktopState) (time.Time, bool) {
 		}
 	}
 	return time.Time{}, false
+}
+
+// Attempt names what a life tries, in few letters: lives of the same image version, shape and readiness try the same.
+func Attempt(inc *v1.Incarnation) string {
+	tried := &v1.Incarnation{Image: inc.GetImage(), Digest: inc.GetDigest(), Shape: inc.GetShape(), Readiness: inc.GetReadiness()}
+	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(tried)
+	if err != nil {
+		return "unknown" // cannot be: a stored message is valid; one name for all would still be safe
+	}
+	sum := sha256.Sum256(encoded)
+	return hex.EncodeToString(sum[:8])
 }
 
 // Broken tells of a state whether a life in it cannot come to READY any more. A VM that stopped by itself does not start

@@ -243,7 +243,7 @@ const (
 	LabelImage      = "image"
 	LabelVersion    = "version"
 	LabelHost       = "host"
-	// LabelAttempt marks events that tell what came of trying to get a desktop ready, and names what was tried: image, shape
+	// LabelAttempt marks events that tell what came of trying to get a desktop ready, and names what was tried (see Attempt): image, shape
 	// and readiness. An event about a desktop that has it and warns says that the life failed before it was ready.
 	LabelAttempt = "attempt"
 )
