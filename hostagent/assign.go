@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -179,13 +178,12 @@ func newEntry(now time.Time, assignment *v1.Assignment, ended bool) *entry {
 	if ended {
 		state = v1.DesktopState_DESKTOP_STATE_DELETED
 	}
+	status := &v1.DesktopStatus{Generation: assignment.GetIncarnation().GetGeneration(), State: state}
+	enter(status, now)
 	return &entry{
 		life:       Life{Desktop: assignment.GetDesktop(), UID: assignment.GetUid(), Generation: assignment.GetIncarnation().GetGeneration()},
 		assignment: assignment,
-		status: &v1.DesktopStatus{
-			Generation: assignment.GetIncarnation().GetGeneration(), State: state,
-			Times: []*v1.StateTime{{State: state, At: timestamppb.New(now)}},
-		},
+		status:     status,
 	}
 }
 
@@ -225,7 +223,7 @@ func (b *book) adopt(now time.Time, found map[Life]*v1.DesktopStatus, marks map[
 		if _, known := b.entries[key]; known {
 			continue
 		}
-		status.Times = []*v1.StateTime{{State: status.GetState(), At: timestamppb.New(now)}}
+		enter(status, now)
 		e.put[key] = &entry{life: life, status: status, start: marks[life], startedAt: now}
 		e.fresh[key], e.touched[life.UID] = true, true
 		if life.Generation > max(b.highest[life.UID], e.highest[life.UID]) {

@@ -91,6 +91,14 @@ func timeOf(status *v1.DesktopStatus, state v1.DesktopState) time.Time {
 	return time.Time{}
 }
 
+// enter notes that a life is in its state from now on. Its times keep when it first was.
+func enter(status *v1.DesktopStatus, now time.Time) {
+	status.Since = timestamppb.New(now)
+	if timeOf(status, status.GetState()).IsZero() && len(status.GetTimes()) < maxTimes {
+		status.Times = append(status.Times, &v1.StateTime{State: status.GetState(), At: status.GetSince()})
+	}
+}
+
 // lives returns the lives of a desktop, oldest first.
 func (b *book) lives(uid string) []entry {
 	b.mu.Lock()
@@ -160,8 +168,8 @@ func (b *book) change(life Life, now time.Time, mark *startMark, change func(*v1
 	change(status)
 	status.Message = cleanText(status.GetMessage(), 1024)
 	entered := status.GetState() != old.GetState()
-	if entered && timeOf(status, status.GetState()).IsZero() && len(status.GetTimes()) < maxTimes {
-		status.Times = append(status.Times, &v1.StateTime{State: status.GetState(), At: timestamppb.New(now)})
+	if entered {
+		enter(status, now)
 	}
 	if mark == nil && proto.Equal(old, status) {
 		return nil

@@ -61,6 +61,37 @@ func TestSuspendAndResume(t *testing.T) {
 	})
 }
 
+// A state that a life comes to again is told with its new time, and with the first one as before; a restart changes neither.
+func TestSinceIsOfThePresentState(t *testing.T) {
+	story(t, fakehost.Config{}, func(r *rig) {
+		a := r.desktop("office-1", 7)
+		r.asleep(a)
+		first := r.plane.status(a).GetStatus()
+		last := first.GetTimes()[len(first.GetTimes())-1]
+		if last.GetState() != suspended || !last.GetAt().AsTime().Equal(first.GetSince().AsTime()) {
+			t.Errorf("suspended for the first time: %v", first)
+		}
+		time.Sleep(time.Hour)
+		r.plane.assign(a)
+		r.awaitState(a, ready, time.Minute)
+		if up := time.Since(r.plane.status(a).GetStatus().GetSince().AsTime()); up > time.Second {
+			t.Errorf("ready again since %s", up)
+		}
+		time.Sleep(time.Hour)
+		r.plane.assign(desired(a, wantSuspended))
+		r.awaitState(a, suspended, time.Minute)
+		again := r.plane.status(a).GetStatus()
+		if asleep := time.Since(again.GetSince().AsTime()); asleep > time.Second || len(again.GetTimes()) != len(first.GetTimes()) {
+			t.Errorf("suspended again since %s, times %v", asleep, again.GetTimes())
+		}
+		r.restart()
+		time.Sleep(time.Minute)
+		if got := r.plane.status(a).GetStatus(); !got.GetSince().AsTime().Equal(again.GetSince().AsTime()) {
+			t.Errorf("after a restart since %v, was %v", got.GetSince().AsTime(), again.GetSince().AsTime())
+		}
+	})
+}
+
 func TestSleepOutlastsTheHostsRestart(t *testing.T) {
 	story(t, fakehost.Config{}, func(r *rig) {
 		a := r.desktop("office-1", 7)

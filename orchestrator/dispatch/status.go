@@ -107,7 +107,7 @@ func lose(d *v1.Desktop, host string, now *timestamppb.Timestamp, why string) (*
 		}
 		next = proto.Clone(old).(*v1.DesktopStatus)
 	}
-	next.State, next.Message = v1.DesktopState_DESKTOP_STATE_LOST, why
+	next.State, next.Message, next.Since = v1.DesktopState_DESKTOP_STATE_LOST, why, now
 	if len(next.GetTimes()) < maxTimes {
 		next.Times = append(next.Times, &v1.StateTime{State: next.GetState(), At: now})
 	}
@@ -135,6 +135,9 @@ func clean(s *v1.DesktopStatus) {
 	s.Session = cleanSession(s.GetSession())
 	if s.GetDeclined().CheckValid() != nil {
 		s.Declined = nil
+	}
+	if s.GetSince().CheckValid() != nil {
+		s.Since = nil
 	}
 	if boot := s.GetBoot(); boot != nil && boot.GetTook().CheckValid() != nil {
 		s.Boot = nil

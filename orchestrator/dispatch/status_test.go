@@ -102,6 +102,9 @@ func TestLose(t *testing.T) {
 		if got != row.want || got == outcomeChanged && (next.GetState() != lost || next.GetGeneration() != 10 || next.GetMessage() == "") {
 			t.Errorf("%v: %v %v", row, got, next)
 		}
+		if got == outcomeChanged && !next.GetSince().AsTime().Equal(now.AsTime()) {
+			t.Errorf("%v: since %v", row, next.GetSince())
+		}
 		if got == outcomeChanged && next.GetDataDisk() != (row.generation == 10) {
 			t.Errorf("%v: data disk %v", row, next.GetDataDisk())
 		}

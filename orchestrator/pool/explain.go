@@ -92,7 +92,7 @@ func explainDesktop(view *store.View, now time.Time, desktop *v1.Desktop) *v1.Ex
 	if news := d.refreshNews(desktop); news != "" {
 		answer.Details = append(answer.Details, news)
 	}
-	if times := store.Present(desktop).GetTimes(); len(times) > 0 {
+	if times := store.Course(desktop); len(times) > 0 {
 		answer.Details = append(answer.Details, "by its host's clock: "+journey(d.Clock, times))
 	}
 	if whose := heir(desktop); whose != "" {
@@ -220,6 +220,9 @@ func journey(zone *time.Location, times []*v1.StateTime) string {
 	parts := make([]string, 0, len(times))
 	for i, t := range times {
 		name := strings.TrimPrefix(t.GetState().String(), "DESKTOP_STATE_")
+		if slices.ContainsFunc(times[:i], func(before *v1.StateTime) bool { return before.GetState() == t.GetState() }) {
+			name += " again"
+		}
 		if i == 0 {
 			parts = append(parts, name+" at "+clock(zone, t.GetAt().AsTime()))
 			continue

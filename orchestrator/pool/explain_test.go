@@ -24,6 +24,11 @@ func TestExplainDesktop(t *testing.T) {
 			"generation 100 began at 2027-04-05 08:00:00 UTC with version 1 of image office: new",
 			"by its host's clock: PREPARED at 2027-04-05 08:01:00 UTC, STARTING 1m0s later, READY 1m0s later",
 		}},
+		{"woken again", func(_ *world, d *v1.Desktop) {
+			d.Status.Since = timestamppb.New(d.Status.Times[2].At.AsTime().Add(time.Hour))
+		}, "sales-1 is ready", []string{
+			"by its host's clock: PREPARED at 2027-04-05 08:01:00 UTC, STARTING 1m0s later, READY 1m0s later, READY again 1h0m0s later",
+		}},
 		{"claimed", func(w *world, d *v1.Desktop) { d.Claim = &v1.DesktopClaim{User: "taro", Since: timestamppb.New(w.now)} },
 			"sales-1 is ready, and taro has held it since 2027-04-05 08:04:00 UTC", nil},
 		{"used", func(_ *world, d *v1.Desktop) { d.Incarnation.UsedBy, d.Spec.DataUser = "taro", "taro" }, "sales-1 is ready", []string{

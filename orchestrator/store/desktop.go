@@ -3,6 +3,7 @@ package store
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -37,6 +38,18 @@ func Reached(d *v1.Desktop, state v1.DesktopState) (time.Time, bool) {
 		}
 	}
 	return time.Time{}, false
+}
+
+// Course returns when the desktop's present life first reached each state, in order, and at the end since when it is in the
+// present one, if it has come to that again; by its host's clock.
+func Course(d *v1.Desktop) []*v1.StateTime {
+	status := Present(d)
+	times := status.GetTimes()
+	since := &v1.StateTime{State: status.GetState(), At: status.GetSince()}
+	if since.GetAt() == nil || len(times) > 0 && proto.Equal(times[len(times)-1], since) {
+		return times
+	}
+	return append(slices.Clip(times), since)
 }
 
 // Attempt names what a life tries, in few letters: lives of the same image version, shape and readiness try the same.

@@ -247,8 +247,8 @@ func desktopRow(d *v1.Desktop, now time.Time) (narrow, wide []string) {
 		narrow[1] = "NEW"
 	}
 	since := ""
-	// Only the first time of each state is known: not since when a desktop that was suspended runs again.
-	if times := store.Present(d).GetTimes(); len(times) > 0 && times[len(times)-1].GetState() == store.State(d) {
+	// An older agent tells only the first time of each state: not since when a desktop that was suspended runs again.
+	if times := store.Course(d); len(times) > 0 && times[len(times)-1].GetState() == store.State(d) {
 		since = Age(now, times[len(times)-1].GetAt())
 	}
 	wide = []string{d.GetSpec().GetZone(), strings.Join(d.GetStatus().GetGuest().GetAddresses(), ","), count(in.GetGeneration()), since, Reason(d)}

@@ -132,7 +132,7 @@ func Desktop(out io.Writer, d *v1.Desktop, events []*v1.Event, now time.Time) er
 	if boot := store.Present(d).GetBoot(); boot != nil {
 		p.line("Last boot", bootWord(boot))
 	}
-	p.section("Times", times(store.Present(d).GetTimes(), now))
+	p.section("Times", times(store.Course(d), now))
 	p.events(events)
 	return p.writeTo(out)
 }
@@ -222,7 +222,11 @@ func times(list []*v1.StateTime, now time.Time) Table {
 		if i > 0 {
 			took = Span(at.GetAt().AsTime().Sub(list[i-1].GetAt().AsTime()))
 		}
-		t.Rows = append(t.Rows, []string{word(at.GetState()), Moment(now, at.GetAt()), took})
+		state := word(at.GetState())
+		if slices.ContainsFunc(list[:i], func(before *v1.StateTime) bool { return before.GetState() == at.GetState() }) {
+			state += " again"
+		}
+		t.Rows = append(t.Rows, []string{state, Moment(now, at.GetAt()), took})
 	}
 	return t
 }

@@ -89,7 +89,8 @@ func TestReasonOfSleepers(t *testing.T) {
 	}
 }
 
-// Since when a desktop runs again that was suspended is not known, and no other time stands in its place.
+// A desktop that comes to a state again is in it since then, and describe tells both. An older agent does not say since when:
+// then no other time stands in its place.
 func TestSinceIsOfThePresentState(t *testing.T) {
 	d := &v1.Desktop{
 		Meta: &v1.Meta{Name: "tax-1"}, Incarnation: &v1.Incarnation{Host: "kvm1", Generation: 7},
@@ -106,5 +107,15 @@ func TestSinceIsOfThePresentState(t *testing.T) {
 	}
 	if d.Status.State = v1.DesktopState_DESKTOP_STATE_READY; since() != "" && since() != "-" {
 		t.Errorf("ready again since %q", since())
+	}
+	if d.Status.Since = before(9 * time.Second); since() != "9s" {
+		t.Errorf("ready again since %q", since())
+	}
+	var page strings.Builder
+	if err := show.Desktop(&page, d, nil, tokyo()); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(page.String(), "READY again") || !strings.Contains(page.String(), "(9s ago)") || strings.Count(page.String(), "again") != 1 {
+		t.Errorf("described as %s", page.String())
 	}
 }

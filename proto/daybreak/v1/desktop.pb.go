@@ -727,7 +727,10 @@ type DesktopStatus struct {
 	// How the last start of this life went; absent before it was ready.
 	Boot *BootReport `protobuf:"bytes,10,opt,name=boot,proto3" json:"boot,omitempty"`
 	// The unless_used_since of an order that the host did not carry out, and does not any more, since the desktop is used.
-	Declined      *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=declined,proto3" json:"declined,omitempty"`
+	Declined *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=declined,proto3" json:"declined,omitempty"`
+	// Since when the incarnation is in its present state without a break, by the host's clock; for LOST by the control plane's.
+	// Absent from agents that do not say.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -835,6 +838,13 @@ func (x *DesktopStatus) GetBoot() *BootReport {
 func (x *DesktopStatus) GetDeclined() *timestamppb.Timestamp {
 	if x != nil {
 		return x.Declined
+	}
+	return nil
+}
+
+func (x *DesktopStatus) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
 	}
 	return nil
 }
@@ -1361,7 +1371,7 @@ const file_daybreak_v1_desktop_proto_rawDesc = "" +
 	"\x11unless_used_since\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\x0funlessUsedSince\"X\n" +
 	"\x06Notice\x12\x19\n" +
 	"\x02id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x02id\x123\n" +
-	"\x04text\x18\x02 \x01(\tB\x1f\xbaH\x1cr\x1a\x10\x01\x18\x80\x042\x13^[^\\x00-\\x1f\\x7f]*$R\x04text\"\xfe\x03\n" +
+	"\x04text\x18\x02 \x01(\tB\x1f\xbaH\x1cr\x1a\x10\x01\x18\x80\x042\x13^[^\\x00-\\x1f\\x7f]*$R\x04text\"\xb0\x04\n" +
 	"\rDesktopStatus\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x03R\n" +
@@ -1376,7 +1386,8 @@ const file_daybreak_v1_desktop_proto_rawDesc = "" +
 	"\asession\x18\t \x01(\v2\x19.daybreak.v1.GuestSessionR\asession\x12+\n" +
 	"\x04boot\x18\n" +
 	" \x01(\v2\x17.daybreak.v1.BootReportR\x04boot\x126\n" +
-	"\bdeclined\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\bdeclined\"\xc7\x01\n" +
+	"\bdeclined\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\bdeclined\x120\n" +
+	"\x05since\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xc7\x01\n" +
 	"\fGuestSession\x120\n" +
 	"\x05asked\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05asked\x12\x1f\n" +
 	"\vusers_known\x18\x02 \x01(\bR\n" +
@@ -1503,24 +1514,25 @@ var file_daybreak_v1_desktop_proto_depIdxs = []int32{
 	8,  // 21: daybreak.v1.DesktopStatus.session:type_name -> daybreak.v1.GuestSession
 	9,  // 22: daybreak.v1.DesktopStatus.boot:type_name -> daybreak.v1.BootReport
 	15, // 23: daybreak.v1.DesktopStatus.declined:type_name -> google.protobuf.Timestamp
-	15, // 24: daybreak.v1.GuestSession.asked:type_name -> google.protobuf.Timestamp
-	15, // 25: daybreak.v1.GuestSession.input_idle_since:type_name -> google.protobuf.Timestamp
-	20, // 26: daybreak.v1.BootReport.took:type_name -> google.protobuf.Duration
-	1,  // 27: daybreak.v1.StateTime.state:type_name -> daybreak.v1.DesktopState
-	15, // 28: daybreak.v1.StateTime.at:type_name -> google.protobuf.Timestamp
-	15, // 29: daybreak.v1.DesktopClaim.since:type_name -> google.protobuf.Timestamp
-	15, // 30: daybreak.v1.DesktopClaim.restart_at:type_name -> google.protobuf.Timestamp
-	15, // 31: daybreak.v1.DesktopClaim.asked:type_name -> google.protobuf.Timestamp
-	15, // 32: daybreak.v1.DesktopClaim.busy_until:type_name -> google.protobuf.Timestamp
-	13, // 33: daybreak.v1.DesktopClaim.reclaim:type_name -> daybreak.v1.Reclaim
-	15, // 34: daybreak.v1.Reclaim.since:type_name -> google.protobuf.Timestamp
-	15, // 35: daybreak.v1.Reclaim.act_at:type_name -> google.protobuf.Timestamp
-	21, // 36: daybreak.v1.Reclaim.action:type_name -> daybreak.v1.IdleAction
-	37, // [37:37] is the sub-list for method output_type
-	37, // [37:37] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	15, // 24: daybreak.v1.DesktopStatus.since:type_name -> google.protobuf.Timestamp
+	15, // 25: daybreak.v1.GuestSession.asked:type_name -> google.protobuf.Timestamp
+	15, // 26: daybreak.v1.GuestSession.input_idle_since:type_name -> google.protobuf.Timestamp
+	20, // 27: daybreak.v1.BootReport.took:type_name -> google.protobuf.Duration
+	1,  // 28: daybreak.v1.StateTime.state:type_name -> daybreak.v1.DesktopState
+	15, // 29: daybreak.v1.StateTime.at:type_name -> google.protobuf.Timestamp
+	15, // 30: daybreak.v1.DesktopClaim.since:type_name -> google.protobuf.Timestamp
+	15, // 31: daybreak.v1.DesktopClaim.restart_at:type_name -> google.protobuf.Timestamp
+	15, // 32: daybreak.v1.DesktopClaim.asked:type_name -> google.protobuf.Timestamp
+	15, // 33: daybreak.v1.DesktopClaim.busy_until:type_name -> google.protobuf.Timestamp
+	13, // 34: daybreak.v1.DesktopClaim.reclaim:type_name -> daybreak.v1.Reclaim
+	15, // 35: daybreak.v1.Reclaim.since:type_name -> google.protobuf.Timestamp
+	15, // 36: daybreak.v1.Reclaim.act_at:type_name -> google.protobuf.Timestamp
+	21, // 37: daybreak.v1.Reclaim.action:type_name -> daybreak.v1.IdleAction
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_daybreak_v1_desktop_proto_init() }
