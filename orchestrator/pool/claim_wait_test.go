@@ -135,8 +135,9 @@ func TestQueueIsServedInOrder(t *testing.T) {
 		if _, err := s.claimer.Claim(t.Context(), "sales", "late", "", time.Now()); !errors.As(err, &none) || none.Place != 5 || none.Queued != 4 {
 			t.Errorf("a claim behind four who wait: %v", err)
 		}
-		if s.visit(t.Context(), "late").failed() != nil {
-			t.Error("early failure")
+		late := s.visit(t.Context(), "late")
+		if rest(time.Second); !errors.Is(late.failed(), ErrQueueFull) {
+			t.Errorf("a fifth one waits for four desktops: %v", late.failed())
 		}
 		rest(5 * time.Minute) // every place is renewed
 		s.boot(t, "sales-2")
