@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -82,7 +84,7 @@ func (d planDay) planned() error {
 // on is the plan of a date.
 func (d planDay) on(date calendar.Date) (*v1.PlanResponse, error) {
 	if stored, ok := store.Lookup[*v1.Plan](d.view, pool.PlanName(d.name(), date.String())); ok && stored.GetPool() == d.name() {
-		answer := d.answer(stored, false)
+		answer := d.answer(pool.Noted(d.now, d.view, d.pool, stored), false)
 		if d.zone != nil && date.Compare(calendar.DateOf(d.now.In(d.zone))) > 0 {
 			answer = withNote(answer, d.lasting())
 		}
@@ -208,9 +210,12 @@ func (d planDay) empty(date calendar.Date) *v1.Plan {
 }
 
 func (d planDay) answer(plan *v1.Plan, dryRun bool) *v1.PlanResponse {
-	now := d.now
 	if dryRun {
-		now = time.Time{} // nothing of it has come
+		var never time.Time // nothing of it has come
+		return &v1.PlanResponse{Plan: plan, DryRun: true, Summary: warmup.Summary(plan, never, nil), Points: warmup.Points(plan, never)}
 	}
-	return &v1.PlanResponse{Plan: plan, DryRun: dryRun, Summary: warmup.Summary(plan, now), Points: warmup.Points(plan, now)}
+	unheard := pool.Unheard(d.now, d.view, plan)
+	return &v1.PlanResponse{
+		Plan: plan, Summary: warmup.Summary(plan, d.now, unheard), Points: warmup.Points(plan, d.now), Unheard: slices.Sorted(maps.Keys(unheard)),
+	}
 }

@@ -293,3 +293,42 @@ func TestPlanRefusals(t *testing.T) {
 	_, err := v1.NewPlanServiceClient(r.asHost("kvm1", "u")).Plan(t.Context(), &v1.PlanRequest{Pool: "counter"})
 	wantCode(t, err, codes.Unimplemented)
 }
+
+// While a host was not heard since the control plane came back, nobody knows whether its desktops were ready; once it was, the answer does not
+// wait until that is written down.
+func TestPlanOfUnheardHosts(t *testing.T) {
+	r := newRig(t)
+	r.openDaily(4, 8)
+	r.hold(1)
+	open := time.Now().Add(-time.Minute).Truncate(time.Second)
+	date := open.In(time.FixedZone("JST", 9*3600)).Format(time.DateOnly)
+	r.put(store.WriterPool, &v1.Plan{
+		Meta: &v1.Meta{Name: "counter-" + date}, Pool: "counter", Date: date, TimeZone: "Asia/Tokyo",
+		Targets: []*v1.PlanTarget{{From: timestamppb.New(open.Add(-time.Hour))}, {From: timestamppb.New(open), Running: 1}},
+		Hosts:   []*v1.PlanHost{{Name: "kvm1", Boots: 4, Mean: durationpb.New(20 * time.Second), Quantile: durationpb.New(30 * time.Second)}},
+		Starts:  []*v1.PlannedStart{{Seat: 1, StartAt: timestamppb.New(open.Add(-time.Minute)), Deadline: timestamppb.New(open)}},
+	})
+	client := v1.NewPlanServiceClient(r.as(v1.Role_ROLE_VIEWER))
+	for _, row := range []struct {
+		unheard bool
+		ready   *v1.StateTime
+		want    string
+	}{
+		{true, nil, "0 were ready in time, and of 1 nothing was heard since the control plane came back (host kvm1)."},
+		{false, nil, "1 never"},
+		{false, &v1.StateTime{State: v1.DesktopState_DESKTOP_STATE_READY, At: timestamppb.New(open.Add(-20 * time.Second))}, "made it: the 1 desktop"},
+	} {
+		edit(r, store.WriterDispatch, "kvm1", func(h *v1.Host) { h.Status.Unheard = row.unheard })
+		edit(r, store.WriterDispatch, "counter-1", func(d *v1.Desktop) {
+			d.Status.Times = nil
+			if row.ready != nil {
+				d.Status.Times = []*v1.StateTime{row.ready}
+			}
+		})
+		r.caughtUp()
+		answer, err := client.Plan(t.Context(), &v1.PlanRequest{Pool: "counter", Date: date})
+		if err != nil || !strings.Contains(answer.GetSummary(), row.want) || (len(answer.GetUnheard()) == 1) != row.unheard {
+			t.Errorf("%v: %q, %v; %v", row, answer.GetSummary(), answer.GetUnheard(), err)
+		}
+	}
+}

@@ -76,6 +76,9 @@ func (o *Orchestrator) Lead(ctx context.Context, guard store.Guard) error {
 		return fmt.Errorf("begin to lead: %w", err)
 	}
 	open := func(w store.Writer) *store.Store { return store.Open(o.deps.Backend, w).Guarded(guard) }
+	if err := o.deps.Dispatch.Begin(ctx, open(store.WriterDispatch), o.deps.Mirror); err != nil {
+		return fmt.Errorf("begin to lead: %w", err)
+	}
 	group, within := errgroup.WithContext(ctx)
 	group.Go(func() error { return o.deps.Dispatch.Run(within, open(store.WriterDispatch), o.deps.Mirror) })
 	group.Go(func() error { return o.pools.Run(within, open(store.WriterPool)) })

@@ -62,9 +62,12 @@ func (a *app) plan(ctx context.Context, conn *grpc.ClientConn, pool, day, format
 	now := time.Now()
 	missed, more := []show.Missed(nil), 0
 	if !answer.GetDryRun() {
-		missed, more = show.MissedOf(answer.GetPlan(), now)
+		missed, more = show.MissedOf(answer, now)
 	}
 	for i := range missed {
+		if missed[i].Unheard {
+			continue
+		}
 		if missed[i].Why, err = keptBy(ctx, conn, answer.GetPlan(), missed[i]); err != nil {
 			return err
 		}

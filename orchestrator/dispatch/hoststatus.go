@@ -25,6 +25,8 @@ type facts struct {
 	// hello and report are the newest; nil until the host spoke in this term.
 	hello  *v1.WatchAssignmentsRequest
 	report *v1.ReportRequest
+	// spoke says that a report came in this term, in whichever session.
+	spoke bool
 	// silent says that nothing was heard for longer than the grace period.
 	silent  bool
 	heard   time.Time
@@ -41,7 +43,11 @@ func hostStatus(old *v1.HostStatus, f facts, now, usageWritten time.Time) (*v1.H
 	switch {
 	case f.silent && old.GetPhase() != v1.HostPhase_HOST_PHASE_DOWN:
 		next.Phase = v1.HostPhase_HOST_PHASE_DOWN
+		next.Unheard = false
 		next.Message = "not heard since " + f.heard.UTC().Format(time.RFC3339) + "; its desktops may well run"
+	case !f.silent && f.report == nil && !f.spoke && !next.GetUnheard() && wasHeard(old):
+		next.Unheard = true // the leader before heard it, this one has not
+		return next, true
 	case f.silent || f.report == nil:
 		return nil, false
 	default:
@@ -64,9 +70,14 @@ func hostStatus(old *v1.HostStatus, f facts, now, usageWritten time.Time) (*v1.H
 	return next, true
 }
 
+// wasHeard: some leader heard the host, and none called it DOWN since.
+func wasHeard(s *v1.HostStatus) bool {
+	return s.GetPhase() == v1.HostPhase_HOST_PHASE_UP || s.GetPhase() == v1.HostPhase_HOST_PHASE_DEGRADED
+}
+
 // spoken copies what the host said, but for its usage.
 func spoken(next *v1.HostStatus, f facts) {
-	next.Phase = v1.HostPhase_HOST_PHASE_UP
+	next.Phase, next.Unheard = v1.HostPhase_HOST_PHASE_UP, false
 	next.Message = text(f.report.GetUnwell(), maxMessage)
 	if next.GetMessage() != "" {
 		next.Phase = v1.HostPhase_HOST_PHASE_DEGRADED

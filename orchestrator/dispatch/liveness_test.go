@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
 )
 
@@ -283,6 +284,48 @@ func TestNothingIsErasedWhileFrozen(t *testing.T) {
 		}
 		if got := told(a.next()); got != "set sales-1/10 DELETED" {
 			t.Errorf("told %s after the freeze", got)
+		}
+	})
+}
+
+// What hosts did while nobody led is not known before they are heard, or called DOWN. A session that begins anew is none of that.
+func TestNewLeaderHasHeardNobody(t *testing.T) {
+	inHouse(t, Config{}, func(h *house) {
+		for _, name := range []string{"h1", "h2", "h3", "never"} {
+			put(h, newHost(name))
+		}
+		h.connect("h1")
+		h.connect("h2")
+		unheard := func() string {
+			synctest.Wait()
+			names := ""
+			for _, name := range []string{"h1", "h2", "h3", "never"} {
+				if get[*v1.Host](h, name).GetStatus().GetUnheard() {
+					names += name + " "
+				}
+			}
+			return names
+		}
+		if got := unheard(); got != "" {
+			t.Errorf("unheard by their first leader: %s", got)
+		}
+		h.retire()
+		time.Sleep(time.Minute)
+		if err := h.server.Begin(h.ctx, store.Open(h.backend, store.WriterDispatch), h.mirror); err != nil {
+			t.Fatal(err)
+		}
+		h.lead()
+		if got := unheard(); got != "h1 h2 " || h.phase("h1") != v1.HostPhase_HOST_PHASE_UP {
+			t.Errorf("unheard as a leader begins: %s", got)
+		}
+		h.connect("h1")
+		if got := unheard(); got != "h2 " {
+			t.Errorf("unheard once h1 spoke: %s", got)
+		}
+		h.connect("h1")
+		time.Sleep(45 * time.Second)
+		if got := unheard(); got != "" || h.phase("h2") != v1.HostPhase_HOST_PHASE_DOWN {
+			t.Errorf("unheard after the grace period: %s, h2 is %v", got, h.phase("h2"))
 		}
 	})
 }

@@ -110,7 +110,7 @@ func (t *term) accept(host string, req *v1.ReportRequest, now time.Time) (*sessi
 	s := p.session
 	s.sequence, s.full, s.busy = req.GetSequence(), true, true
 	p.heard = now
-	p.facts.report = withoutDesktops(req)
+	p.facts.report, p.spoke = withoutDesktops(req), true
 	if req.GetFull() {
 		clear(p.orphans)
 	}

@@ -85,6 +85,24 @@ func NewServer(cfg Config, identify Identify, log zerolog.Logger, reg prometheus
 	return &Server{cfg: cfg, identify: identify, log: log.With().Str("loop", "dispatch").Logger(), metrics: newMetrics(reg)}, nil
 }
 
+// Begin notes, before anything is decided in a term, that its leader has heard no host yet: what they did since the last one heard them
+// is not known. Run comes after it, with the same store and mirror.
+func (s *Server) Begin(ctx context.Context, st *store.Store, mirror *store.Mirror) error {
+	t := newTerm(s.cfg, s.log, s.metrics, st, mirror, time.Now())
+	all := newBatch()
+	for _, host := range store.All[*v1.Host](mirror.View()) {
+		all.hosts[host.GetMeta().GetName()] = struct{}{}
+	}
+	revision, _, err := t.commit(ctx, all)
+	if err == nil {
+		_, err = mirror.Wait(ctx, revision)
+	}
+	if err != nil {
+		return fmt.Errorf("note that no host was heard yet: %w", err)
+	}
+	return nil
+}
+
 // Run serves agents for as long as this daybreakd leads, until ctx ends or the store refuses the leader. st is guarded by
 // leadership and opened for WriterDispatch; mirror runs beside it and knows hosts and desktops at least.
 func (s *Server) Run(ctx context.Context, st *store.Store, mirror *store.Mirror) error {

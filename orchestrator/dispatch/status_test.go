@@ -9,6 +9,7 @@ import (
 
 	"buf.build/go/protovalidate"
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"pgregory.net/rapid"
@@ -157,6 +158,8 @@ func TestHostStatus(t *testing.T) {
 	up := &v1.HostStatus{Phase: v1.HostPhase_HOST_PHASE_UP, PhaseSince: timestamppb.New(now.Add(-time.Hour)), BootId: "b1",
 		Usage: &v1.HostUsage{MemoryAvailableMib: 6400}}
 	down := &v1.HostStatus{Phase: v1.HostPhase_HOST_PHASE_DOWN, PhaseSince: up.GetPhaseSince(), BootId: "b1", Message: "not heard"}
+	unheard := proto.CloneOf(up)
+	unheard.Unheard = true
 	said := func(boot, unwell string, memory uint64) facts {
 		return facts{heard: now, hello: &v1.WatchAssignmentsRequest{BootId: boot},
 			report: &v1.ReportRequest{Unwell: unwell, Usage: &v1.HostUsage{MemoryAvailableMib: memory}}}
@@ -170,7 +173,10 @@ func TestHostStatus(t *testing.T) {
 		phase v1.HostPhase // 0: nothing is written
 		since time.Time
 	}{
-		{"not heard in this term, within grace", up, facts{heard: now}, never, 0, now},
+		{"not heard in this term, within grace", up, facts{heard: now}, never, v1.HostPhase_HOST_PHASE_UP, now.Add(-time.Hour)},
+		{"that is known", unheard, facts{heard: now}, never, 0, now},
+		{"heard before, in another session", up, facts{heard: now, spoke: true}, never, 0, now},
+		{"heard at last", unheard, said("b1", "", 6400), never, v1.HostPhase_HOST_PHASE_UP, now.Add(-time.Hour)},
 		{"silent", up, facts{heard: now, silent: true}, never, v1.HostPhase_HOST_PHASE_DOWN, now},
 		{"never heard", nil, facts{heard: now, silent: true}, never, v1.HostPhase_HOST_PHASE_DOWN, now},
 		{"still silent", down, facts{heard: now, silent: true}, never, 0, now},
@@ -187,7 +193,10 @@ func TestHostStatus(t *testing.T) {
 		if worth != (row.phase != 0) || worth && (next.GetPhase() != row.phase || !next.GetPhaseSince().AsTime().Equal(row.since)) {
 			t.Errorf("%s: %v %v", row.name, worth, next)
 		}
-		if worth && !row.f.silent && next.GetUsage().GetMemoryAvailableMib() != row.f.report.GetUsage().GetMemoryAvailableMib() {
+		if worth && next.GetUnheard() != (row.f.report == nil && !row.f.silent) {
+			t.Errorf("%s: unheard is %v", row.name, next.GetUnheard())
+		}
+		if worth && row.f.report != nil && next.GetUsage().GetMemoryAvailableMib() != row.f.report.GetUsage().GetMemoryAvailableMib() {
 			t.Errorf("%s: usage %v", row.name, next.GetUsage())
 		}
 		if worth && row.f.silent && row.old != nil && next.GetBootId() != "b1" {

@@ -67,6 +67,9 @@ func (r *dayRound) tell(now time.Time, view *store.View, pool *v1.Pool, zone *ti
 		if since < missGrace || since > missLatest || heard(ReasonMissed, labelDeadline, key, false) {
 			continue
 		}
+		if isUnheard(view, next, deadline) {
+			continue // a host that is heard, or called DOWN, asks for another plan
+		}
 		skipped := r.skipped.tookFrom(stored, deadline)
 		toldBefore := slices.ContainsFunc(events, func(e *v1.Event) bool {
 			// One from the time to come was told before the clock was set back, and this deadline is another one, which does pass.
@@ -81,6 +84,14 @@ func (r *dayRound) tell(now time.Time, view *store.View, pool *v1.Pool, zone *ti
 			r.event(now, pool, ReasonMissed, labelDeadline, key, text, true)
 		}
 	}
+}
+
+// isUnheard: of some start for a deadline it is not known yet whether it was ready.
+func isUnheard(view *store.View, plan *v1.Plan, deadline time.Time) bool {
+	return slices.ContainsFunc(plan.GetStarts(), func(s *v1.PlannedStart) bool {
+		_, unknown := unheardHost(view, plan, s)
+		return unknown && s.GetDeadline().AsTime().Equal(deadline) && !warmup.AtOnce(s)
+	})
 }
 
 func (r *dayRound) event(now time.Time, pool *v1.Pool, reason, label, value, text string, warning bool) *v1.Event {
@@ -169,7 +180,7 @@ func missText(now time.Time, view *store.View, plan *v1.Plan, deadline time.Time
 			continue
 		}
 		missing++
-		name := fmt.Sprintf("%s-%d", plan.GetPool(), start.GetSeat())
+		name := seatName(plan, start)
 		what := fate(view, name, start)
 		why[what]++
 		example[what] = name

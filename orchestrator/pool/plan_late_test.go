@@ -29,7 +29,7 @@ func TestWantedTooLate(t *testing.T) {
 			t.Errorf("told %q", got)
 		}
 		plan, _ := store.Lookup[*v1.Plan](h.mirror.View(), "sales-2000-01-02")
-		if got := warmup.Summary(plan, time.Now()); !strings.Contains(got, why) {
+		if got := warmup.Summary(plan, time.Now(), nil); !strings.Contains(got, why) {
 			t.Errorf("summary %q", got)
 		}
 		for _, target := range plan.GetTargets() { // what is wanted since long has its time

@@ -2,7 +2,6 @@ package pool
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"time"
 
@@ -242,34 +241,3 @@ func place(plan *v1.Plan, host *v1.PlanHost) uint32 {
 	}
 	return uint32(i)
 }
-
-// note writes down when desktops that were to start were ready. A life that is about to end was ready for others: the start
-// is its successor's.
-func note(now time.Time, view *store.View, pool *v1.Pool, plan *v1.Plan) {
-	for _, start := range plan.GetStarts() {
-		desktop, ok := store.Lookup[*v1.Desktop](view, fmt.Sprintf("%s-%d", plan.GetPool(), start.GetSeat()))
-		if start.GetReady() != nil || !ok || isEnding(now, pool, desktop) {
-			continue
-		}
-		if at, ready := store.Reached(desktop, v1.DesktopState_DESKTOP_STATE_READY); ready && at.After(start.GetStartAt().AsTime().Add(-noteBefore)) &&
-			at.Before(start.GetDeadline().AsTime().Add(noteAfter)) {
-			start.Ready = timestamppb.New(at)
-		}
-	}
-}
-
-// isEnding: the present life is told to end, or is to be made anew since its user left.
-func isEnding(now time.Time, pool *v1.Pool, desktop *v1.Desktop) bool {
-	inc := desktop.GetIncarnation()
-	if inc.GetDesired() == v1.DesiredState_DESIRED_STATE_DELETED {
-		return true
-	}
-	at, ever := refreshAt(pool, desktop)
-	return desktop.GetClaim() == nil && inc.GetUsedBy() != "" && ever && !at.After(now)
-}
-
-// What was ready long before its start was planned for is another life's, and so is what is ready long after the deadline.
-const (
-	noteBefore = time.Hour
-	noteAfter  = 6 * time.Hour
-)

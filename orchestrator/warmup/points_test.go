@@ -55,6 +55,9 @@ func TestSummary(t *testing.T) {
 	sudden := &v1.Plan{Pool: "counter", Date: "2026-11-24", Starts: []*v1.PlannedStart{{StartAt: timestamppb.New(open), Deadline: timestamppb.New(open)}}}
 	missing := dayPlan()
 	missing.Shortfalls = []*v1.Shortfall{{Deadline: timestamppb.New(open), Desktops: 3, Ready: timestamppb.New(open.Add(90 * time.Second)), Reason: "1m0s are left"}}
+	unheard := ready(dayPlan(), 0)
+	unheard.Starts[3].Ready, unheard.Starts[4].Ready = nil, nil
+	silent := map[uint32]string{unheard.Starts[3].Seat: "h2", unheard.Starts[4].Seat: "h1"}
 	for _, row := range []struct {
 		plan *v1.Plan
 		now  time.Time
@@ -65,6 +68,9 @@ func TestSummary(t *testing.T) {
 		{ready(dayPlan(), 0), at("09:00:00"), "made it: all 18 desktops that were to start were ready in time."},
 		{ready(dayPlan(), time.Minute), at("09:00:00"), "did not make it: of 18 desktops that were to start, 0 were ready in time, 18 late (the last at 08:31)."},
 		{dayPlan(), at("09:00:00"), "18 never"},
+		{unheard, at("09:00:00"), "may have made it, which is not known yet: of 18 desktops that were to start, 16 were ready in time, " +
+			"and of 2 nothing was heard since the control plane came back (hosts h1, h2)."},
+		{dayPlan(), at("09:00:00"), "did not make it: of 18 desktops that were to start, 0 were ready in time, 16 never, and of 2 nothing was heard since"},
 		{sudden, at("09:00:00"), "had nothing to start ahead. 1 desktop was woken at once, when nobody could plan ahead any more."},
 		{missing, at("06:00:00"), "will be short: 3 desktops will not be ready by 08:30, the last of them at 08:31:30, 1m30s later: 1m0s are left."},
 		{&v1.Plan{Pool: "counter", Date: "2026-11-28"}, at("06:00:00"), "On Sat 2026-11-28 pool counter has nothing to start: no desktops are to run."},
@@ -75,7 +81,11 @@ func TestSummary(t *testing.T) {
 		{&v1.Plan{}, at("06:00:00"), "nothing to start"},
 	} {
 		row.plan.TimeZone = "Asia/Tokyo"
-		if got := warmup.Summary(row.plan, row.now); !strings.Contains(got, row.want) {
+		hosts := map[uint32]string(nil)
+		if strings.Contains(row.want, "heard") {
+			hosts = silent
+		}
+		if got := warmup.Summary(row.plan, row.now, hosts); !strings.Contains(got, row.want) {
 			t.Errorf("got %q, want %q", got, row.want)
 		}
 	}

@@ -36,10 +36,10 @@ func TestShortAtOnce(t *testing.T) {
 		t.Errorf("later %d are short at once, at %v", most, when)
 	}
 	const future, past = "will be short: 26 desktops will not be ready by 10:00, nor later: the hosts of ", " 26 desktops could not be planned: the hosts of "
-	if got := warmup.Summary(plan, at("06:00:00")); !strings.Contains(got, future) || strings.Contains(got, "In all") {
+	if got := warmup.Summary(plan, at("06:00:00"), nil); !strings.Contains(got, future) || strings.Contains(got, "In all") {
 		t.Errorf("summary %q", got)
 	}
-	if got := warmup.Summary(plan, at("23:00:00")); !strings.Contains(got, past) {
+	if got := warmup.Summary(plan, at("23:00:00"), nil); !strings.Contains(got, past) {
 		t.Errorf("summary %q", got)
 	}
 }
@@ -60,7 +60,7 @@ func TestShortUntilReady(t *testing.T) {
 		t.Errorf("%d are short at once, at %v", most, when)
 	}
 	const want = "3 desktops will not be ready by 08:35, the last of them at 08:45, 10m0s later: it is so. In all 9 are short then."
-	if got := warmup.Summary(plan, at("06:00:00")); !strings.HasSuffix(got, want) {
+	if got := warmup.Summary(plan, at("06:00:00"), nil); !strings.HasSuffix(got, want) {
 		t.Errorf("summary %q", got)
 	}
 	if most, _ := warmup.MostShort(&v1.Plan{}, time.Time{}); most != 0 {

@@ -2,6 +2,7 @@ package warmup
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -13,13 +14,17 @@ import (
 // maxSummary is the proto's bound of PlanResponse.summary.
 const maxSummary = 1024
 
+// maxNamed is how many hosts a summary names.
+const maxNamed = 5
+
 // Summary says in one sentence whether a plan will do, or did, as of now (zero: nothing of it has come). Times are the plan's zone's.
-func Summary(plan *v1.Plan, now time.Time) string {
+// unheard are the hosts of seats of which it is not known yet whether they were ready.
+func Summary(plan *v1.Plan, now time.Time, unheard map[uint32]string) string {
 	zone, err := time.LoadLocation(plan.GetTimeZone())
 	if err != nil {
 		zone = time.UTC
 	}
-	s := summary{plan: plan, zone: zone, now: now, day: plan.GetDate()}
+	s := summary{plan: plan, zone: zone, now: now, day: plan.GetDate(), unheard: unheard}
 	if date, err := time.Parse(time.DateOnly, plan.GetDate()); err == nil {
 		s.day = date.Format("Mon 2006-01-02")
 	}
@@ -47,6 +52,8 @@ type summary struct {
 	zone *time.Location
 	now  time.Time
 	day  string
+	// unheard as in Summary
+	unheard map[uint32]string
 }
 
 func (s summary) clock(t time.Time) string {
@@ -142,10 +149,12 @@ func (s summary) short() string {
 func (s summary) past() string {
 	starts := slices.DeleteFunc(slices.Clone(s.plan.GetStarts()), AtOnce)
 	atOnce := len(s.plan.GetStarts()) - len(starts)
-	inTime, late, never, coming := 0, 0, 0, 0
+	inTime, late, never, coming, unknown := 0, 0, 0, 0, 0
 	var latest time.Time
 	for _, each := range starts {
 		switch ready := each.GetReady(); {
+		case ready == nil && s.unheard[each.GetSeat()] != "":
+			unknown++
 		case ready == nil && s.now.Before(each.GetStartAt().AsTime().Add(hostOf(s.plan, each).GetQuantile().AsDuration())):
 			coming++
 		case ready == nil:
@@ -168,7 +177,11 @@ func (s summary) past() string {
 			text = head + " made it: the 1 desktop that was to start was ready in time."
 		}
 	default:
-		text = fmt.Sprintf("%s did not make it: of %s that were to start, %d were ready in time", head, count(len(starts), "desktop"), inTime)
+		verdict := "did not make it"
+		if unknown > 0 && late+never+coming == 0 {
+			verdict = "may have made it, which is not known yet"
+		}
+		text = fmt.Sprintf("%s %s: of %s that were to start, %d were ready in time", head, verdict, count(len(starts), "desktop"), inTime)
 		if late > 0 {
 			text += fmt.Sprintf(", %d late (the last at %s)", late, s.clock(latest))
 		}
@@ -177,6 +190,9 @@ func (s summary) past() string {
 		}
 		if never > 0 {
 			text += fmt.Sprintf(", %d never", never)
+		}
+		if unknown > 0 {
+			text += fmt.Sprintf(", and of %d nothing was heard since the control plane came back (%s)", unknown, s.silent())
 		}
 		text += "."
 	}
@@ -187,6 +203,18 @@ func (s summary) past() string {
 		text += fmt.Sprintf(" %s woken at once, when nobody could plan ahead any more.", countWas(atOnce, "desktop"))
 	}
 	return text + s.unplanned()
+}
+
+// silent names the hosts that are unheard.
+func (s summary) silent() string {
+	names := slices.Compact(slices.Sorted(maps.Values(s.unheard)))
+	if len(names) > maxNamed {
+		return fmt.Sprintf("hosts %s and %d more", strings.Join(names[:maxNamed], ", "), len(names)-maxNamed)
+	}
+	if len(names) == 1 {
+		return "host " + names[0]
+	}
+	return "hosts " + strings.Join(names, ", ")
 }
 
 // unplanned says what could not even be planned.

@@ -24,10 +24,13 @@ type Missed struct {
 	Start   *v1.PlannedStart
 	Host    string
 	Why     string
+	// Unheard: whether it was is not known yet.
+	Unheard bool
 }
 
 // MissedOf are the starts of a plan that were not ready by deadlines that could be met, as of now, at most as many as are shown, and how many more there are.
-func MissedOf(plan *v1.Plan, now time.Time) (missed []Missed, more int) {
+func MissedOf(answer *v1.PlanResponse, now time.Time) (missed []Missed, more int) {
+	plan := answer.GetPlan()
 	for _, s := range plan.GetStarts() {
 		deadline := s.GetDeadline().AsTime()
 		if deadline.After(now) || warmup.AtOnce(s) || s.GetReady() != nil && !s.GetReady().AsTime().After(deadline) {
@@ -38,6 +41,9 @@ func MissedOf(plan *v1.Plan, now time.Time) (missed []Missed, more int) {
 			continue
 		}
 		m := Missed{Desktop: fmt.Sprintf("%s-%d", plan.GetPool(), s.GetSeat()), Start: s}
+		if m.Unheard = s.GetReady() == nil && slices.Contains(answer.GetUnheard(), s.GetSeat()); m.Unheard {
+			m.Why = "its host was not heard since the control plane came back"
+		}
 		if hosts := plan.GetHosts(); int(s.GetHost()) < len(hosts) {
 			m.Host = hosts[s.GetHost()].GetName()
 		}
@@ -208,6 +214,9 @@ func (v planView) missed(missed []Missed, more int) {
 	for _, m := range missed {
 		deadline := m.Start.GetDeadline().AsTime()
 		row := []string{m.Desktop, m.Host, v.clock(m.Start.GetStartAt().AsTime()), v.clock(deadline), "never", "", m.Why}
+		if m.Unheard {
+			row[4] = "not known"
+		}
 		if ready := m.Start.GetReady(); ready != nil {
 			row[4], row[5] = v.clock(ready.AsTime()), Span(ready.AsTime().Sub(deadline).Truncate(time.Second))
 		}

@@ -66,11 +66,11 @@ func TestPlan(t *testing.T) {
 		dry   bool
 	}{{"the evening before, a dry run", tokyo().Add(-12 * time.Hour), true}, {"ten minutes after", tokyo().Add(10 * time.Minute), false}} {
 		plan := morning()
-		answer := &v1.PlanResponse{Plan: plan, DryRun: view.dry, Summary: warmup.Summary(plan, view.now), Points: warmup.Points(plan, view.now)}
+		answer := &v1.PlanResponse{Plan: plan, DryRun: view.dry, Summary: warmup.Summary(plan, view.now, nil), Points: warmup.Points(plan, view.now)}
 		var missed []show.Missed
 		more := 0
 		if !view.dry {
-			missed, more = show.MissedOf(plan, view.now)
+			missed, more = show.MissedOf(answer, view.now)
 			missed[0].Why = "held back: the host's memory is short\x1b[2J"
 		}
 		fmt.Fprintf(&got, "# %s\n", view.title)
@@ -86,7 +86,7 @@ func TestPlan(t *testing.T) {
 func TestPlanOfNothing(t *testing.T) {
 	var got bytes.Buffer
 	plan := &v1.Plan{Pool: "counter", Date: "2026-11-22", TimeZone: "Asia/Tokyo"}
-	if err := show.Plan(&got, &v1.PlanResponse{Plan: plan, Summary: warmup.Summary(plan, tokyo())}, nil, 0, 100, tokyo()); err != nil {
+	if err := show.Plan(&got, &v1.PlanResponse{Plan: plan, Summary: warmup.Summary(plan, tokyo(), nil)}, nil, 0, 100, tokyo()); err != nil {
 		t.Fatal(err)
 	}
 	if want := "On Sun 2026-11-22 pool counter had nothing to start ahead.\nNo plan was kept of it.\n"; got.String() != want {

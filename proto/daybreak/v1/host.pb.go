@@ -244,7 +244,9 @@ type HostStatus struct {
 	// or cease to be held back.
 	Usage *HostUsage `protobuf:"bytes,11,opt,name=usage,proto3" json:"usage,omitempty"`
 	// Where other hosts may fetch chunks of images from this one, host:port; empty when it gives none out.
-	PeerAddress   string `protobuf:"bytes,12,opt,name=peer_address,json=peerAddress,proto3" json:"peer_address,omitempty"`
+	PeerAddress string `protobuf:"bytes,12,opt,name=peer_address,json=peerAddress,proto3" json:"peer_address,omitempty"`
+	// True from when a daybreakd begins to lead until it hears the host, or calls it DOWN: what happened there meanwhile is not known yet.
+	Unheard       bool `protobuf:"varint,13,opt,name=unheard,proto3" json:"unheard,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -361,6 +363,13 @@ func (x *HostStatus) GetPeerAddress() string {
 		return x.PeerAddress
 	}
 	return ""
+}
+
+func (x *HostStatus) GetUnheard() bool {
+	if x != nil {
+		return x.Unheard
+	}
+	return false
 }
 
 // HostCapacity is what the host has in all. Source: the agent's probe at start.
@@ -851,7 +860,7 @@ const file_daybreak_v1_host_proto_rawDesc = "" +
 	"\runschedulable\x18\x01 \x01(\bR\runschedulable\x12>\n" +
 	"\x0ecpu_overcommit\x18\x02 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00P@)\x00\x00\x00\x00\x00\x00\x00\x00R\rcpuOvercommit\x12:\n" +
 	"\x13reserved_memory_mib\x18\x03 \x01(\x04B\n" +
-	"\xbaH\a2\x05\x18\x80\x80\x80\bR\x11reservedMemoryMib\"\xc7\x04\n" +
+	"\xbaH\a2\x05\x18\x80\x80\x80\bR\x11reservedMemoryMib\"\xe1\x04\n" +
 	"\n" +
 	"HostStatus\x12,\n" +
 	"\x05phase\x18\x01 \x01(\x0e2\x16.daybreak.v1.HostPhaseR\x05phase\x12;\n" +
@@ -868,7 +877,8 @@ const file_daybreak_v1_host_proto_rawDesc = "" +
 	"kept_disks\x18\n" +
 	" \x03(\v2\x15.daybreak.v1.KeptDiskB\t\xbaH\x06\x92\x01\x03\x10\x80 R\tkeptDisks\x12,\n" +
 	"\x05usage\x18\v \x01(\v2\x16.daybreak.v1.HostUsageR\x05usage\x12+\n" +
-	"\fpeer_address\x18\f \x01(\tB\b\xbaH\x05r\x03\x18\x86\x02R\vpeerAddress\"\x8f\x03\n" +
+	"\fpeer_address\x18\f \x01(\tB\b\xbaH\x05r\x03\x18\x86\x02R\vpeerAddress\x12\x18\n" +
+	"\aunheard\x18\r \x01(\bR\aunheard\"\x8f\x03\n" +
 	"\fHostCapacity\x12\x1d\n" +
 	"\x04cpus\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18\x80\x80\x04R\x04cpus\x12*\n" +
 	"\n" +

@@ -88,7 +88,9 @@ type PlanResponse struct {
 	// In one sentence: whether it will do, or did.
 	Summary string `protobuf:"bytes,3,opt,name=summary,proto3" json:"summary,omitempty"`
 	// Ready desktops over time: where one of the three changes.
-	Points        []*PlanPoint `protobuf:"bytes,4,rep,name=points,proto3" json:"points,omitempty"`
+	Points []*PlanPoint `protobuf:"bytes,4,rep,name=points,proto3" json:"points,omitempty"`
+	// Numbers of desktops of which it is not known yet whether they were ready: their hosts were not heard since the control plane came back.
+	Unheard       []uint32 `protobuf:"varint,5,rep,packed,name=unheard,proto3" json:"unheard,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -147,6 +149,13 @@ func (x *PlanResponse) GetSummary() string {
 func (x *PlanResponse) GetPoints() []*PlanPoint {
 	if x != nil {
 		return x.Points
+	}
+	return nil
+}
+
+func (x *PlanResponse) GetUnheard() []uint32 {
+	if x != nil {
+		return x.Unheard
 	}
 	return nil
 }
@@ -231,12 +240,13 @@ const file_daybreak_v1_plan_service_proto_rawDesc = "" +
 	"\x1edaybreak/v1/plan_service.proto\x12\vdaybreak.v1\x1a\x1bbuf/validate/validate.proto\x1a\x16daybreak/v1/plan.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"h\n" +
 	"\vPlanRequest\x12\x1d\n" +
 	"\x04pool\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\x04pool\x12:\n" +
-	"\x04date\x18\x02 \x01(\tB&\xbaH#r!2\x1f^([0-9]{4}-[0-9]{2}-[0-9]{2})?$R\x04date\"\xad\x01\n" +
+	"\x04date\x18\x02 \x01(\tB&\xbaH#r!2\x1f^([0-9]{4}-[0-9]{2}-[0-9]{2})?$R\x04date\"\xd2\x01\n" +
 	"\fPlanResponse\x12%\n" +
 	"\x04plan\x18\x01 \x01(\v2\x11.daybreak.v1.PlanR\x04plan\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12\"\n" +
 	"\asummary\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\asummary\x129\n" +
-	"\x06points\x18\x04 \x03(\v2\x16.daybreak.v1.PlanPointB\t\xbaH\x06\x92\x01\x03\x10\xe0]R\x06points\"\x7f\n" +
+	"\x06points\x18\x04 \x03(\v2\x16.daybreak.v1.PlanPointB\t\xbaH\x06\x92\x01\x03\x10\xe0]R\x06points\x12#\n" +
+	"\aunheard\x18\x05 \x03(\rB\t\xbaH\x06\x92\x01\x03\x10\x88'R\aunheard\"\x7f\n" +
 	"\tPlanPoint\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x16\n" +
 	"\x06wanted\x18\x02 \x01(\rR\x06wanted\x12\x18\n" +
