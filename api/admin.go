@@ -12,6 +12,7 @@ import (
 
 	"daybreak/api/pki"
 	"daybreak/images/sign"
+	"daybreak/orchestrator/calendar"
 	"daybreak/orchestrator/pool"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
@@ -149,13 +150,13 @@ func (s *adminService) DrainHost(ctx context.Context, request *v1.DrainHostReque
 // clockOf returns the time zone of the people who use a pool.
 func (s *adminService) clockOf(ctx context.Context, owner *v1.Pool) (*time.Location, error) {
 	if owner.GetSpec().GetCalendar() == "" {
-		return pool.ClockOf(owner, nil), nil
+		return calendar.ClockOf(owner, nil), nil
 	}
-	calendar, err := store.Get[*v1.Calendar](ctx, s.store, owner.GetSpec().GetCalendar())
+	followed, err := store.Get[*v1.Calendar](ctx, s.store, owner.GetSpec().GetCalendar())
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return nil, err
 	}
-	return pool.ClockOf(owner, calendar), nil
+	return calendar.ClockOf(owner, followed), nil
 }
 
 // Info says who is asked and who asks.

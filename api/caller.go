@@ -72,7 +72,7 @@ func identify(ctx context.Context, now time.Time) (caller, error) {
 	}
 	if now.After(identity.Expires) {
 		return who, status.Errorf(codes.Unauthenticated, "the certificate of %s ended on %s: enrol again with a new token",
-			identity, identity.Expires.UTC().Format(time.RFC3339))
+			identity, identity.Expires.UTC().Format("2006-01-02 15:04:05 MST"))
 	}
 	who.Identity, who.certified = identity, true
 	return who, nil

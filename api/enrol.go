@@ -84,7 +84,7 @@ func (s *enrolService) admit(ctx context.Context, token jointoken.Token, name st
 		return nil, status.Error(codes.Unauthenticated, "the token is unknown or was used: each can be used once; "+newToken)
 	}
 	if until := stored.GetExpires().AsTime(); !now.Before(until) {
-		return nil, status.Errorf(codes.Unauthenticated, "the token expired at %s: %s", until.Format(time.RFC3339), newToken)
+		return nil, status.Errorf(codes.Unauthenticated, "the token expired at %s: %s", until.UTC().Format("2006-01-02 15:04:05 MST"), newToken)
 	}
 	if subject := stored.GetSubject(); subject != "" && subject != name {
 		return nil, status.Errorf(codes.Unauthenticated, "the token is for %q, not for %q: %s", subject, name, newToken)

@@ -194,7 +194,7 @@ func (s situation) ours(err error) bool {
 func (s situation) launch(now time.Time) step {
 	prepared := v1.DesktopState_DESKTOP_STATE_PREPARED
 	if at := s.assignment.GetIncarnation().GetStartAt(); at != nil && now.Before(at.AsTime()) {
-		later := s.in(prepared, wait, "starts at "+at.AsTime().UTC().Format(time.RFC3339))
+		later := s.in(prepared, wait, "starts at "+at.AsTime().UTC().Format("2006-01-02 15:04:05 MST"))
 		// The host's clock may be set meanwhile, and timers do not follow it.
 		later.until = earlier(at.AsTime(), now.Add(clockCheck))
 		return later

@@ -79,7 +79,7 @@ func TestDecide(t *testing.T) {
 		"prepared is enough": {s: at(prepared, wantPrepared), state: prepared},
 		"before its time": {s: at(prepared, wantReady), change: func(s *situation) {
 			s.assignment.Incarnation.StartAt = timestamppb.New(noon.Add(time.Minute))
-		}, state: prepared, message: "starts at 2026-11-04T12:01:00Z"},
+		}, state: prepared, message: "starts at 2026-11-04 12:01:00 UTC"},
 		"at its time": {s: at(prepared, wantReady), change: func(s *situation) {
 			s.assignment.Incarnation.StartAt = timestamppb.New(noon)
 		}, do: askSlot, state: prepared, message: "waits for a boot slot"},

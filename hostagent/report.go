@@ -109,7 +109,7 @@ func (a *Agent) Unwell() string {
 		add("the VMs of this host were not listed yet")
 	}
 	if fault, since := a.view.trouble(); fault != "" {
-		add("the hypervisor does not answer since %s: %s", since.UTC().Format(time.RFC3339), fault)
+		add("the hypervisor does not answer since %s: %s", since.UTC().Format("2006-01-02 15:04:05 MST"), fault)
 	}
 	if fault := a.book.journalFault(); fault != "" {
 		add("the journal cannot be written: %s", fault)

@@ -162,7 +162,7 @@ func (a *app) login(ctx context.Context, address string, token jointoken.Token, 
 	}
 	_, until := id.Validity()
 	fmt.Fprintf(a.out, "logged in to %s as %s until %s; context %s in %s is current\n",
-		address, name, until.Local().Format("2006-01-02 15:04"), contextName, path)
+		address, name, show.Time(until.Local()), contextName, path)
 	return nil
 }
 
@@ -231,7 +231,7 @@ func contextRow(c clientconfig.Context, current bool) []string {
 		row[5] = err.Error()
 		return row
 	}
-	row[5] = cert.NotAfter.Local().Format("2006-01-02 15:04")
+	row[5] = show.Time(cert.NotAfter.Local())
 	if who, err := pki.IdentityOf(cert); err == nil {
 		row[3], row[4] = who.Name, strings.ToLower(pki.RoleName(who.Role))
 	}

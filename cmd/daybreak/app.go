@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"daybreak/cmd/clientconfig"
+	"daybreak/cmd/daybreak/show"
 )
 
 // callTimeout bounds one unary call.
@@ -121,11 +122,11 @@ func checkExpiry(picked clientconfig.Context, now time.Time) error {
 	}
 	if now.After(cert.NotAfter) {
 		return fmt.Errorf("the certificate of context %s ended on %s: ask an administrator for a token ('daybreak token create --user %s --role …') and log in again",
-			picked.Name, cert.NotAfter.Local().Format("2006-01-02 15:04"), cert.Subject.CommonName)
+			picked.Name, show.Time(cert.NotAfter.Local()), cert.Subject.CommonName)
 	}
 	if now.Before(cert.NotBefore) {
 		return fmt.Errorf("the certificate of context %s begins on %s only: is this machine's clock right?",
-			picked.Name, cert.NotBefore.Local().Format("2006-01-02 15:04:05"))
+			picked.Name, show.Time(cert.NotBefore.Local()))
 	}
 	return nil
 }

@@ -188,7 +188,7 @@ func isReady(desktop *v1.Desktop) bool {
 func waitLine(word *v1.WaitResponse, now time.Time) string {
 	text := word.GetMessage()
 	if at := word.GetExpected(); at != nil {
-		text += fmt.Sprintf("; expected at %s, in %s", at.AsTime().Local().Format("15:04:05"), show.Span(at.AsTime().Sub(now).Round(time.Second)))
+		text += fmt.Sprintf("; expected at %s, in %s", at.AsTime().Local().Format("15:04:05 MST"), show.Span(at.AsTime().Sub(now).Round(time.Second)))
 	}
 	return text
 }
@@ -220,7 +220,7 @@ an earlier word back.`,
 				if until == nil {
 					return a.say(name+" is reclaimed again when it is idle, as the pool's policy says", nil)
 				}
-				return a.say(fmt.Sprintf("%s is left alone until %s", name, until.AsTime().Local().Format("2006-01-02 15:04 MST")), nil)
+				return a.say(fmt.Sprintf("%s is left alone until %s", name, show.Time(until.AsTime().In(zoneOf(c.Context(), conn, args[0])))), nil)
 			})
 		},
 	}
@@ -282,7 +282,7 @@ for desktops in use allows.`,
 				case n > 1:
 					left = fmt.Sprintf("can be put off %d times more", n)
 				}
-				at := desktop.GetClaim().GetRestartAt().AsTime().Local().Format("2006-01-02 15:04 MST")
+				at := show.Time(desktop.GetClaim().GetRestartAt().AsTime().In(zoneOf(c.Context(), conn, args[0])))
 				return a.say(fmt.Sprintf("%s will be restarted at %s; that %s", desktop.GetMeta().GetName(), at, left), nil)
 			})
 		},

@@ -65,7 +65,7 @@ func (a *app) describe(ctx context.Context, conn *grpc.ClientConn, kind v1.Kind,
 	now := time.Now()
 	switch o := o.(type) {
 	case *v1.Desktop:
-		return show.Desktop(a.out, o, events, now)
+		return show.Desktop(a.out, o, events, now.In(zoneOf(ctx, conn, o.GetSpec().GetPool())))
 	case *v1.Image:
 		return show.Image(a.out, o, events, now)
 	case *v1.Pool:
@@ -73,7 +73,7 @@ func (a *app) describe(ctx context.Context, conn *grpc.ClientConn, kind v1.Kind,
 		if err != nil {
 			return err
 		}
-		return show.Pool(a.out, o, desktops, events, now, zoneOf(ctx, conn, o))
+		return show.Pool(a.out, o, desktops, events, now.In(zoneOf(ctx, conn, name)))
 	case *v1.Host:
 		desktops, err := desktopsWhere(ctx, conn, "", func(d *v1.Desktop) bool { return d.GetIncarnation().GetHost() == name })
 		if err != nil {
@@ -92,7 +92,7 @@ func (a *app) describe(ctx context.Context, conn *grpc.ClientConn, kind v1.Kind,
 		}
 		return show.Calendar(a.out, line, resolved, events, now)
 	case *v1.History:
-		return show.History(a.out, o, now)
+		return show.History(a.out, o, now.In(zoneOf(ctx, conn, name)))
 	}
 	if err := printYAML(a.out, o); err != nil || len(events) == 0 {
 		return err
@@ -105,16 +105,21 @@ func (a *app) describe(ctx context.Context, conn *grpc.ClientConn, kind v1.Kind,
 	return show.NewWriter(a.out).Table(show.Objects(v1.Kind_KIND_EVENT, objects, false, now))
 }
 
-// zoneOf is the zone of a pool's calendar; this machine's where there is none that can be read.
-func zoneOf(ctx context.Context, conn grpc.ClientConnInterface, pool *v1.Pool) *time.Location {
-	if pool.GetSpec().GetSchedule() == nil {
-		return time.Local
-	}
-	_, resolved, err := fetchCalendar(ctx, conn, pool.GetSpec().GetCalendar())
+// zoneOf is the zone in which a pool's times are told, as the control plane tells them: its calendar's, or that of its rollouts'
+// window. This machine's where there is none, or where it cannot be read.
+func zoneOf(ctx context.Context, conn grpc.ClientConnInterface, name string) *time.Location {
+	pool, err := getPool(ctx, conn, name)
 	if err != nil {
 		return time.Local
 	}
-	return resolved.Zone()
+	followed, err := lookupCalendar(ctx, conn)(pool.GetSpec().GetCalendar())
+	if err != nil {
+		followed = nil
+	}
+	if followed == nil && pool.GetSpec().GetRollout().GetWindow().GetTimeZone() == "" {
+		return time.Local
+	}
+	return calendar.ClockOf(pool, followed)
 }
 
 // eventsOf returns the last events about an object.

@@ -154,8 +154,12 @@ func keptBy(ctx context.Context, conn *grpc.ClientConn, plan *v1.Plan, m show.Mi
 			show.Span(host[0].GetQuantile().AsDuration())), nil
 	}
 	o, err := get(ctx, conn, v1.Kind_KIND_DESKTOP, m.Desktop)
-	if desktop, ok := o.(*v1.Desktop); ok && err == nil && show.Reason(desktop) != "" {
-		return "now: " + show.Reason(desktop), nil
+	now := time.Now()
+	if zone, err := time.LoadLocation(plan.GetTimeZone()); err == nil {
+		now = now.In(zone)
+	}
+	if desktop, ok := o.(*v1.Desktop); ok && err == nil && show.Reason(desktop, now) != "" {
+		return "now: " + show.Reason(desktop, now), nil
 	}
 	return "nothing is recorded; see 'daybreak describe desktop " + m.Desktop + "'", nil
 }

@@ -84,7 +84,7 @@ func (a *app) describeRollout(ctx context.Context, conn *grpc.ClientConn, r *v1.
 			events = append(events, event)
 		}
 	}
-	return show.Rollout(a.out, r, pool, events, time.Now())
+	return show.Rollout(a.out, r, pool, events, time.Now().In(zoneOf(ctx, conn, name)))
 }
 
 // steer makes a command that asks something of a pool's rollout.

@@ -161,7 +161,7 @@ func (r readiness) missing() string {
 			text += fmt.Sprintf("\n  … and %d more", len(r.late)-most)
 			break
 		}
-		why := show.Reason(d)
+		why := show.Reason(d, time.Now())
 		if why == "" {
 			why = "no reason is known; try 'daybreak describe desktop " + d.GetMeta().GetName() + "'"
 		}

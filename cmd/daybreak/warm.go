@@ -106,7 +106,7 @@ func (a *app) warm(ctx context.Context, conn *grpc.ClientConn, name string, wish
 		}
 	}
 	if !end.After(now) {
-		return wrongUsage("--until %s is over: it is %s now", until, now.Format("2006-01-02 15:04 MST"))
+		return wrongUsage("--until %s is over: it is %s now", until, show.Time(now))
 	}
 	wish.From, wish.Until = timestamppb.New(now.Truncate(time.Second)), timestamppb.New(end)
 	schedule.Extra = append(slices.DeleteFunc(schedule.Extra, func(e *v1.ExtraTarget) bool { return !e.GetUntil().AsTime().After(now) }), wish)
@@ -118,8 +118,7 @@ func (a *app) warm(ctx context.Context, conn *grpc.ClientConn, name string, wish
 		field := fmt.Sprintf("spec.schedule.extra[%d].", len(schedule.Extra)-1)
 		return inFlags(err, map[string]string{field + "target": "COUNT", field + "note": "--note", field + "until": "--until"})
 	}
-	_, err = fmt.Fprintf(a.out, "pool/%s: at least %s until %s (%s)\n", show.Clean(name), desktopsRun(wish.GetTarget()),
-		end.Format("2006-01-02 15:04"), resolved.Zone())
+	_, err = fmt.Fprintf(a.out, "pool/%s: at least %s until %s\n", show.Clean(name), desktopsRun(wish.GetTarget()), show.Time(end))
 	return err
 }
 

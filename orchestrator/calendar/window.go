@@ -104,3 +104,16 @@ func (w *Window) After(t time.Time, length time.Duration) (time.Time, bool) {
 	}
 	return time.Time{}, false
 }
+
+// ClockOf returns the time zone of the people who use a pool: its calendar's, or that of its rollouts' window when it has none.
+func ClockOf(pool *v1.Pool, followed *v1.Calendar) *time.Location {
+	name := pool.GetSpec().GetRollout().GetWindow().GetTimeZone()
+	if followed != nil {
+		name = followed.GetSpec().GetTimeZone()
+	}
+	zone, err := time.LoadLocation(name) // "" is UTC
+	if err != nil {
+		return time.UTC // the zone is checked where people write it; at worst a notice has a time that says UTC
+	}
+	return zone
+}

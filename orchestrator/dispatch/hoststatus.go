@@ -44,7 +44,7 @@ func hostStatus(old *v1.HostStatus, f facts, now, usageWritten time.Time) (*v1.H
 	case f.silent && old.GetPhase() != v1.HostPhase_HOST_PHASE_DOWN:
 		next.Phase = v1.HostPhase_HOST_PHASE_DOWN
 		next.Unheard = false
-		next.Message = "not heard since " + f.heard.UTC().Format(time.RFC3339) + "; its desktops may well run"
+		next.Message = "not heard since " + f.heard.UTC().Format("2006-01-02 15:04:05 MST") + "; its desktops may well run"
 	case !f.silent && f.report == nil && !f.spoke && !next.GetUnheard() && wasHeard(old):
 		next.Unheard = true // the leader before heard it, this one has not
 		return next, true

@@ -11,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
+	"daybreak/orchestrator/calendar"
 	"daybreak/orchestrator/reconcile"
 	"daybreak/orchestrator/store"
 	v1 "daybreak/proto/daybreak/v1"
@@ -242,19 +243,6 @@ func attemptsAbout(view *store.View, events []*v1.Event, subject store.Ref) []*v
 
 // clockOf returns the time zone of the people who use a pool.
 func clockOf(view *store.View, pool *v1.Pool) *time.Location {
-	calendar, _ := store.Lookup[*v1.Calendar](view, pool.GetSpec().GetCalendar())
-	return ClockOf(pool, calendar)
-}
-
-// ClockOf returns the time zone of the people who use a pool: its calendar's, or that of its rollouts' window when it has none.
-func ClockOf(pool *v1.Pool, calendar *v1.Calendar) *time.Location {
-	name := pool.GetSpec().GetRollout().GetWindow().GetTimeZone()
-	if calendar != nil {
-		name = calendar.GetSpec().GetTimeZone()
-	}
-	zone, err := time.LoadLocation(name) // "" is UTC
-	if err != nil {
-		return time.UTC // the zone is checked where people write it; at worst a notice has a time that says UTC
-	}
-	return zone
+	followed, _ := store.Lookup[*v1.Calendar](view, pool.GetSpec().GetCalendar())
+	return calendar.ClockOf(pool, followed)
 }

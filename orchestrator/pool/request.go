@@ -56,7 +56,7 @@ func unused(view *store.View, pool, user, requestID string, now time.Time) error
 				return others(ended.GetUser())
 			default:
 				return fmt.Errorf("claim a desktop of pool %s: the claim of %q with request id %q, of desktop %s, was ended at %s; use a new request id for a new claim: %w",
-					pool, user, requestID, desktop.GetMeta().GetName(), ended.GetAt().AsTime().Format(time.RFC3339), ErrRequestUsed)
+					pool, user, requestID, desktop.GetMeta().GetName(), clock(nil, ended.GetAt().AsTime()), ErrRequestUsed)
 			}
 		}
 	}

@@ -154,6 +154,8 @@ func snapshotOf(view *store.View, pool *v1.Pool) Snapshot {
 		}
 	}
 	s.Window, s.NoWindow = windowOf(view, pool)
+	followed, _ := store.Lookup[*v1.Calendar](view, pool.GetSpec().GetCalendar())
+	s.Clock = calendar.ClockOf(pool, followed)
 	if pool.GetRelease().GetRollout() == "" {
 		return s
 	}

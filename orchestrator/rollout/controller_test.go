@@ -201,6 +201,25 @@ func TestControllerTellsOfCalendars(t *testing.T) {
 	})
 }
 
+// Times are told in the zone of the pool's calendar, as they are elsewhere in its description. The bubble's time begins at midnight UTC.
+func TestControllerTellsTimesOfThePool(t *testing.T) {
+	inPlant(t, func(p loopRig) {
+		p.create(p.api, &v1.Calendar{Meta: &v1.Meta{Name: "office"}, Spec: &v1.CalendarSpec{TimeZone: "Asia/Tokyo"}})
+		_, err := store.Modify(t.Context(), p.api, "sales", func(o *v1.Pool) error { o.Spec.Calendar = "office"; return nil })
+		must(t, err)
+		p.desktop("sales-1", 1, 1, ready)
+		p.desktop("sales-2", 1, 1, ready)
+		p.current(2)
+		p.host(func(h *v1.Host) { h.Status.Images = append(h.Status.Images, digest("debian-2")) })
+		p.desktop("sales-1", 2, 1000, ready)
+		r, err := store.Get[*v1.Rollout](t.Context(), p.mine, "sales-1")
+		must(t, err)
+		if got, want := r.GetStatus().GetMessage(), "watched until 2000-01-01 09:05:00 JST"; !strings.HasSuffix(got, want) {
+			t.Errorf("%q, want %q", got, want)
+		}
+	})
+}
+
 // What a pool that is gone leaves goes, too; one of the same name begins anew.
 func TestControllerForgetsPools(t *testing.T) {
 	inPlant(t, func(p loopRig) {

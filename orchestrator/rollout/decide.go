@@ -60,6 +60,8 @@ type Snapshot struct {
 	// Window in which the pool may be changed; nil when that is always. NoWindow says why it cannot be told; then it never is.
 	Window   *calendar.Window
 	NoWindow string
+	// Clock is the time zone in which the pool's people read times; nil means UTC.
+	Clock *time.Location
 }
 
 // Note is an event about the pool.

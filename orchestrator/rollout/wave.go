@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -100,7 +101,7 @@ func (d *decision) watched() bool {
 	}
 	d.lookAgain(until)
 	d.say("wave %d of %d: %s version %d and %s ready; watched until %s", s.GetWave(), s.GetWaves(),
-		verb(int(s.GetMoved()), "desktop", "runs", "run"), d.active.GetSpec().GetToVersion(), are(int(s.GetMoved())), until.UTC().Format(time.RFC3339))
+		verb(int(s.GetMoved()), "desktop", "runs", "run"), d.active.GetSpec().GetToVersion(), are(int(s.GetMoved())), until.In(cmp.Or(d.Clock, time.UTC)).Format("2006-01-02 15:04:05 MST"))
 	return false
 }
 

@@ -22,8 +22,8 @@ const (
 
 // Calendar describes the first calendar of a line of inheritance: its week, and what comes next. resolved is that calendar.
 func Calendar(out io.Writer, line []*v1.Calendar, resolved *calendar.Resolved, events []*v1.Event, now time.Time) error {
-	p := &page{now: now}
 	spec, local := line[0].GetSpec(), now.In(resolved.Zone())
+	p := &page{now: local}
 	today := calendar.DateOf(local)
 	p.head(line[0].GetMeta())
 	p.line("Time zone", spec.GetTimeZone()+local.Format(", where it is Mon 2006-01-02 15:04 MST"))

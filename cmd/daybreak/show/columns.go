@@ -251,7 +251,7 @@ func desktopRow(d *v1.Desktop, now time.Time) (narrow, wide []string) {
 	if times := store.Course(d); len(times) > 0 && times[len(times)-1].GetState() == store.State(d) {
 		since = Age(now, times[len(times)-1].GetAt())
 	}
-	wide = []string{d.GetSpec().GetZone(), strings.Join(d.GetStatus().GetGuest().GetAddresses(), ","), count(in.GetGeneration()), since, Reason(d)}
+	wide = []string{d.GetSpec().GetZone(), strings.Join(d.GetStatus().GetGuest().GetAddresses(), ","), count(in.GetGeneration()), since, Reason(d, now)}
 	return narrow, wide
 }
 

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	"daybreak/orchestrator/warmup"
 	v1 "daybreak/proto/daybreak/v1"
 )
@@ -31,9 +29,9 @@ func planRow(p *v1.Plan, now time.Time) (narrow, wide []string) {
 			ready++
 		}
 	}
-	narrow = []string{name(p), p.GetPool(), p.GetDate(), count(len(p.GetStarts())), "", "", "", count(short), Moment(now, p.GetMade())}
+	narrow = []string{name(p), p.GetPool(), p.GetDate(), count(len(p.GetStarts())), "", "", "", count(short), Moment(now.In(zone), p.GetMade())}
 	if starts := p.GetStarts(); len(starts) > 0 {
-		clock := func(s *v1.PlannedStart) string { return s.GetStartAt().AsTime().In(zone).Format("15:04:05") }
+		clock := func(s *v1.PlannedStart) string { return s.GetStartAt().AsTime().In(zone).Format("15:04:05 MST") }
 		narrow[4], narrow[5] = clock(starts[0]), clock(starts[len(starts)-1])
 		narrow[6] = fmt.Sprintf("%d/%d", ready, len(starts))
 	}
@@ -69,7 +67,7 @@ func historyRow(h *v1.History) (narrow, wide []string) {
 	return narrow, []string{count(len(digests)), strings.Join(names, "; ")}
 }
 
-// day adds what of a pool's status is about its schedule, with times of day in now's zone.
+// day adds what of a pool's status is about its schedule.
 func (p *page) day(pool *v1.Pool, now time.Time) {
 	s := pool.GetStatus()
 	if pool.GetSpec().GetSchedule() == nil {
@@ -81,7 +79,7 @@ func (p *page) day(pool *v1.Pool, now time.Time) {
 	}
 	p.line("Wanted", text)
 	if s.GetNextDeadline() != nil {
-		next := fmt.Sprintf("%d by %s", s.GetNextTarget(), zoned(now, s.GetNextDeadline()))
+		next := fmt.Sprintf("%d by %s", s.GetNextTarget(), Moment(now, s.GetNextDeadline()))
 		if s.GetNextShortfall() > 0 {
 			next += fmt.Sprintf("; %d will not be ready in time, see 'daybreak plan %s'", s.GetNextShortfall(), name(pool))
 		}
@@ -91,20 +89,15 @@ func (p *page) day(pool *v1.Pool, now time.Time) {
 		if !e.GetUntil().AsTime().After(p.now) {
 			continue
 		}
-		text := fmt.Sprintf("%d until %s", e.GetTarget(), zoned(now, e.GetUntil()))
+		text := fmt.Sprintf("%d until %s", e.GetTarget(), Moment(now, e.GetUntil()))
 		if e.GetFrom().AsTime().After(p.now) {
-			text = fmt.Sprintf("%d from %s until %s", e.GetTarget(), zoned(now, e.GetFrom()), zoned(now, e.GetUntil()))
+			text = fmt.Sprintf("%d from %s until %s", e.GetTarget(), Moment(now, e.GetFrom()), Moment(now, e.GetUntil()))
 		}
 		if e.GetNote() != "" {
 			text += " (" + e.GetNote() + ")"
 		}
 		p.line("Extra", text)
 	}
-}
-
-// zoned is Moment with the abbreviation of now's zone.
-func zoned(now time.Time, at *timestamppb.Timestamp) string {
-	return strings.Replace(Moment(now, at), " (", at.AsTime().In(now.Location()).Format(" MST")+" (", 1)
 }
 
 // countsWord counts a pool's desktops by what they are.

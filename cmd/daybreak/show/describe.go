@@ -91,7 +91,7 @@ func (p *page) writeTo(out io.Writer) error {
 	return err
 }
 
-// Desktop describes a desktop: where it is, what it is, since when, and why it is not ready.
+// Desktop describes a desktop, with times in now's zone: where it is, what it is, since when, and why it is not ready.
 func Desktop(out io.Writer, d *v1.Desktop, events []*v1.Event, now time.Time) error {
 	p := &page{now: now}
 	in := d.GetIncarnation()
@@ -100,7 +100,7 @@ func Desktop(out io.Writer, d *v1.Desktop, events []*v1.Event, now time.Time) er
 	p.line("Zone", d.GetSpec().GetZone())
 	p.line("State", stateWord(d))
 	if store.State(d) != v1.DesktopState_DESKTOP_STATE_READY {
-		p.line("Not ready", orDash(Reason(d)))
+		p.line("Not ready", orDash(Reason(d, now)))
 	}
 	p.line("Wanted", wantedWord(in, now))
 	if user := d.GetClaim(); user != nil {
@@ -231,8 +231,8 @@ func times(list []*v1.StateTime, now time.Time) Table {
 	return t
 }
 
-// Pool describes a pool and lists the desktops of it that are not ready.
-func Pool(out io.Writer, pool *v1.Pool, desktops []*v1.Desktop, events []*v1.Event, now time.Time, zone *time.Location) error {
+// Pool describes a pool, with times in now's zone, and lists the desktops of it that are not ready.
+func Pool(out io.Writer, pool *v1.Pool, desktops []*v1.Desktop, events []*v1.Event, now time.Time) error {
 	p := &page{now: now}
 	spec, s := pool.GetSpec(), pool.GetStatus()
 	p.head(pool.GetMeta())
@@ -240,7 +240,7 @@ func Pool(out io.Writer, pool *v1.Pool, desktops []*v1.Desktop, events []*v1.Eve
 	p.line("Zone", spec.GetZone())
 	p.line("Seats", count(spec.GetDesktops()))
 	p.line("Desktops", countsWord(s))
-	p.day(pool, now.In(zone))
+	p.day(pool, now)
 	p.line("Message", s.GetMessage())
 	if s.GetHeldUntil() != nil && s.GetHeldUntil().AsTime().After(now) {
 		p.line("Held until", Moment(now, s.GetHeldUntil()))
@@ -257,7 +257,7 @@ func Pool(out io.Writer, pool *v1.Pool, desktops []*v1.Desktop, events []*v1.Eve
 	t := Table{Header: []string{"NAME", "STATE", "HOST", "WHY"}}
 	for _, d := range desktops {
 		if store.State(d) != v1.DesktopState_DESKTOP_STATE_READY {
-			t.Rows = append(t.Rows, []string{name(d), stateWord(d), d.GetIncarnation().GetHost(), Reason(d)})
+			t.Rows = append(t.Rows, []string{name(d), stateWord(d), d.GetIncarnation().GetHost(), Reason(d, now)})
 		}
 	}
 	p.section("Not ready", t)

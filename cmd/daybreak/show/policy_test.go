@@ -53,7 +53,7 @@ Idle:      open: left alone; closed: shut down after 1m, warned 1m ahead
 		},
 	} {
 		var out bytes.Buffer
-		if err := show.Pool(&out, &v1.Pool{Meta: &v1.Meta{Name: "tax"}, Spec: spec}, nil, nil, tokyo(), tokyo().Location()); err != nil {
+		if err := show.Pool(&out, &v1.Pool{Meta: &v1.Meta{Name: "tax"}, Spec: spec}, nil, nil, tokyo()); err != nil {
 			t.Fatal(err)
 		}
 		var got []string
@@ -79,13 +79,41 @@ func TestReasonOfSleepers(t *testing.T) {
 	} {
 		d.Incarnation.Host, d.Incarnation.Generation = "kvm1", 7
 		d.Status = &v1.DesktopStatus{Generation: 7, State: v1.DesktopState_DESKTOP_STATE_PREPARED}
-		if got := show.Reason(d); got != want {
+		if got := show.Reason(d, tokyo()); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 		d.Status.Message = "the host's word"
-		if got := show.Reason(d); got != "the host's word" {
+		if got := show.Reason(d, tokyo()); got != "the host's word" {
 			t.Errorf("%q", got)
 		}
+	}
+}
+
+// A desktop that starts later says when by the clock of who reads it, and not as its host does, which knows no zone but UTC.
+func TestReasonTellsTimesOfTheReader(t *testing.T) {
+	d := &v1.Desktop{
+		Incarnation: &v1.Incarnation{Host: "kvm1", Generation: 7, Desired: v1.DesiredState_DESIRED_STATE_READY, StartAt: before(-time.Minute)},
+		Status:      &v1.DesktopStatus{Generation: 7, State: v1.DesktopState_DESKTOP_STATE_PREPARED, Message: "starts at 2026-11-23 23:31:00 UTC"},
+	}
+	for want, now := range map[string]time.Time{
+		"starts at 2026-11-24 08:31:00 JST": tokyo(), "starts at 2026-11-23 23:31:00 UTC": tokyo().UTC(),
+		"waits for a place": tokyo().Add(2 * time.Minute),
+	} {
+		if d.Status.Message = "starts at 2026-11-23 23:31:00 UTC"; strings.HasPrefix(want, "waits") {
+			d.Status.Message = want
+		}
+		if got := show.Reason(d, now); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// All times of a plan are those of its pool's calendar, wherever it is read.
+func TestPlansTellTimesOfTheirPool(t *testing.T) {
+	p := &v1.Plan{Meta: &v1.Meta{Name: "a-2026-11-24"}, TimeZone: "Asia/Tokyo", Made: before(time.Hour), Starts: []*v1.PlannedStart{{StartAt: before(0)}}}
+	row := show.Objects(v1.Kind_KIND_PLAN, []store.Object{p}, false, tokyo().UTC()).Rows[0]
+	if row[4] != "08:30:00 JST" || row[8] != "2026-11-24 07:30:00 JST (1h ago)" {
+		t.Errorf("first start %q, made %q", row[4], row[8])
 	}
 }
 

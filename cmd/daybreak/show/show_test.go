@@ -243,7 +243,7 @@ func TestDescriptions(t *testing.T) {
 		}
 		out.WriteString("\n----\n")
 	}
-	if err := show.Pool(&out, pool(), desktops(), events()[:1], tokyo(), tokyo().Location()); err != nil {
+	if err := show.Pool(&out, pool(), desktops(), events()[:1], tokyo()); err != nil {
 		t.Fatal(err)
 	}
 	out.WriteString("\n----\n")
@@ -261,7 +261,7 @@ func TestDescriptions(t *testing.T) {
 		}
 	}
 	out.WriteString("\n----\n")
-	if err := show.Pool(&out, movingPool(), nil, nil, tokyo(), tokyo().Location()); err != nil {
+	if err := show.Pool(&out, movingPool(), nil, nil, tokyo()); err != nil {
 		t.Fatal(err)
 	}
 	out.WriteString("\n----\n")
@@ -344,7 +344,7 @@ func TestEmptyObjects(t *testing.T) {
 	}
 	var out bytes.Buffer
 	for _, err := range []error{
-		show.Desktop(&out, &v1.Desktop{}, nil, tokyo()), show.Pool(&out, &v1.Pool{}, nil, nil, tokyo(), tokyo().Location()),
+		show.Desktop(&out, &v1.Desktop{}, nil, tokyo()), show.Pool(&out, &v1.Pool{}, nil, nil, tokyo()),
 		show.Host(&out, &v1.Host{}, nil, nil, tokyo()), show.Image(&out, &v1.Image{}, nil, tokyo()),
 		show.Rollout(&out, &v1.Rollout{}, nil, nil, tokyo()),
 	} {

@@ -49,18 +49,22 @@ func Age(now time.Time, at *timestamppb.Timestamp) string {
 	return Span(now.Sub(at.AsTime()).Truncate(time.Second))
 }
 
-// Moment is a time in now's zone, and how long ago: "2026-11-24 08:30:00 (3m ago)".
+// Moment is a time in now's zone, which it names, since others are told in other zones, and how long ago:
+// "2026-11-24 08:30:00 JST (3m ago)".
 func Moment(now time.Time, at *timestamppb.Timestamp) string {
 	if !at.IsValid() {
 		return ""
 	}
 	when := at.AsTime().In(now.Location())
-	text := when.Format("2006-01-02 15:04:05")
+	text := Time(when)
 	if when.After(now) {
 		return text + " (in " + Span(when.Sub(now).Truncate(time.Second)) + ")"
 	}
 	return text + " (" + Age(now, at) + " ago)"
 }
+
+// Time is a time for people, in its own zone.
+func Time(t time.Time) string { return t.Format("2006-01-02 15:04:05 MST") }
 
 // Bytes is a size in binary units.
 func Bytes(n uint64) string {
@@ -108,8 +112,9 @@ func stateWord(d *v1.Desktop) string {
 	return text
 }
 
-// Reason is why a desktop is not ready, in the words of whoever knows; empty when it is, or when nobody said.
-func Reason(d *v1.Desktop) string {
+// Reason is why a desktop is not ready, in the words of whoever knows; empty when it is, or when nobody said. Times are in
+// now's zone.
+func Reason(d *v1.Desktop, now time.Time) string {
 	if store.State(d) == v1.DesktopState_DESKTOP_STATE_READY {
 		return ""
 	}
@@ -119,7 +124,16 @@ func Reason(d *v1.Desktop) string {
 	if d.GetStatus().GetGeneration() != d.GetIncarnation().GetGeneration() {
 		return "the host's agent has not reported on it yet"
 	}
+	// A host says the same, but does not know the zone of who reads it.
+	if at := d.GetIncarnation().GetStartAt(); at.AsTime().After(now) && sleeps(d) {
+		return "starts at " + Time(at.AsTime().In(now.Location()))
+	}
 	return cmp.Or(d.GetStatus().GetMessage(), asleep(d))
+}
+
+// sleeps: the desktop is prepared, and waits for the time at which it is wanted ready.
+func sleeps(d *v1.Desktop) bool {
+	return store.State(d) == v1.DesktopState_DESKTOP_STATE_PREPARED && d.GetIncarnation().GetDesired() == v1.DesiredState_DESIRED_STATE_READY
 }
 
 // asleep is why a desktop of which its host says nothing does not run; empty when it is to run.
