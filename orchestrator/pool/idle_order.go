@@ -20,6 +20,12 @@ func hasDeclined(desktop *v1.Desktop) bool {
 	return since != nil && proto.Equal(since, store.Present(desktop).GetDeclined())
 }
 
+// wasSilent: the guest's last word is that on which an order rested that its host declined; it said nothing when it was asked once more.
+func wasSilent(desktop *v1.Desktop) bool {
+	declined := store.Present(desktop).GetDeclined()
+	return declined != nil && proto.Equal(declined, store.Present(desktop).GetSession().GetAsked())
+}
+
 // isTakenBack: the user's claim is to end as soon as the host has begun to end the desktop's life.
 func isTakenBack(desktop *v1.Desktop) bool {
 	reclaim := desktop.GetClaim().GetReclaim()
@@ -46,7 +52,7 @@ func answered(now time.Time, desktop *v1.Desktop) *idleChange {
 // goesOn is a desktop that is wanted again, as it is, since its host declined what was ordered.
 func goesOn(now time.Time, desktop *v1.Desktop) *idleChange {
 	changed, why := proto.CloneOf(desktop), "it was used again before its host acted"
-	if !store.Present(desktop).GetSession().GetUsersKnown() {
+	if wasSilent(desktop) || !store.Present(desktop).GetSession().GetUsersKnown() {
 		why = "its guest did not say who uses it right before its host would have acted"
 	}
 	changed.Incarnation.Desired, changed.Incarnation.UnlessUsedSince = v1.DesiredState_DESIRED_STATE_READY, nil

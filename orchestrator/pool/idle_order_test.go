@@ -132,6 +132,28 @@ func TestDeclinedRefresh(t *testing.T) {
 	}
 }
 
+// A guest that falls silent between its last word and its host's question leaves that word as it was: no order rests on it again,
+// which the host would decline at once, and so on for as long as the word is believed.
+func TestDeclinedRefreshIsNotOrderedOnTheSameWord(t *testing.T) {
+	w, due := keptForDays(t)
+	last := due.Add(-time.Minute)
+	w.change("sales-1", nobodyIn(last))
+	w.round()
+	w.decline("sales-1", w.desktops["sales-1"].Status.Session)
+	changes, _ := w.idleRound(w.idleInput(nil))
+	if len(changes) != 1 || !strings.Contains(changes[0].event.GetMessage(), "its guest did not say who uses it") {
+		t.Errorf("its guest is silent: %v", changes)
+	}
+	if a := w.round(); len(a.Retire) != 0 || a.Again != refreshPatience {
+		t.Fatalf("its guest is silent: %v end, looks again in %v", changedNames(a.Retire), a.Again)
+	}
+	w.now = due.Add(time.Hour)
+	w.change("sales-1", nobodyIn(w.now))
+	if got := changedNames(w.round().Retire); len(got) != 1 {
+		t.Errorf("its guest says again that nobody uses it, and %v end", got)
+	}
+}
+
 // Who comes back after their desktop's life was told to end, and before its host came to that, keeps claim and life, also while
 // the loop is at work; the claim of one who does not ends when the host has begun.
 func TestTakenBackWhenItsHostActs(t *testing.T) {

@@ -66,6 +66,9 @@ func (d *decision) refreshWaits(desktop *v1.Desktop, due time.Time) (why string,
 	}
 	use, session := useOf(d.now, desktop, time.Unix(0, 0), d.Clock), store.Present(desktop).GetSession()
 	asked := session.GetAsked().AsTime()
+	if use.known && wasSilent(desktop) { // an order that rests on the same word again is declined again, at once
+		use.known, use.how = false, "it said nothing when its host asked it once more"
+	}
 	if !use.known {
 		heard := due
 		if session.GetUsersKnown() && !asked.After(d.now.Add(sessionSkew)) {
