@@ -18,13 +18,15 @@ const (
 	ReasonPlanned = "WarmUpPlanned"
 	ReasonMissed  = "WarmUpMissed"  // a deadline passed, and not all that should be was ready
 	ReasonSkipped = "WarmUpSkipped" // the same, and the clock left out time in which they were to get ready
+	// ReasonNoLongerShort: what was told to fall short will be ready in time after all.
+	ReasonNoLongerShort = "WarmUpNoLongerShort"
 )
 
 // Labels of events about warm-ups: by them each is told once.
 const (
 	labelDate     = "date"
-	labelDeadline = "deadline"
-	labelShort    = "short" // how many desktops were to fall short then
+	labelDeadline = "deadline" // that was missed, or the last of those that will be
+	labelShort    = "short"    // how many desktops were to fall short then
 )
 
 const (
@@ -34,55 +36,88 @@ const (
 	missLatest = time.Hour
 )
 
-// tell records what people should hear of a plan: that it was made, that it falls short, that it does so by twice as many as was told,
-// and that it was missed.
+// tell records what people should hear of a plan: that it was made, whether it falls short, and that it was missed.
 func (r *dayRound) tell(now time.Time, view *store.View, pool *v1.Pool, zone *time.Location, stored, next *v1.Plan) {
 	events := view.EventsAbout(store.RefOf(pool))
-	heard := func(reason, label, value string, warning bool) bool {
-		return slices.ContainsFunc(events, func(e *v1.Event) bool {
-			return e.GetReason() == reason && e.GetMeta().GetLabels()[label] == value && (e.GetWarning() || !warning)
-		})
-	}
-	short, _ := warmup.MostShort(next, now)
-	feared := 0 // how many were told of
-	for _, e := range events {
-		if labels := e.GetMeta().GetLabels(); e.GetReason() == ReasonPlanned && labels[labelDate] == next.GetDate() {
-			n, _ := strconv.Atoi(labels[labelShort])
-			feared = max(feared, n)
-		}
-	}
-	ahead := slices.ContainsFunc(next.GetStarts(), func(s *v1.PlannedStart) bool { return s.GetStartAt().AsTime().After(now) })
-	worse := feared > 0 && short >= 2*feared
-	if (ahead || short > 0) && (worse || !heard(ReasonPlanned, labelDate, next.GetDate(), short > 0)) {
-		event := r.event(now, pool, ReasonPlanned, labelDate, next.GetDate(), planText(now, next, zone), short > 0)
-		event.Meta.Labels[labelShort] = strconv.Itoa(short)
-	}
+	r.tellPlanned(now, events, pool, zone, next)
 	for _, deadline := range deadlines(next) {
 		if due := deadline.Add(missGrace); due.After(now) {
 			r.lookAgain(due)
 		}
 	}
 	for _, deadline := range deadlines(stored) {
-		since, key := now.Sub(deadline), deadline.UTC().Format("20060102T150405Z")
-		if since < missGrace || since > missLatest || heard(ReasonMissed, labelDeadline, key, false) {
-			continue
+		r.tellMissed(now, view, events, pool, zone, stored, next, deadline)
+	}
+}
+
+// tellPlanned tells once that a plan was made, that it falls short, again when it does so by twice as many as was told, and that it does
+// no longer: who was warned should not have to look after it.
+func (r *dayRound) tellPlanned(now time.Time, events []*v1.Event, pool *v1.Pool, zone *time.Location, plan *v1.Plan) {
+	short, _ := warmup.MostShort(plan, now)
+	told := toldOf(events, plan.GetDate())
+	ahead := slices.ContainsFunc(plan.GetStarts(), func(s *v1.PlannedStart) bool { return s.GetStartAt().AsTime().After(now) })
+	news := !told.planned || short > 0 && (told.short == 0 || short >= 2*told.short)
+	switch {
+	case short == 0 && told.short > 0 && told.until > deadlineKey(now):
+		r.event(now, pool, ReasonNoLongerShort, labelDate, plan.GetDate(), plan.GetDate()+": nothing is short any more: "+planText(now, plan, zone), false)
+	case (ahead || short > 0) && news:
+		event := r.event(now, pool, ReasonPlanned, labelDate, plan.GetDate(), plan.GetDate()+": "+planText(now, plan, zone), short > 0)
+		event.Meta.Labels[labelShort] = strconv.Itoa(short)
+		for _, s := range plan.GetShortfalls() {
+			event.Meta.Labels[labelDeadline] = max(event.Meta.Labels[labelDeadline], deadlineKey(s.GetDeadline().AsTime()))
 		}
-		if isUnheard(view, next, deadline) {
-			continue // a host that is heard, or called DOWN, asks for another plan
-		}
-		skipped := r.skipped.tookFrom(stored, deadline)
-		toldBefore := slices.ContainsFunc(events, func(e *v1.Event) bool {
-			// One from the time to come was told before the clock was set back, and this deadline is another one, which does pass.
-			return e.GetReason() == ReasonSkipped && e.GetMeta().GetLabels()[labelDeadline] == key && (skipped || !e.GetAt().AsTime().After(now))
-		})
-		text := missText(now, view, next, deadline, zone)
+	}
+}
+
+// toldPlan is what events say of a date's plan.
+type toldPlan struct {
+	planned bool
+	short   int    // as was told at worst, unless it was told since that nothing is
+	until   string // the last deadline that it was about
+}
+
+func toldOf(events []*v1.Event, date string) (told toldPlan) {
+	for _, e := range events {
+		labels := e.GetMeta().GetLabels()
 		switch {
-		case text == "" || toldBefore:
-		case skipped:
-			r.event(now, pool, ReasonSkipped, labelDeadline, key, r.skipped.text(zone)+": "+text, true)
-		default:
-			r.event(now, pool, ReasonMissed, labelDeadline, key, text, true)
+		case labels[labelDate] != date:
+		case e.GetReason() == ReasonNoLongerShort:
+			told.short = 0
+		case e.GetReason() == ReasonPlanned:
+			n, _ := strconv.Atoi(labels[labelShort])
+			told = toldPlan{planned: true, short: max(told.short, n), until: max(told.until, labels[labelDeadline])}
 		}
+	}
+	return told
+}
+
+// deadlineKey is a deadline as a label has it, in the order of time.
+func deadlineKey(at time.Time) string { return at.UTC().Format("20060102T150405Z") }
+
+// tellMissed tells once of a deadline that passed while not all that was to be ready was.
+func (r *dayRound) tellMissed(now time.Time, view *store.View, events []*v1.Event, pool *v1.Pool, zone *time.Location, stored, next *v1.Plan, deadline time.Time) {
+	since, key := now.Sub(deadline), deadlineKey(deadline)
+	skipped := r.skipped.tookFrom(stored, deadline)
+	toldBefore := slices.ContainsFunc(events, func(e *v1.Event) bool {
+		if e.GetMeta().GetLabels()[labelDeadline] != key {
+			return false
+		}
+		// One from the time to come was told before the clock was set back, and this deadline is another one, which does pass.
+		return e.GetReason() == ReasonMissed || e.GetReason() == ReasonSkipped && (skipped || !e.GetAt().AsTime().After(now))
+	})
+	if since < missGrace || since > missLatest || toldBefore {
+		return
+	}
+	if isUnheard(view, next, deadline) {
+		return // a host that is heard, or called DOWN, asks for another plan
+	}
+	text := missText(now, view, next, deadline, zone)
+	switch {
+	case text == "":
+	case skipped:
+		r.event(now, pool, ReasonSkipped, labelDeadline, key, r.skipped.text(zone)+": "+text, true)
+	default:
+		r.event(now, pool, ReasonMissed, labelDeadline, key, text, true)
 	}
 }
 
@@ -111,7 +146,7 @@ func deadlines(plan *v1.Plan) []time.Time {
 	return slices.CompactFunc(all, time.Time.Equal)
 }
 
-// planText says in a sentence what a plan will do.
+// planText says in a sentence what a plan will do. When its starts are is left to the plan: they move with all that is learned.
 func planText(now time.Time, plan *v1.Plan, zone *time.Location) string {
 	var ahead []*v1.PlannedStart
 	hosts := map[uint32]bool{}
@@ -121,12 +156,11 @@ func planText(now time.Time, plan *v1.Plan, zone *time.Location) string {
 			hosts[s.GetHost()] = true
 		}
 	}
-	text := plan.GetDate() + ": nothing starts"
+	text := "nothing starts"
 	if len(ahead) > 0 {
 		slices.SortFunc(ahead, func(a, b *v1.PlannedStart) int { return a.GetStartAt().AsTime().Compare(b.GetStartAt().AsTime()) })
 		first, deadline := ahead[0].GetStartAt().AsTime(), ahead[0].GetDeadline().AsTime()
-		text = fmt.Sprintf("%s: %s on %s from %s on, the first %s", plan.GetDate(), starts(len(ahead)), plural(len(hosts), "host"),
-			first.In(zone).Format("15:04:05 MST"), toBeReady(now, first, deadline, zone))
+		text = fmt.Sprintf("%s on %s, the first %s", starts(len(ahead)), plural(len(hosts), "host"), toBeReady(now, first, deadline, zone))
 	}
 	for _, s := range plan.GetShortfalls() {
 		if s.GetDeadline().AsTime().After(now) {

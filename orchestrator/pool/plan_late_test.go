@@ -21,7 +21,7 @@ func TestWantedTooLate(t *testing.T) {
 		time.Sleep(6 * time.Second)
 		h.explains("sales", "2000-01-02: ", why)
 		h.explains("sales", "it waits cold on host h1 and starts at 2000-01-02 08:30:58 UTC, is to be ready at 08:30:00 UTC: 10 are wanted then",
-			"from 08:30:58 UTC on, the first is to be ready at 08:30:00 UTC")
+			"start on 1 host, the first is to be ready at 08:30:00 UTC")
 		h.at(8, 29, 55) // they are on their way
 		h.explains("sales", "2000-01-02: ", "will not be ready at 08:30 UTC but at 08:3", why)
 		h.at(8, 32, 0)

@@ -78,25 +78,31 @@ func TestPlanInOrder(t *testing.T) {
 	}
 }
 
-// That a plan falls short is told once, and again when twice as many desktops are concerned.
+// That a plan falls short is told once, and again when twice as many desktops are concerned. Once nothing is short any more, that is told.
 func TestPlanTellsOfGrowingShortfall(t *testing.T) {
 	w := settled(t, 1)
 	var told []store.Object
 	var got []int
-	for _, short := range []uint32{1, 1, 2, 3, 4, 50, 60, 1} {
+	for _, short := range []uint32{1, 1, 2, 3, 4, 50, 60, 1, 0, 0, 2, 3, 0, 1} {
 		view := shown(t, w, told...)
 		plan := planOf()
-		plan.Shortfalls = []*v1.Shortfall{{Deadline: timestamppb.New(w.now.Add(time.Hour)), Desktops: short, Reason: "memory"}}
+		if plan.Shortfalls = nil; short > 0 {
+			plan.Shortfalls = []*v1.Shortfall{{Deadline: timestamppb.New(w.now.Add(time.Hour)), Desktops: short, Reason: "memory"}}
+		}
+		w.now = w.now.Add(time.Second)
 		var r dayRound
 		r.tell(w.now, view, w.pool, time.UTC, nil, plan)
 		if len(r.events) > 0 {
 			got = append(got, int(short))
+			if e := r.events[0].Object.(*v1.Event); e.GetWarning() != (short > 0) || (e.GetReason() == ReasonNoLongerShort) != (short == 0) {
+				t.Errorf("%d short: %v", short, e)
+			}
 		}
 		for _, op := range r.events {
 			told = append(told, op.Object)
 		}
 	}
-	if want := []int{1, 2, 4, 50}; !slices.Equal(got, want) {
+	if want := []int{1, 2, 4, 50, 0, 2, 0, 1}; !slices.Equal(got, want) {
 		t.Errorf("told of %v, want %v", got, want)
 	}
 }

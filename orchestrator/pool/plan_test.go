@@ -131,7 +131,7 @@ func TestPlanDay(t *testing.T) {
 			t.Errorf("history %v", history)
 		}
 		if got := strings.Join(h.words(ReasonPlanned), "\n"); strings.Count(got, "\n") != 1 ||
-			!strings.Contains(got, "2000-01-01: 10 desktops start on 1 host from 08:15:00 UTC on, the first to be ready at 08:30 UTC") {
+			!strings.Contains(got, "2000-01-01: 10 desktops start on 1 host, the first to be ready at 08:30 UTC") {
 			t.Errorf("told %q", got)
 		}
 		if got := h.words(ReasonMissed); len(got) != 0 {
