@@ -29,7 +29,8 @@ func Noted(now time.Time, view *store.View, pool *v1.Pool, plan *v1.Plan) *v1.Pl
 func note(now time.Time, view *store.View, pool *v1.Pool, plan *v1.Plan) {
 	for _, start := range plan.GetStarts() {
 		desktop, ok := store.Lookup[*v1.Desktop](view, seatName(plan, start))
-		if start.GetReady() != nil || !ok || isEnding(now, pool, desktop) {
+		// What is ready before a start has come is the life before, which ends until then.
+		if start.GetReady() != nil || !ok || isEnding(now, pool, desktop) || start.GetStartAt().AsTime().After(now) {
 			continue
 		}
 		if at, ready := store.Reached(desktop, v1.DesktopState_DESKTOP_STATE_READY); ready && at.After(start.GetStartAt().AsTime().Add(-noteBefore)) &&
@@ -37,6 +38,32 @@ func note(now time.Time, view *store.View, pool *v1.Pool, plan *v1.Plan) {
 			start.Ready = timestamppb.New(at)
 		}
 	}
+}
+
+// noteUsers writes down the desktops that were started for users while the plan was in force, and not by it: they count towards what is wanted.
+func noteUsers(now time.Time, view *store.View, pool *v1.Pool, plan *v1.Plan) {
+	if len(plan.GetTargets()) == 0 || plan.GetTargets()[0].GetFrom().AsTime().After(now) {
+		return
+	}
+	begin, started := plan.GetTargets()[0].GetFrom().AsTime(), map[string]bool{}
+	for _, start := range plan.GetStarts() {
+		started[seatName(plan, start)] = true
+	}
+	for _, desktop := range view.DesktopsOfPool(plan.GetPool()) {
+		inc := desktop.GetIncarnation()
+		at, ready := store.Reached(desktop, v1.DesktopState_DESKTOP_STATE_READY)
+		if desktop.GetClaim() == nil || started[desktop.GetMeta().GetName()] || !runs(desktop) || inc.GetHost() == "" || isEnding(now, pool, desktop) ||
+			ready && at.Before(begin) || len(plan.GetStarts()) >= maxPlannedStarts {
+			continue
+		}
+		began := timestamppb.New(begun(inc))
+		start := &v1.PlannedStart{Seat: uint32(seatNumber(desktop)), Host: place(plan, &v1.PlanHost{Name: inc.GetHost()}), StartAt: began, Deadline: began}
+		if ready {
+			start.Ready = timestamppb.New(at)
+		}
+		plan.Starts = append(plan.Starts, start)
+	}
+	inOrder(plan.GetStarts())
 }
 
 // isEnding: the present life is told to end, or is to be made anew since its user left.

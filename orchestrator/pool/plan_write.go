@@ -21,6 +21,8 @@ const (
 	planSlack, lateSlack = 30 * time.Second, 2 * time.Second
 	// maxPlannedStarts is the proto's bound of Plan.starts.
 	maxPlannedStarts = 5000
+	// maxPlanTargets is that of Plan.targets.
+	maxPlanTargets = 600
 	// KeptPlans is for how many days after its date a plan is kept.
 	KeptPlans = 14
 )
@@ -112,6 +114,7 @@ func (r *dayRound) writePlans(now time.Time, view *store.View, pool *v1.Pool, pl
 			next = merged(now, stored, next)
 		}
 		note(now, view, pool, next)
+		noteUsers(now, view, pool, next)
 		r.tell(now, view, pool, zone, stored, next)
 		switch {
 		case known && !proto.Equal(stored, next):
@@ -137,6 +140,9 @@ func merged(now time.Time, stored, next *v1.Plan) *v1.Plan {
 	over := func(t *timestamppb.Timestamp) bool { return !t.AsTime().After(now) }
 	all := proto.CloneOf(stored)
 	all.Targets = slices.DeleteFunc(all.Targets, func(t *v1.PlanTarget) bool { return !over(t.GetFrom()) })
+	if changed := inForce(now, all.GetTargets(), next.GetTargets()); changed != nil {
+		all.Targets = append(all.Targets, changed)
+	}
 	for _, t := range next.GetTargets() {
 		if !over(t.GetFrom()) || len(all.Targets) == 0 {
 			all.Targets = append(all.Targets, t)
@@ -172,12 +178,29 @@ func merged(now time.Time, stored, next *v1.Plan) *v1.Plan {
 		}
 	}
 	all.TimeZone = next.GetTimeZone()
+	if len(stored.GetTargets()) == 0 || !over(stored.GetTargets()[0].GetFrom()) {
+		all.Standing = next.Standing // its day has not begun
+	}
 	if len(past) == 0 && !proto.Equal(stored, all) {
 		all.Hosts, all.Made = next.GetHosts(), next.GetMade()
 		all.Starts = next.GetStarts()
 		inOrder(all.Starts)
 	}
 	return all
+}
+
+// inForce is what is wanted from now on when that is not what was planned before, as when an opening was moved; nil when it is.
+func inForce(now time.Time, past, next []*v1.PlanTarget) *v1.PlanTarget {
+	i := slices.IndexFunc(next, func(t *v1.PlanTarget) bool { return t.GetFrom().AsTime().After(now) })
+	if i < 0 {
+		i = len(next)
+	}
+	if len(past) == 0 || i == 0 || past[len(past)-1].GetRunning() == next[i-1].GetRunning() || len(past)+len(next)-i >= maxPlanTargets {
+		return nil
+	}
+	changed := proto.CloneOf(next[i-1])
+	changed.From = timestamppb.New(now)
+	return changed
 }
 
 // stillShort leaves a plan the shortfalls whose deadline is over, and of the others as many desktops as are on their way, and late.

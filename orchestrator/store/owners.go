@@ -62,6 +62,7 @@ func rightsOf(kind v1.Kind) rights {
 	case v1.Kind_KIND_PLAN:
 		return rights{only(pool), only(pool), owners(map[string]Writer{
 			"pool": pool, "date": pool, "time_zone": pool, "made": pool, "targets": pool, "hosts": pool, "starts": pool, "shortfalls": pool,
+			"standing": pool,
 		})}
 	case v1.Kind_KIND_HISTORY:
 		return rights{only(pool), only(pool), owners(map[string]Writer{"days": pool, "boots": pool})}

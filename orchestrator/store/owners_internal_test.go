@@ -27,7 +27,7 @@ rollout    meta.labels=api meta.deletion=api spec=rollout spec.paused=api status
 claim      meta.labels=api meta.deletion=api pool=pool user=pool desktop=pool since=pool request_id=pool queued=pool expires=pool
 event      meta.labels=- meta.deletion=- at=- subject_kind=- subject=- reason=- message=- warning=-
 join_token meta.labels=api meta.deletion=api secret_hash=api expires=api role=api subject=api
-plan       meta.labels=api meta.deletion=api pool=pool date=pool time_zone=pool made=pool targets=pool hosts=pool starts=pool shortfalls=pool
+plan       meta.labels=api meta.deletion=api pool=pool date=pool time_zone=pool made=pool targets=pool hosts=pool starts=pool shortfalls=pool standing=pool
 history    meta.labels=api meta.deletion=api days=pool boots=pool
 `
 

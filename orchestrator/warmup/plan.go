@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -29,13 +30,17 @@ func AtOnce(s *v1.PlannedStart) bool {
 // OnDate is the part of the plan whose deadlines are on a civil date of zone ("2026-11-24"), as a Plan without meta.
 func (p PoolPlan) OnDate(date string, zone *time.Location, made time.Time) *v1.Plan {
 	on := func(t time.Time) bool { return t.In(zone).Format(time.DateOnly) == date }
+	begin := made
+	if midnight, err := time.ParseInLocation(time.DateOnly, date, zone); err == nil {
+		begin = later(made, midnight)
+	}
 	plan := &v1.Plan{Pool: p.Name, Date: date, TimeZone: zone.String(), Made: timestamppb.New(made)}
 	for i, t := range p.Targets {
 		lasts := i+1 == len(p.Targets) || p.Targets[i+1].From.In(zone).Format(time.DateOnly) >= date
 		if day := t.From.In(zone).Format(time.DateOnly); day > date || day < date && !lasts || len(plan.Targets) == maxTargets {
 			continue
 		}
-		target := &v1.PlanTarget{From: timestamppb.New(t.From), Running: uint32(max(0, t.Running)), Reason: store.Cut(t.Reason, maxTargetReason)}
+		target := &v1.PlanTarget{From: timestamppb.New(later(t.From, begin)), Running: uint32(max(0, t.Running)), Reason: store.Cut(t.Reason, maxTargetReason)}
 		if !t.Since.IsZero() {
 			target.Since = timestamppb.New(t.Since)
 		}
@@ -67,7 +72,25 @@ func (p PoolPlan) OnDate(date string, zone *time.Location, made time.Time) *v1.P
 		}
 	}
 	plan.Shortfalls = fewer(plan.Shortfalls)
+	if len(plan.Targets) > 0 {
+		plan.Standing = proto.Uint32(uint32(p.standing(plan.Targets[0].GetFrom().AsTime(), on)))
+	}
 	return plan
+}
+
+// standing is how many are ready as a day begins, without those that start for a deadline on it.
+func (p PoolPlan) standing(begin time.Time, on func(time.Time) bool) (n int) {
+	for _, point := range p.Ready {
+		if !point.At.After(begin) {
+			n = point.Count
+		}
+	}
+	for _, s := range p.Starts {
+		if on(s.Deadline) && !s.Expected.After(begin) {
+			n--
+		}
+	}
+	return min(maxStarts, max(0, n))
 }
 
 func (p PoolPlan) host(name string) *v1.PlanHost {

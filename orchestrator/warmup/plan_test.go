@@ -20,6 +20,9 @@ func TestOnDate(t *testing.T) {
 	if len(tomorrow.GetStarts()) != 7 || len(tomorrow.GetTargets()) != 2 || tomorrow.GetTargets()[0].GetRunning() != 2 {
 		t.Error(tomorrow)
 	}
+	if today.GetStanding() != 0 || tomorrow.GetStanding() != 2 || !tomorrow.GetTargets()[0].GetFrom().AsTime().Equal(at("00:00:00").AddDate(0, 0, 1)) {
+		t.Errorf("standing: today %d, tomorrow %d from %v", today.GetStanding(), tomorrow.GetStanding(), tomorrow.GetTargets()[0])
+	}
 }
 
 // What is wanted only from now on is woken at once: the plan is not short for it.

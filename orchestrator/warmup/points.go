@@ -2,6 +2,7 @@ package warmup
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -11,18 +12,21 @@ import (
 )
 
 // Points is how a plan looks over time: what should run, what is ready by the plan, and what was, up to until (nothing was, in a
-// dry run: then it is zero). Desktops that the plan does not start are taken to be ready all the time; when the target
+// dry run: then it is zero). Desktops that stand as it begins are taken to be ready all the time; when the target
 // falls, so does what is ready, unless it rises again within DefaultKeep.
 func Points(plan *v1.Plan, until time.Time) []*v1.PlanPoint {
 	targets := plan.GetTargets()
-	var planned, actual []time.Time
+	var planned, actual []arrival
+	var moments []time.Time
 	for _, s := range plan.GetStarts() {
-		planned = append(planned, s.GetStartAt().AsTime().Add(hostOf(plan, s).GetMean().AsDuration()))
+		planned = append(planned, arrival{s.GetSeat(), s.GetStartAt().AsTime().Add(hostOf(plan, s).GetMean().AsDuration())})
 		if ready := s.GetReady(); ready != nil && !ready.AsTime().After(until) {
-			actual = append(actual, ready.AsTime())
+			actual = append(actual, arrival{s.GetSeat(), ready.AsTime()})
 		}
 	}
-	moments := slices.Concat(planned, actual)
+	for _, a := range slices.Concat(planned, actual) {
+		moments = append(moments, a.at)
+	}
 	for _, t := range targets {
 		moments = append(moments, t.GetFrom().AsTime())
 	}
@@ -31,10 +35,7 @@ func Points(plan *v1.Plan, until time.Time) []*v1.PlanPoint {
 	}
 	slices.SortFunc(moments, time.Time.Compare)
 	moments = slices.CompactFunc(moments, time.Time.Equal)
-	slices.SortFunc(planned, time.Time.Compare)
-	slices.SortFunc(actual, time.Time.Compare)
-	base := baseOf(plan)
-	byPlan, were := follower{count: base, ups: planned}, follower{count: base, ups: actual}
+	byPlan, were := newFollower(plan, planned), newFollower(plan, actual)
 	var points []*v1.PlanPoint
 	step := 0
 	for _, at := range moments {
@@ -58,24 +59,63 @@ func Points(plan *v1.Plan, until time.Time) []*v1.PlanPoint {
 	return points
 }
 
-// follower counts desktops that get ready one by one, and are cooled when fewer are wanted.
-type follower struct {
-	count int
-	ups   []time.Time
-	most  int
-	begun bool
+// arrival is a desktop that gets ready.
+type arrival struct {
+	seat uint32
+	at   time.Time
 }
 
+// follower counts desktops that get ready one by one, each once, and are cooled when fewer are wanted.
+type follower struct {
+	standing int             // ready from the beginning on; which ones is not known
+	up       map[uint32]bool // got ready since
+	coming   []arrival
+	most     int
+	begun    bool
+}
+
+func newFollower(plan *v1.Plan, coming []arrival) follower {
+	slices.SortFunc(coming, func(a, b arrival) int { return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.seat, b.seat)) })
+	return follower{standing: baseOf(plan), up: map[uint32]bool{}, coming: coming}
+}
+
+func (f *follower) count() int { return f.standing + len(f.up) }
+
 func (f *follower) at(t time.Time, most int) int {
-	for len(f.ups) > 0 && !f.ups[0].After(t) {
-		f.count++
-		f.ups = f.ups[1:]
+	for len(f.coming) > 0 && !f.coming[0].at.After(t) {
+		if seat := f.coming[0].seat; !f.up[seat] {
+			f.up[seat] = true
+			if f.standing > 0 && f.count() > most {
+				f.standing-- // it was one of them, and began anew
+			}
+		}
+		f.coming = f.coming[1:]
 	}
 	if f.begun && most < f.most {
-		f.count = min(f.count, most)
+		f.cool(most)
 	}
 	f.begun, f.most = true, most
-	return max(0, f.count)
+	return f.count()
+}
+
+// cool leaves so many: those go that will come again, then those that stood, then the others.
+func (f *follower) cool(most int) {
+	again := map[uint32]bool{}
+	for _, a := range f.coming {
+		again[a.seat] = true
+	}
+	seats := slices.SortedFunc(maps.Keys(f.up), func(a, b uint32) int { return cmp.Compare(b, a) })
+	for _, seat := range seats {
+		if again[seat] && f.count() > most {
+			delete(f.up, seat)
+		}
+	}
+	f.standing -= min(f.standing, max(0, f.count()-most))
+	for _, seat := range seats {
+		if f.count() > most {
+			delete(f.up, seat)
+		}
+	}
 }
 
 func mostUntil(targets []*v1.PlanTarget, until time.Time) int {
@@ -89,8 +129,11 @@ func mostUntil(targets []*v1.PlanTarget, until time.Time) int {
 	return int(most)
 }
 
-// baseOf is how many desktops run when the plan begins: what should, less those that the plan starts for it, or cannot.
+// baseOf is how many desktops run when the plan begins. In plans that do not say, it is what should, less those that the plan starts for it, or cannot.
 func baseOf(plan *v1.Plan) int {
+	if plan.Standing != nil {
+		return int(plan.GetStanding())
+	}
 	if len(plan.GetTargets()) == 0 {
 		return 0
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"daybreak/orchestrator/warmup"
@@ -41,6 +42,29 @@ func TestPoints(t *testing.T) {
 		}
 		if got := [3]uint32{p.GetWanted(), p.GetPlanned(), p.GetReady()}; got != counts {
 			t.Errorf("%s: got %v, want %v", clock, got, counts)
+		}
+	}
+}
+
+// A seat that starts again on a day is counted once, also when it stood as the day began.
+func TestPointsCountASeatOnce(t *testing.T) {
+	plan := &v1.Plan{Pool: "counter", Date: "2026-11-24", TimeZone: "Asia/Tokyo", Standing: proto.Uint32(1), Hosts: []*v1.PlanHost{{Name: "h1"}},
+		Targets: []*v1.PlanTarget{{From: timestamppb.New(at("00:00:00")), Running: 1}, {From: timestamppb.New(open), Running: 3}}}
+	start := func(seat uint32, clock string) {
+		plan.Starts = append(plan.Starts, &v1.PlannedStart{Seat: seat, StartAt: timestamppb.New(at(clock)), Deadline: timestamppb.New(at(clock)), Ready: timestamppb.New(at(clock))})
+	}
+	start(7, "03:00:00") // the one that stood was made anew
+	for _, clock := range []string{"08:29:00", "09:00:00", "10:00:00"} {
+		start(1, clock)
+		start(2, clock)
+	}
+	for _, p := range warmup.Points(plan, at("12:00:00")) {
+		want := uint32(1)
+		if !p.GetAt().AsTime().Before(at("08:29:00")) {
+			want = 3
+		}
+		if p.GetPlanned() != want || p.GetReady() != want {
+			t.Errorf("%v, want %d", p, want)
 		}
 	}
 }

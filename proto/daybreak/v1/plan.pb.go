@@ -45,7 +45,9 @@ type Plan struct {
 	// The starts, earliest first.
 	Starts []*PlannedStart `protobuf:"bytes,8,rep,name=starts,proto3" json:"starts,omitempty"`
 	// What will not be ready in time, and why.
-	Shortfalls    []*Shortfall `protobuf:"bytes,9,rep,name=shortfalls,proto3" json:"shortfalls,omitempty"`
+	Shortfalls []*Shortfall `protobuf:"bytes,9,rep,name=shortfalls,proto3" json:"shortfalls,omitempty"`
+	// How many desktops are ready as the first target begins, and started before. Absent in plans that were made before this was told.
+	Standing      *uint32 `protobuf:"varint,10,opt,name=standing,proto3,oneof" json:"standing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -141,6 +143,13 @@ func (x *Plan) GetShortfalls() []*Shortfall {
 		return x.Shortfalls
 	}
 	return nil
+}
+
+func (x *Plan) GetStanding() uint32 {
+	if x != nil && x.Standing != nil {
+		return *x.Standing
+	}
+	return 0
 }
 
 // PlanTarget is a step of the number of desktops that should run.
@@ -458,7 +467,7 @@ var File_daybreak_v1_plan_proto protoreflect.FileDescriptor
 
 const file_daybreak_v1_plan_proto_rawDesc = "" +
 	"\n" +
-	"\x16daybreak/v1/plan.proto\x12\vdaybreak.v1\x1a\x1bbuf/validate/validate.proto\x1a\x16daybreak/v1/meta.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd7\x03\n" +
+	"\x16daybreak/v1/plan.proto\x12\vdaybreak.v1\x1a\x1bbuf/validate/validate.proto\x1a\x16daybreak/v1/meta.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x04\n" +
 	"\x04Plan\x12-\n" +
 	"\x04meta\x18\x01 \x01(\v2\x11.daybreak.v1.MetaB\x06\xbaH\x03\xc8\x01\x01R\x04meta\x12\x1b\n" +
 	"\x04pool\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04pool\x127\n" +
@@ -470,7 +479,10 @@ const file_daybreak_v1_plan_proto_rawDesc = "" +
 	"\x06starts\x18\b \x03(\v2\x19.daybreak.v1.PlannedStartB\t\xbaH\x06\x92\x01\x03\x10\x88'R\x06starts\x12@\n" +
 	"\n" +
 	"shortfalls\x18\t \x03(\v2\x16.daybreak.v1.ShortfallB\b\xbaH\x05\x92\x01\x02\x10@R\n" +
-	"shortfalls\"\xb4\x01\n" +
+	"shortfalls\x12)\n" +
+	"\bstanding\x18\n" +
+	" \x01(\rB\b\xbaH\x05*\x03\x18\x88'H\x00R\bstanding\x88\x01\x01B\v\n" +
+	"\t_standing\"\xb4\x01\n" +
 	"\n" +
 	"PlanTarget\x12.\n" +
 	"\x04from\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x12\"\n" +
@@ -547,6 +559,7 @@ func file_daybreak_v1_plan_proto_init() {
 		return
 	}
 	file_daybreak_v1_meta_proto_init()
+	file_daybreak_v1_plan_proto_msgTypes[0].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
