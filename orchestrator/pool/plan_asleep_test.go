@@ -73,20 +73,44 @@ func TestNothingIsShortForSleepers(t *testing.T) {
 	}
 }
 
-// Who sleeps stands in for what is missing only as far as it is there: desktops that failed, and what could start and has no room, are told.
+// Who sleeps stands in for what is missing only as far as it is there: desktops that failed, and what could start and has no room, are told, and so
+// are spares that are missing beside desktops that others hold.
 func TestSleepersHideNoShortage(t *testing.T) {
 	for _, row := range []struct {
-		target            string
-		startable, asleep int
-		running           int
-	}{{"100%", 3, 1, 3}, {"100%", 2, 1, 3}, {"3", 2, 1, 2}, {"2", 3, 1, 2}, {"2", 4, 0, 2}, {"1", 0, 4, 0}} {
+		target, spare           string
+		held, startable, asleep int
+		running                 int
+	}{
+		{"100%", "0", 0, 3, 1, 3}, {"100%", "0", 0, 2, 1, 3}, {"3", "0", 0, 2, 1, 2}, {"2", "0", 0, 3, 1, 2}, {"2", "0", 0, 4, 0, 2}, {"1", "0", 0, 0, 4, 0},
+		{"1", "1", 1, 1, 2, 2}, {"1", "3", 1, 2, 2, 2}, {"3", "1", 1, 1, 1, 2}, {"3", "0", 1, 1, 2, 1},
+	} {
 		w := newWorld(4)
-		withSchedule("UTC", &v1.Schedule{Open: row.target, SpareBuffer: "0"}, 0)(w)
+		withSchedule("UTC", &v1.Schedule{Open: row.target, SpareBuffer: row.spare}, 0)(w)
 		w.now = w.now.Add(time.Hour)
 		d := newDecision(w.now, w.snapshot())
 		d.weigh(nil)
+		d.held = row.held
 		if got := d.planTargets(row.startable, row.asleep)[0]; got.Running != row.running {
 			t.Errorf("%v: %d of them are planned for: %s", row, got.Running, got.Reason)
 		}
+	}
+}
+
+// A spare that is on the way is told of, however many sleep for their users.
+func TestSleepersAreNoSpares(t *testing.T) {
+	w := settled(t, 4, func(*world) {})
+	for _, name := range w.names()[:3] {
+		w.claim(name, "user of "+name)
+	}
+	for _, name := range w.names()[:2] {
+		w.change(name, func(d *v1.Desktop) { d.Incarnation.Desired = v1.DesiredState_DESIRED_STATE_SUSPENDED })
+		w.report(name, v1.DesktopState_DESKTOP_STATE_SUSPENDED, "")
+	}
+	w.report("sales-4", v1.DesktopState_DESKTOP_STATE_STARTING, "")
+	withSchedule("UTC", &v1.Schedule{Open: "1", SpareBuffer: "1"}, 0)(w)
+	w.now = w.now.Add(time.Hour)
+	const want = "1 of 2 are ready, 1 on the way, 2 sleep until their users are back"
+	if got := w.round().Status.GetMessage(); got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }

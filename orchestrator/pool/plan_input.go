@@ -157,7 +157,7 @@ func (d *decision) planTargets(startable, asleep int) (targets []warmup.Target) 
 	seats, told := int(d.Pool.GetSpec().GetDesktops()), targetsOf(d.Plans)
 	for _, step := range d.Curve {
 		wanted, reason := step.Wanted(d.held+d.kept, seats), step.Why(d.held, d.kept, seats)
-		running := min(wanted, max(startable, wanted-asleep))
+		running := min(wanted, max(startable, d.awake(step, asleep)))
 		if running < wanted {
 			reason += fmt.Sprintf(", less %d that %s", wanted-running, sleeping(wanted-running))
 		}

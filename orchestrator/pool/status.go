@@ -102,7 +102,7 @@ func (d *decision) remarks(s *v1.PoolStatus) []string {
 		return remarks
 	}
 	var first []string
-	if int(s.Ready)+d.dormant < int(s.Wanted) || len(remarks) > 0 {
+	if int(s.Ready) < d.awake(d.step, d.dormant) || len(remarks) > 0 {
 		first = append(first, d.progress(s))
 	}
 	if full := d.fullness(s); full != "" {

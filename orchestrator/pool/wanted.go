@@ -77,6 +77,12 @@ func (d *decision) isUsersToWake(desktop *v1.Desktop) bool {
 	return (desktop.GetClaim() != nil || !isDedicated(d.Pool)) && !store.Broken(store.State(desktop))
 }
 
+// awake is how many desktops should run beside so many that sleep until their users are back. Those stand in for what the schedule
+// asks for in all, but not for what others hold, nor for the spares beside that: nobody else is served by them.
+func (d *decision) awake(step demand.Step, asleep int) int {
+	return min(int(d.Pool.GetSpec().GetDesktops())-asleep, max(step.Target-asleep, d.held+d.kept+step.Buffer))
+}
+
 // sleeping is said of so many desktops that their users alone wake.
 func sleeping(n int) string {
 	if n == 1 {
