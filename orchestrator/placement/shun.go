@@ -56,9 +56,8 @@ func (l *ledger) shun(view *store.View, waiting []*v1.Desktop) {
 
 // record is what is known of lives that failed to get ready, and of those that did.
 type record struct {
-	view *store.View
-	// failures within the window, by host.
-	failures map[string][]failure
+	// failures within the window, by host, and ever, as far as events are kept.
+	failures, ever map[string][]failure
 	// ready is when the newest life began that got ready, by what it tried and by host; proven by host alone.
 	ready  map[string]map[string]time.Time
 	proven map[string]time.Time
@@ -72,14 +71,14 @@ type failure struct {
 
 // recall reads the record at a time. Where few failed, as nearly always, it is empty.
 func recall(view *store.View, now time.Time) record {
-	r := record{view: view, failures: failuresSince(view, now.Add(-shunWindow)), ready: map[string]map[string]time.Time{}, proven: map[string]time.Time{}}
-	many := false
-	for _, failures := range r.failures {
-		many = many || len(failures) >= failuresToShun
-	}
-	if !many {
-		r.failures = nil
+	r, since := record{ready: map[string]map[string]time.Time{}, proven: map[string]time.Time{}}, now.Add(-shunWindow)
+	if !slices.ContainsFunc(slices.Collect(maps.Values(failuresSince(view, since))), func(f []failure) bool { return len(f) >= failuresToShun }) {
 		return r
+	}
+	// A life that was told of before and is told of again, since it was held back meanwhile, failed when it was told of first.
+	r.failures, r.ever = map[string][]failure{}, failuresSince(view, time.Time{})
+	for host, failures := range r.ever {
+		r.failures[host] = slices.DeleteFunc(slices.Clone(failures), func(f failure) bool { return f.at.Before(since) })
 	}
 	for _, desktop := range store.All[*v1.Desktop](view) {
 		if _, ready := store.Reached(desktop, v1.DesktopState_DESKTOP_STATE_READY); ready {
@@ -105,17 +104,13 @@ func (r record) succeeded(attempt, host string, began time.Time) {
 // spells returns the spells of the hosts that are the last choice for lives that try something, by host; of those that are it
 // for all when the attempt is empty.
 func (r record) spells(attempt string) map[string]*spell {
-	var ever map[string][]failure
 	spells := map[string]*spell{}
 	for host, failures := range r.failures {
 		all, mine := len(r.counting(host, "", failures)), len(r.counting(host, attempt, failures))
 		if mine < failuresToShun {
 			continue
 		}
-		if ever == nil { // rarely: a spell may have begun long before
-			ever = failuresSince(r.view, time.Time{})
-		}
-		spells[host] = newestSpell(r.counting(host, attempt, ever[host]), mine)
+		spells[host] = newestSpell(r.counting(host, attempt, r.ever[host]), mine)
 		spells[host].alike = all < failuresToShun
 	}
 	return spells
@@ -172,8 +167,8 @@ func began(d *v1.Desktop) time.Time { return d.GetIncarnation().GetCreated().AsT
 // life is one life of a desktop.
 type life struct{ desktop, generation string }
 
-// failuresSince returns the lives that failed to get ready since a time, by host, oldest first. An event about a life that tells what it
-// tried warns of that.
+// failuresSince returns the lives that failed to get ready, by what events tell since a time, by host, oldest first. An event about
+// a life that tells what it tried warns of that.
 func failuresSince(view *store.View, since time.Time) map[string][]failure {
 	lives := map[string]map[life]failure{}
 	for _, event := range slices.Backward(view.EventsSince(since)) {

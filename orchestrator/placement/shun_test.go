@@ -173,3 +173,23 @@ func TestShunnedHostIsExplained(t *testing.T) {
 		}
 	})
 }
+
+// A life that was held back before its next one began is told of twice. It failed once, when it was told of first.
+func TestHeldBackBeforeItIsReplaced(t *testing.T) {
+	ago := func(minutes int) time.Time { return morning.Add(-time.Duration(minutes) * time.Minute) }
+	objects := []store.Object{
+		image(), newHost("h1"), newHost("h2"), failed(ago(16), "h1", 1), failed(ago(5), "h1", 1), failed(ago(4), "h1", 2), failed(ago(3), "h1", 3),
+		newDesktop("b-1", on("h1", v1.DesktopState_DESKTOP_STATE_READY), born(ago(9)), gotReady), newDesktop("b-2", born(morning)),
+		newDesktop("c-1", on("h2", v1.DesktopState_DESKTOP_STATE_READY), born(ago(30)), gotReady),
+	}
+	if spells := recall(viewOf(t, objects...), morning).spells(""); len(spells) != 0 {
+		t.Errorf("one life failed before the last that got ready, two after it: %v", spells["h1"])
+	}
+	view := viewOf(t, append(objects, failed(ago(2), "h1", 4))...)
+	if spell := recall(view, morning).spells("")["h1"]; spell == nil || spell.failures != 3 || !spell.from.Equal(ago(2)) {
+		t.Errorf("and another one: %v", spell)
+	}
+	if plan := Plan(view); plan[0].Desktop.Incarnation.Host != "h2" {
+		t.Errorf("goes to %s", plan[0].Desktop.Incarnation.Host)
+	}
+}
