@@ -74,6 +74,21 @@ func TestWhoCameBackIsSpared(t *testing.T) {
 	}
 }
 
+// A user who asked for the desktop while the order was on its way, and is not back in the guest yet, keeps what they left open.
+func TestWhoAskedForItIsSpared(t *testing.T) {
+	story(t, fakehost.Config{}, func(r *rig) {
+		a := r.desktop("office-1", 7)
+		r.plane.assign(a)
+		r.awaitState(a, ready, time.Minute)
+		r.host.SetSession(lifeOf(a), hostagent.Session{UsersKnown: true, Users: 1, InputKnown: true, InputIdle: time.Hour})
+		r.plane.assign(unlessUsed(a, v1.DesiredState_DESIRED_STATE_DELETED, time.Unix(0, 0)))
+		r.await("declined", 2*time.Minute, func() bool { return r.plane.status(a).GetStatus().GetDeclined() != nil })
+		if !r.runs(a) {
+			t.Error("it ended")
+		}
+	})
+}
+
 // A guest that does not answer is asked a few times, and counts as used. An order without a condition waits for no guest.
 func TestAGuestThatDoesNotAnswerIsSpared(t *testing.T) {
 	story(t, fakehost.Config{}, func(r *rig) {

@@ -294,12 +294,16 @@ func withdrawn(now time.Time, desktop *v1.Desktop, why string) *idleChange {
 }
 
 // withdraw takes from a claim what was to be done about its desktop, and returns the event that says so. What is being done
-// goes on, and the desktop wakes after it: of that there is no event here.
+// goes on, and the desktop wakes after it: of that there is no event here. But a host that has not come to it yet spares what
+// its user left open: it declines if anybody is logged in, however long nobody touched anything.
 func withdraw(now time.Time, desktop *v1.Desktop, why string) *v1.Event {
 	reclaim := desktop.GetClaim().GetReclaim()
 	desktop.Claim = proto.CloneOf(desktop.Claim)
 	desktop.Claim.Reclaim, desktop.Incarnation.LookAt = nil, nil
 	if reclaim.GetActing() {
+		if desktop.GetIncarnation().GetUnlessUsedSince() != nil {
+			desktop.Incarnation.UnlessUsedSince = timestamppb.New(time.Unix(0, 0))
+		}
 		return nil
 	}
 	desktop.Incarnation.Notice = &v1.Notice{

@@ -64,6 +64,9 @@ func TestDeclinedIsWithdrawn(t *testing.T) {
 	w := ordered(t, shutDown)
 	d, _ := returned(w.now, w.desktops["sales-1"])
 	w.put(d)
+	if since := w.desktops["sales-1"].Incarnation.UnlessUsedSince; since.AsTime().Unix() != 0 {
+		t.Errorf("its user asked for it, and its host ends it if nobody touched it since %v", since.AsTime())
+	}
 	w.decline("sales-1", &v1.GuestSession{UsersKnown: true, Users: 1})
 	w.idleRound(w.idleInput(nil))
 	if d := w.desktops["sales-1"]; d.Incarnation.Desired != v1.DesiredState_DESIRED_STATE_READY || d.Claim.GetUser() != "taro" {
