@@ -222,7 +222,7 @@ func (w *waiting) unserved(ctx context.Context, now time.Time) error {
 	case errors.Is(err, errMirrorOld):
 		return store.ErrConflict // it is theirs by now
 	case err != nil:
-		return w.ended()
+		return fmt.Errorf("%w: %w", ErrWaitEnded, err)
 	}
 	return nil
 }

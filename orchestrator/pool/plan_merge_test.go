@@ -55,6 +55,25 @@ func TestPlanMissesNothingUnexpected(t *testing.T) {
 	}
 }
 
+// Claims change all day what is wanted. The plan notes it, and has room for the evening too.
+func TestPlanNotesWhatIsWantedAllDay(t *testing.T) {
+	midnight := time.Date(2000, 1, 3, 0, 0, 0, 0, time.UTC)
+	wants := func(at time.Time, running int) *v1.Plan {
+		plan := planOf()
+		plan.Targets = []*v1.PlanTarget{{From: timestamppb.New(at), Running: uint32(running)}}
+		return plan
+	}
+	stored := wants(midnight, 0)
+	for i := 1; i < 24*60; i++ {
+		now := midnight.Add(time.Duration(i) * time.Minute)
+		stored = merged(now, stored, wants(now.Add(-time.Second), i))
+		last := stored.Targets[len(stored.Targets)-1]
+		if len(stored.Targets) > maxPlanTargets || now.Sub(last.From.AsTime()) >= targetPace {
+			t.Fatalf("at %v it has %d targets, the last one of %v", now, len(stored.Targets), last.From.AsTime())
+		}
+	}
+}
+
 // What happened stays, with what is planned for a later deadline; all in the order of time, in which starts are looked for.
 func TestPlanInOrder(t *testing.T) {
 	morning := time.Date(2000, 1, 3, 8, 30, 0, 0, time.UTC)

@@ -23,6 +23,9 @@ const (
 	maxPlannedStarts = 5000
 	// maxPlanTargets is that of Plan.targets.
 	maxPlanTargets = 600
+	// targetPace is how often at most a plan that has half of them notes that something else is wanted than was planned: claims
+	// change that all day.
+	targetPace = 5 * time.Minute
 	// KeptPlans is for how many days after its date a plan is kept.
 	KeptPlans = 14
 )
@@ -196,6 +199,9 @@ func inForce(now time.Time, past, next []*v1.PlanTarget) *v1.PlanTarget {
 		i = len(next)
 	}
 	if len(past) == 0 || i == 0 || past[len(past)-1].GetRunning() == next[i-1].GetRunning() || len(past)+len(next)-i >= maxPlanTargets {
+		return nil
+	}
+	if last := past[len(past)-1].GetFrom().AsTime(); len(past) >= maxPlanTargets/2 && now.Sub(last) < targetPace {
 		return nil
 	}
 	changed := proto.CloneOf(next[i-1])
