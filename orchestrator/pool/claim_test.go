@@ -62,20 +62,26 @@ func (s *shop) wait(t testing.TB, revision int64) {
 	}
 }
 
-// edit changes a desktop past all owners and waits until the mirror knows.
+// edit changes a desktop past all owners, however often somebody else is quicker, and waits until the mirror knows.
 func (s *shop) edit(t testing.TB, name string, change func(*v1.Desktop)) {
 	t.Helper()
-	o, err := s.backend.Get(t.Context(), store.Ref{Kind: v1.Kind_KIND_DESKTOP, Name: name})
-	if err != nil {
-		t.Fatal(err)
+	for {
+		o, err := s.backend.Get(t.Context(), store.Ref{Kind: v1.Kind_KIND_DESKTOP, Name: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := proto.CloneOf(o.(*v1.Desktop))
+		change(d)
+		revision, err := s.backend.Commit(t.Context(), store.Guard{}, []store.Op{store.Update(d)})
+		if errors.Is(err, store.ErrConflict) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.wait(t, revision)
+		return
 	}
-	d := proto.CloneOf(o.(*v1.Desktop))
-	change(d)
-	revision, err := s.backend.Commit(t.Context(), store.Guard{}, []store.Op{store.Update(d)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.wait(t, revision)
 }
 
 func plain(b store.Backend) store.Backend { return b }
